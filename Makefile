@@ -1,0 +1,50 @@
+# Each target sets up .venv first when it is missing or older than the lock file.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+SOURCES := kernels models pipeline assets benchmarks tests
+
+.PHONY: help setup demo test test-slow check format ui clean
+
+help:
+	@echo "make setup      build .venv from requirements.lock"
+	@echo "make demo       the whole job on a synthetic ICU cohort, table and report at the end"
+	@echo "make test       fast tests;  make test-slow: browser, kill, S3 and ahead-of-time compilation tests"
+	@echo "make check      format, lint, types, import rules"
+	@echo "make ui         open Dagster on http://127.0.0.1:3000"
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml scripts/environment.sh
+	@echo "Building .venv (about two minutes) ..."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@grep -q scripts/environment.sh $(BIN)/activate || printf '\n. "$$VIRTUAL_ENV/../scripts/environment.sh"\n' >> $(BIN)/activate
+	$(BIN)/python -m kernels.selective_scan
+	@touch $(READY)
+
+demo: $(READY)
+	@. $(BIN)/activate && python -m pipeline demo
+
+test: $(READY)
+	@. $(BIN)/activate && python -m pytest -n 2 -m "not slow and not gpu"
+
+test-slow: $(READY)
+	@. $(BIN)/activate && python -m pytest -m "slow"
+
+check: $(READY)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+ui: $(READY)
+	@. $(BIN)/activate && dagster dev -h 127.0.0.1 -p 3000
+
+clean:
+	rm -rf .venv .dagster artifacts

@@ -1,0 +1,90 @@
+"""The project's fixed facts: labs, units, time grid, and the columns of every table on disk.
+
+Times are int64 microseconds of a naive wall clock since 1970-01-01 (columns ending in ``_us``): the dates of
+de-identified databases lie beyond the range of nanoseconds, and no machine's time zone may touch them.
+"""
+
+from dataclasses import dataclass
+
+WINDOW_SECONDS = 30
+WINDOW_US = WINDOW_SECONDS * 1_000_000
+STEPS_PER_DAY = 86_400 // WINDOW_SECONDS
+MAX_SEQUENCE_STEPS = 7 * STEPS_PER_DAY
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lab:
+    """One analyte: its MIMIC item and LOINC code, unit, and the range outside which a value is an error."""
+
+    name: str
+    itemid: int
+    loinc: str
+    unit: str
+    low: float
+    high: float
+    whole_blood_itemid: int | None = None
+    whole_blood_loinc: str | None = None
+
+
+LABS: tuple[Lab, ...] = (
+    Lab(name="potassium", itemid=50971, loinc="2823-3", unit="mmol/L", low=1, high=12,
+        whole_blood_itemid=50822, whole_blood_loinc="6298-4"),
+    Lab(name="calcium", itemid=50893, loinc="2000-8", unit="mg/dL", low=3, high=20),
+    Lab(name="sodium", itemid=50983, loinc="2951-2", unit="mmol/L", low=80, high=200,
+        whole_blood_itemid=50824, whole_blood_loinc="2947-0"),
+    Lab(name="glucose", itemid=50931, loinc="2345-7", unit="mg/dL", low=10, high=2000,
+        whole_blood_itemid=50809, whole_blood_loinc="2339-0"),
+    Lab(name="lactate", itemid=50813, loinc="32693-4", unit="mmol/L", low=0.1, high=40),
+)  # fmt: skip
+LAB_NAMES: tuple[str, ...] = tuple(lab.name for lab in LABS)
+
+PROTOCOLS = ("start", "anchored")
+SPLITS = ("train", "validation", "calibration", "test")
+
+HISTORY_FEATURES = ("decayed_mean", "last_value", "log1p_age_hours", "log1p_count")
+"""Per lab and piece, from results with ``available_at`` <= t0 and at most 30 days old; plus a presence flag."""
+
+QUALITY_COLUMNS = (
+    "missing_share",
+    "flat_share",
+    "rail_share",
+    "perfusion",
+    "spectral_peak_hz",
+    "spectral_concentration",
+)
+"""Quality of one window, float32: shares in 0..1, perfusion = pulsatile range over full scale, peak in Hz,
+share of the 0.5-3.7 Hz power within 0.2 Hz of the peak."""
+
+LAB_EVENT_COLUMNS = ("patient_id", "lab", "value", "sampled_at_us", "available_at_us", "source_code")
+ADMISSION_COLUMNS = (
+    "patient_id", "admission_id", "admitted_us", "discharged_us", "age_years", "sex", "ethnicity", "care_unit",
+)  # fmt: skip
+SEQUENCE_COLUMNS = ("sequence_id", "patient_id", "admission_id", "origin_us", "n_steps", "n_windows")
+PIECE_COLUMNS = ("piece_id", "sequence_id", "patient_id", "protocol", "t0_us", "first_step", "n_steps")
+TARGET_COLUMNS = ("piece_id", "step", "lab", "value", "weight", "measured")
+EXAMPLE_COLUMNS = (
+    "piece_id", "sequence_id", "patient_id", "protocol", "lab", "sampled_at_us", "t0_us", "step",
+    "prediction_window_end_us", "truth", "last_lab", "hours_since_last_lab", "history_mean",
+    "live_last_lab", "spectral_concentration",
+)  # fmt: skip
+PREDICTION_COLUMNS = (
+    "method", "protocol", "scoring", "seed", "split", "patient", "sequence", "lab", "sampled_at", "t0",
+    "prediction_window_end", "estimate", "lower", "upper", "truth", "last_lab", "hours_since_last_lab",
+)  # fmt: skip
+METRICS = ("mae", "me", "rmse", "r2", "skill_vs_locf", "skill_vs_shrunk_locf")
+EVALUATION_COLUMNS = (
+    "method", "lab", "protocol", "scoring", "aggregation", "seed", "n_labs", "n_patients",
+    *(f"{metric}{suffix}" for metric in METRICS for suffix in ("", "_lower", "_upper")),
+)  # fmt: skip
+METHODS = (
+    "locf", "shrunk_locf", "decayed_locf", "patient_mean", "training_mean", "live_locf",
+    "lstm", "mt", "mt_learned", "st_pcs", "mt_pcs", "mt_pcs_twin",
+)  # fmt: skip
+METHOD_LABELS = {
+    "locf": "LOCF", "shrunk_locf": "Shrunk LOCF", "decayed_locf": "Decayed LOCF", "patient_mean": "Patient mean",
+    "training_mean": "Training mean", "live_locf": "Live LOCF (sees labs that the model does not)",
+    "lstm": "LSTM", "mt": "MT", "mt_learned": "MT (learned h0)", "st_pcs": "ST+PCS", "mt_pcs": "MT+PCS",
+    "mt_pcs_twin": "MT+PCS twin",
+}  # fmt: skip
