@@ -29,14 +29,14 @@ class Lab:
 
 
 LABS: tuple[Lab, ...] = (
-    Lab(name="potassium", itemid=50971, loinc="2823-3", unit="mmol/L", low=1, high=12,
+    Lab(name="potassium", itemid=50971, loinc="2823-3", unit="mmol/L", low=1.0, high=12.0,
         whole_blood_itemid=50822, whole_blood_loinc="6298-4"),
-    Lab(name="calcium", itemid=50893, loinc="2000-8", unit="mg/dL", low=3, high=20),
-    Lab(name="sodium", itemid=50983, loinc="2951-2", unit="mmol/L", low=80, high=200,
+    Lab(name="calcium", itemid=50893, loinc="2000-8", unit="mg/dL", low=3.0, high=20.0),
+    Lab(name="sodium", itemid=50983, loinc="2951-2", unit="mmol/L", low=80.0, high=200.0,
         whole_blood_itemid=50824, whole_blood_loinc="2947-0"),
-    Lab(name="glucose", itemid=50931, loinc="2345-7", unit="mg/dL", low=10, high=2000,
+    Lab(name="glucose", itemid=50931, loinc="2345-7", unit="mg/dL", low=10.0, high=2000.0,
         whole_blood_itemid=50809, whole_blood_loinc="2339-0"),
-    Lab(name="lactate", itemid=50813, loinc="32693-4", unit="mmol/L", low=0.1, high=40),
+    Lab(name="lactate", itemid=50813, loinc="32693-4", unit="mmol/L", low=0.1, high=40.0),
 )  # fmt: skip
 LAB_NAMES: tuple[str, ...] = tuple(lab.name for lab in LABS)
 
