@@ -1,0 +1,138 @@
+"""Bootstrap over patients, vectorised: every metric is a ratio of sums over patients, so a replicate is one product.
+
+A replicate draws as many patients as there are, with replacement, and takes all their draws along: the draws of one
+patient are not independent. ``weights`` (replicates, patients) counts how often each patient was drawn; row 0 of ones is
+the estimate itself, so the point value and its interval come from the same arithmetic.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Integer, Shaped
+
+Replicates = Float[np.ndarray, " replicates"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatientSums:
+    """What the metrics of one method need to know of each patient, shape (patients,) each."""
+
+    count: np.ndarray
+    absolute: np.ndarray
+    signed: np.ndarray
+    squared: np.ndarray
+    truth: np.ndarray
+    truth_squared: np.ndarray
+
+
+def sum_by_patient(
+    estimate: Float[np.ndarray, " n"],
+    truth: Float[np.ndarray, " n"],
+    patient_index: Integer[np.ndarray, " n"],
+    n_patients: int,
+) -> PatientSums:
+    """Sums per patient of one method's errors. Truths are centred first, so that their squares keep their digits."""
+    error = estimate - truth
+    centred = truth - truth.mean()
+    # Equal truths must give a variance of exactly 0, not of rounding.
+    centred = np.zeros_like(centred) if np.ptp(truth) == 0 else centred
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(patient_index, weights=values, minlength=n_patients)
+
+    return PatientSums(
+        count=total(np.ones_like(error)),
+        absolute=total(np.abs(error)),
+        signed=total(error),
+        squared=total(error**2),
+        truth=total(centred),
+        truth_squared=total(centred**2),
+    )
+
+
+def replicate_weights(n_patients: int, replicates: int, seed: int) -> Float[np.ndarray, "rows patients"]:
+    """Row 0: every patient once. Rows 1..replicates: multinomial counts of patients drawn with replacement."""
+    draws = np.random.default_rng(seed).multinomial(
+        n_patients, np.full(n_patients, 1 / n_patients), size=replicates
+    )
+    return np.vstack([np.ones((1, n_patients)), draws])
+
+
+def pooled_metrics(sums: PatientSums, weights: Float[np.ndarray, "rows patients"]) -> dict[str, Replicates]:
+    """MAE, ME, RMSE, R2 over all draws, one value a replicate; every draw weighs the same."""
+    count = weights @ sums.count
+    squared = weights @ sums.squared
+    spread = weights @ sums.truth_squared - (weights @ sums.truth) ** 2 / count
+    return {
+        "mae": weights @ sums.absolute / count,
+        "me": weights @ sums.signed / count,
+        "rmse": np.sqrt(squared / count),
+        "r2": _one_minus_ratio(squared, spread, scale=weights @ sums.truth_squared),
+    }
+
+
+def patient_macro_metrics(
+    sums: PatientSums, weights: Float[np.ndarray, "rows patients"]
+) -> dict[str, Replicates]:
+    """MAE, ME, RMSE, R2 with every patient weighing the same; definitions in ``metrics.patient_macro``."""
+    patients = weights.sum(axis=1)
+    squared = sums.squared / sums.count
+    variance = sums.truth_squared / sums.count - (sums.truth / sums.count) ** 2
+    moves = (sums.count > 1) & (variance > 1e-12 * np.maximum(sums.truth_squared, 1e-300))
+    return {
+        "mae": weights @ (sums.absolute / sums.count) / patients,
+        "me": weights @ (sums.signed / sums.count) / patients,
+        "rmse": weights @ np.sqrt(squared) / patients,
+        "r2": _one_minus_ratio(
+            weights @ np.where(moves, squared, 0.0), weights @ np.where(moves, variance, 0.0)
+        ),
+    }
+
+
+def percentile_interval(values: Replicates, level: float) -> tuple[float, float]:
+    """Percentile interval of the replicates (row 0, the estimate, left out).
+
+    NaN, NaN when fewer than half of the replicates are defined: an interval of the rest would look surer than it is.
+    """
+    replicates = values[1:]
+    defined = replicates[np.isfinite(replicates)]
+    if defined.size == 0 or 2 * defined.size < replicates.size:
+        return float("nan"), float("nan")
+    lower, upper = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(lower), float(upper)
+
+
+def two_sided_p(differences: Replicates) -> float:
+    """Bootstrap p-value of "no difference": twice the smaller tail beyond 0, (k + 1) / (B + 1) each, at most 1."""
+    replicates = differences[1:]
+    defined = replicates[np.isfinite(replicates)]
+    if defined.size == 0 or 2 * defined.size < replicates.size:
+        return float("nan")
+    tail = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (defined.size + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the given order; NaN stays NaN and is not counted as a test."""
+    given = np.asarray(p_values, dtype=float)
+    adjusted = np.full(given.shape, np.nan)
+    order = np.flatnonzero(np.isfinite(given))
+    order = order[np.argsort(given[order], kind="stable")]
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (order.size - rank) * given[index]))
+        adjusted[index] = running
+    return [float(value) for value in adjusted]
+
+
+def index_patients(patient: Shaped[np.ndarray, " n"]) -> tuple[np.ndarray, int]:
+    """Number the patients 0..count-1 in sorted order: (index of each row, count)."""
+    names, index = np.unique(patient, return_inverse=True)
+    return index, len(names)
+
+
+def _one_minus_ratio(squared: np.ndarray, spread: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
+    floor = 0.0 if scale is None else 1e-12 * np.maximum(scale, 0.0)
+    defined = spread > floor
+    return np.where(defined, 1.0 - squared / np.where(defined, spread, 1.0), np.nan)

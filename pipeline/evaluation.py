@@ -1,0 +1,202 @@
+"""Judge every method on the test patients: metrics in clinical units with intervals, and paired differences.
+
+All intervals come from one bootstrap over patients (``pipeline.bootstrap``); replicate k draws the same patients for
+every method of a block, so differences between methods are paired.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline import bootstrap
+from pipeline.errors import ConfigError
+from pipeline.schema import EVALUATION_COLUMNS, LAB_NAMES, METRICS
+from pipeline.scored_sets import ScoredSet, scored_sets
+
+AGGREGATIONS = ("pooled", "patient_macro")
+BASELINES = ("locf", "shrunk_locf")
+COMPARISON_METRICS = ("mae", "r2", "skill_vs_locf", "skill_vs_shrunk_locf")
+COMPARISON_COLUMNS = (
+    "method_a", "method_b", "lab", "protocol", "scoring", "aggregation", "seed", "metric", "n_labs", "n_patients",
+    "value_a", "value_b", "difference", "lower", "upper", "p", "p_holm",
+)  # fmt: skip
+
+_AGGREGATE = {"pooled": bootstrap.pooled_metrics, "patient_macro": bootstrap.patient_macro_metrics}
+Metrics = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How the scored draws are judged."""
+
+    bootstrap: int = 1000
+    """Replicates of the bootstrap over patients (our decision: 1000)."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    level: float = 0.95
+    """Level of the intervals of metrics and differences, 0..1."""
+    split: str = "test"
+    """The split that is judged."""
+
+    def __post_init__(self) -> None:
+        if self.bootstrap < 1:
+            raise ValueError(f"bootstrap must be at least 1, got {self.bootstrap}")
+        if not 0 < self.level < 1:
+            raise ValueError(f"level must lie between 0 and 1, got {self.level}")
+
+
+def evaluate(predictions: pd.DataFrame, config: EvaluationConfig | None = None) -> pd.DataFrame:
+    """Score every method per lab, protocol, scoring and seed, pooled over draws and as patient macro average.
+
+    Parameters
+    ----------
+    predictions
+        Table with ``schema.PREDICTION_COLUMNS``, estimates and truths in clinical units.
+    config
+        Bootstrap and split; the defaults when None.
+
+    Returns
+    -------
+    One row per method x lab x protocol x scoring x aggregation x seed with ``schema.EVALUATION_COLUMNS``. MAE, ME and
+    RMSE in the lab's unit; R2 and skills without unit. ``_lower`` and ``_upper`` bound the percentile interval at
+    ``config.level``; both are NaN with a single patient, where no interval can be known.
+
+    Raises
+    ------
+    ConfigError
+        When the methods were not scored on the same draws, or the split is empty.
+
+    Source: definitions of the metrics in ``pipeline.metrics``; intervals, skill and aggregation: our decision.
+    """
+    config = config or EvaluationConfig()
+    return evaluate_sets(scored_sets(predictions, config.split), config)
+
+
+def evaluate_sets(blocks: list[ScoredSet], config: EvaluationConfig) -> pd.DataFrame:
+    """Judge blocks that are already cut; ``evaluate`` for a whole predictions table."""
+    rows = []
+    for block in blocks:
+        n_patients = len(np.unique(block.patient))
+        for aggregation, by_method in _replicates(block, config):
+            for method, metrics in by_method.items():
+                rows.append(
+                    {"method": method, **block.keys, "aggregation": aggregation, "n_labs": len(block.draws),
+                     "n_patients": n_patients, **_with_intervals(metrics, n_patients, config.level)}
+                )  # fmt: skip
+    return pd.DataFrame(rows, columns=list(EVALUATION_COLUMNS))
+
+
+def compare(
+    predictions: pd.DataFrame, method_a: str, method_b: str, config: EvaluationConfig | None = None
+) -> pd.DataFrame:
+    """Differences method_a - method_b, paired by patient, with Holm's correction over the labs.
+
+    "What PPG added" is ``compare(predictions, "mt_pcs", "mt_pcs_twin")``. For R2 and skill a positive difference favours
+    ``method_a``; for MAE a negative one does.
+
+    Returns
+    -------
+    One row per lab x protocol x scoring x aggregation x seed x metric with ``COMPARISON_COLUMNS``. ``p`` is the two-sided
+    bootstrap p-value, ``p_holm`` the same after Holm over the labs of that metric, protocol, scoring, aggregation and seed.
+
+    Raises
+    ------
+    ConfigError
+        When a method is absent, or the methods were not scored on the same draws.
+    """
+    config = config or EvaluationConfig()
+    blocks = [
+        block
+        for block in scored_sets(predictions, config.split)
+        if {method_a, method_b} <= block.estimates.keys()
+    ]
+    if not blocks:
+        raise ConfigError(
+            f"No lab was scored with both {method_a!r} and {method_b!r}; the predictions hold "
+            f"{sorted(predictions['method'].unique())}. Train and predict both methods first."
+        )
+    table = pd.DataFrame(
+        [row for block in blocks for row in _difference_rows(block, method_a, method_b, config)],
+        columns=list(COMPARISON_COLUMNS),
+    )
+    family = ["protocol", "scoring", "aggregation", "seed", "metric"]
+    table["p_holm"] = table.groupby(family, sort=False)["p"].transform(lambda p: bootstrap.holm(list(p)))
+    return table
+
+
+def _difference_rows(
+    block: ScoredSet, method_a: str, method_b: str, config: EvaluationConfig
+) -> Iterator[dict[str, object]]:
+    n_patients = len(np.unique(block.patient))
+    names = {"method_a": method_a, "method_b": method_b, **block.keys}
+    for aggregation, by_method in _replicates(block, config):
+        for metric in COMPARISON_METRICS:
+            a, b = by_method[method_a][metric], by_method[method_b][metric]
+            lower, upper = _interval(a - b, n_patients, config.level)
+            p = bootstrap.two_sided_p(a - b) if n_patients > 1 else float("nan")
+            yield {
+                **names, "aggregation": aggregation, "metric": metric, "n_labs": len(block.draws),
+                "n_patients": n_patients, "value_a": a[0], "value_b": b[0], "difference": a[0] - b[0],
+                "lower": lower, "upper": upper, "p": p,
+            }  # fmt: skip
+
+
+def _replicates(block: ScoredSet, config: EvaluationConfig) -> Iterator[tuple[str, dict[str, Metrics]]]:
+    """Per aggregation: every method's metrics, one value a replicate (index 0 is the estimate)."""
+    index, n_patients = bootstrap.index_patients(block.patient)
+    weights = bootstrap.replicate_weights(n_patients, config.bootstrap, config.seed)
+    sums = {
+        method: bootstrap.sum_by_patient(estimate, block.truth, index, n_patients)
+        for method, estimate in block.estimates.items()
+    }
+    for aggregation in AGGREGATIONS:
+        by_method = {method: _AGGREGATE[aggregation](sums[method], weights) for method in sums}
+        for baseline in BASELINES:
+            reference = by_method[baseline]["mae"] if baseline in by_method else np.zeros(len(weights))
+            for metrics in by_method.values():
+                metrics[f"skill_vs_{baseline}"] = _skill(metrics["mae"], reference)
+        yield aggregation, by_method
+
+
+def _skill(mae: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    defined = reference > 0
+    return np.where(defined, 1.0 - mae / np.where(defined, reference, 1.0), np.nan)
+
+
+def _with_intervals(metrics: Metrics, n_patients: int, level: float) -> dict[str, float]:
+    cells = {}
+    for name in METRICS:
+        lower, upper = _interval(metrics[name], n_patients, level)
+        cells |= {name: float(metrics[name][0]), f"{name}_lower": lower, f"{name}_upper": upper}
+    return cells
+
+
+def _interval(values: np.ndarray, n_patients: int, level: float) -> tuple[float, float]:
+    if n_patients < 2:
+        return float("nan"), float("nan")
+    return bootstrap.percentile_interval(values, level)
+
+
+def select(
+    table: pd.DataFrame,
+    *,
+    protocol: str,
+    scoring: str = "measured",
+    aggregation: str = "pooled",
+    seed: int | None = None,
+) -> pd.DataFrame:
+    """Rows of an evaluation or comparison table for one protocol, scoring, aggregation and (lowest unless given) seed.
+
+    Labs come in the order of ``schema.LAB_NAMES``.
+    """
+    rows = table.loc[
+        (table["protocol"] == protocol)
+        & (table["scoring"] == scoring)
+        & (table["aggregation"] == aggregation)
+    ]
+    if rows.empty:
+        return rows
+    rows = rows.loc[rows["seed"] == (rows["seed"].min() if seed is None else seed)]
+    return rows.sort_values("lab", key=lambda lab: lab.map(LAB_NAMES.index), kind="stable")

@@ -1,0 +1,170 @@
+"""The scored set: the draws that every method of a comparison is judged on, the same for all of them.
+
+A predictions table is long (one row per method and draw). Here it becomes one block per protocol, scoring, seed and lab with a
+column of estimates per method, and is refused when the methods were not scored on the same draws: numbers from
+different draws cannot be compared.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import ConfigError, LeakError
+from pipeline.schema import LAB_NAMES, METHODS, PREDICTION_COLUMNS, PROTOCOLS
+
+SCORINGS = ("measured", "dense")
+SEEDLESS_METHODS = METHODS[: METHODS.index("lstm")]
+"""Methods without random weights; given for one seed only, they are repeated beside every seed."""
+
+_DRAW = ["patient", "sequence", "sampled_at"]
+_BLOCK = ["protocol", "scoring", "seed", "lab"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredSet:
+    """One lab's draws under one protocol, scoring and seed.
+
+    ``draws`` has a row per draw (patient, sequence, sampled_at, truth, last_lab, hours_since_last_lab);
+    ``estimates`` a float64 array per method in the same order, in clinical units.
+    """
+
+    protocol: str
+    scoring: str
+    seed: int
+    lab: str
+    draws: pd.DataFrame
+    estimates: dict[str, np.ndarray]
+
+    @property
+    def patient(self) -> np.ndarray:
+        """Patient of every draw."""
+        return self.draws["patient"].to_numpy()
+
+    @property
+    def truth(self) -> np.ndarray:
+        """Measured (or interpolated) value of every draw, float64."""
+        return self.draws["truth"].to_numpy(dtype=np.float64)
+
+    @property
+    def keys(self) -> dict[str, object]:
+        """The four columns that name this block."""
+        return {"protocol": self.protocol, "scoring": self.scoring, "seed": self.seed, "lab": self.lab}
+
+
+def scored_sets(predictions: pd.DataFrame, split: str = "test") -> list[ScoredSet]:
+    """Cut a predictions table into blocks, in the order protocol, scoring, seed, lab.
+
+    A method that has no row at all for a lab is absent from that block (it has no such model).
+
+    Parameters
+    ----------
+    predictions
+        Table with ``schema.PREDICTION_COLUMNS``; further columns are ignored.
+    split
+        The split to score.
+
+    Raises
+    ------
+    ConfigError
+        When columns are missing, the split has no row, an estimate or truth is not finite, or the methods
+        of a block were scored on different draws.
+    LeakError
+        When a patient appears in two splits.
+    """
+    _check(predictions)
+    rows = predictions.loc[predictions["split"] == split]
+    if rows.empty:
+        raise ConfigError(
+            f"The predictions hold no row of split {split!r}. Every table is scored on that split: "
+            "predict it first, or make the cohort larger."
+        )
+    _check_finite(rows)
+    rows = _repeat_seedless(rows)
+    blocks = {key: block for key, block in rows.groupby(_BLOCK, sort=False, observed=True)}
+    return [_scored_set(key, blocks[key]) for key in sorted(blocks, key=_block_order)]
+
+
+def in_method_order(methods: Sequence[str]) -> list[str]:
+    """Sort methods as ``schema.METHODS`` lists them; unknown ones follow, alphabetically."""
+    return sorted(methods, key=lambda name: (METHODS.index(name) if name in METHODS else len(METHODS), name))
+
+
+def _check(predictions: pd.DataFrame) -> None:
+    missing = [name for name in PREDICTION_COLUMNS if name not in predictions.columns]
+    if missing:
+        raise ConfigError(
+            f"The predictions lack the columns {missing}. A predictions table has {list(PREDICTION_COLUMNS)}: "
+            "write it with the predict stage."
+        )
+    homes = predictions[["patient", "split"]].drop_duplicates()
+    n_leaking = int((homes["patient"].value_counts() > 1).sum())
+    if n_leaking:
+        raise LeakError(
+            f"{n_leaking} patients appear in more than one split of the predictions. A patient belongs to one split: "
+            "predict again with one splits file."
+        )
+
+
+def _check_finite(rows: pd.DataFrame) -> None:
+    bad = ~np.isfinite(rows[["estimate", "truth"]].to_numpy(dtype=np.float64)).all(axis=1)
+    if bad.any():
+        counts = rows.loc[bad, "method"].value_counts().to_dict()
+        raise ConfigError(
+            f"Scored rows without a finite estimate or truth, by method: {counts}. Every scored draw needs both: "
+            "drop the draw for all methods, or mend the method."
+        )
+
+
+def _repeat_seedless(rows: pd.DataFrame) -> pd.DataFrame:
+    """Give each seedless method that was scored under one seed a copy beside every other seed of its protocol."""
+    extra = []
+    for _, part in rows.groupby(["protocol", "scoring"], sort=False, observed=True):
+        seeds = sorted(part["seed"].unique())
+        for method in SEEDLESS_METHODS if len(seeds) > 1 else ():
+            mine = part.loc[part["method"] == method]
+            if mine["seed"].nunique() == 1:
+                here = mine["seed"].iloc[0]
+                extra += [mine.assign(seed=seed) for seed in seeds if seed != here]
+    return pd.concat([rows, *extra], ignore_index=True) if extra else rows
+
+
+def _scored_set(key: tuple[str, str, int, str], block: pd.DataFrame) -> ScoredSet:
+    protocol, scoring, seed, lab = key
+    methods = in_method_order(list(block["method"].unique()))
+    parts = {name: part.sort_values(_DRAW) for name, part in block.groupby("method", observed=True)}
+    reference = parts[methods[0]]
+    for name in methods:
+        if not _same_draws(parts[name], reference) or reference.duplicated(_DRAW).any():
+            sizes = {method: len(parts[method]) for method in methods}
+            raise ConfigError(
+                f"The methods of {lab} ({protocol}, {scoring}, seed {seed}) were not scored on the same draws: "
+                f"{name!r} differs from {methods[0]!r}, or a draw is scored twice (rows by method: {sizes}). All methods "
+                "share one scored set with one truth: predict them from the same aligned cohort."
+            )
+    columns = [*_DRAW, "truth", "last_lab", "hours_since_last_lab"]
+    return ScoredSet(
+        protocol=protocol,
+        scoring=scoring,
+        seed=int(seed),
+        lab=lab,
+        draws=reference[columns].reset_index(drop=True),
+        estimates={name: parts[name]["estimate"].to_numpy(dtype=np.float64) for name in methods},
+    )
+
+
+def _same_draws(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    if len(one) != len(other):
+        return False
+    same_keys = all(np.array_equal(one[name].to_numpy(), other[name].to_numpy()) for name in _DRAW)
+    return same_keys and np.array_equal(one["truth"].to_numpy(), other["truth"].to_numpy())
+
+
+def _block_order(key: tuple[str, str, int, str]) -> tuple:
+    protocol, scoring, seed, lab = key
+    return (_place(PROTOCOLS, protocol), _place(SCORINGS, scoring), int(seed), _place(LAB_NAMES, lab))
+
+
+def _place(order: Sequence[str], name: str) -> tuple[int, str]:
+    return (order.index(name) if name in order else len(order), name)

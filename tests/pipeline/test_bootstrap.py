@@ -1,0 +1,60 @@
+"""The bootstrap draws patients, not draws; Holm and p-values against hand-worked cases."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pipeline import bootstrap
+
+
+def test_first_row_is_the_estimate_and_every_replicate_draws_as_many_patients():
+    weights = bootstrap.replicate_weights(7, 50, seed=3)
+    assert weights.shape == (51, 7)
+    assert (weights[0] == 1).all()
+    assert (weights.sum(axis=1) == 7).all()
+    assert (weights[1:] != 1).any()
+
+
+def test_the_same_seed_draws_the_same_patients():
+    assert np.array_equal(
+        bootstrap.replicate_weights(5, 9, seed=1), bootstrap.replicate_weights(5, 9, seed=1)
+    )
+    assert not np.array_equal(
+        bootstrap.replicate_weights(5, 9, seed=1), bootstrap.replicate_weights(5, 9, seed=2)
+    )
+
+
+def test_a_replicate_repeats_all_draws_of_its_patients():
+    estimate, truth = np.array([1.0, 2.0, 7.0, 5.0]), np.array([1.0, 1.0, 4.0, 6.0])
+    sums = bootstrap.sum_by_patient(estimate, truth, np.array([0, 0, 1, 2]), 3)
+    weights = np.array([[2.0, 0.0, 1.0]])
+    rows = [0, 1, 0, 1, 3]
+    found = bootstrap.pooled_metrics(sums, weights)
+    error = estimate[rows] - truth[rows]
+    assert found["mae"][0] == pytest.approx(np.abs(error).mean())
+    assert found["r2"][0] == pytest.approx(
+        1 - (error**2).sum() / ((truth[rows] - truth[rows].mean()) ** 2).sum()
+    )
+
+
+def test_interval_ignores_row_zero_and_refuses_mostly_undefined_replicates():
+    values = np.array([99.0, *np.linspace(0, 1, 101)])
+    assert bootstrap.percentile_interval(values, 0.9) == pytest.approx((0.05, 0.95))
+    mostly_nan = np.array([1.0, math.nan, math.nan, 2.0])
+    assert all(math.isnan(bound) for bound in bootstrap.percentile_interval(mostly_nan, 0.9))
+
+
+def test_two_sided_p_by_hand():
+    # 9 replicates, one of them at or below 0: 2 (1 + 1) / (9 + 1)
+    assert bootstrap.two_sided_p(np.array([5.0, -1, 1, 2, 3, 4, 5, 6, 7, 8])) == pytest.approx(0.4)
+    assert bootstrap.two_sided_p(np.zeros(20)) == 1.0
+    assert math.isnan(bootstrap.two_sided_p(np.full(5, math.nan)))
+
+
+def test_holm_by_hand():
+    # sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, never falling
+    assert bootstrap.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert bootstrap.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert bootstrap.holm([0.02, math.nan, 0.5]) == pytest.approx([0.04, math.nan, 0.5], nan_ok=True)
+    assert bootstrap.holm([]) == []

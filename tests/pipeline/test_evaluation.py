@@ -1,0 +1,192 @@
+"""Evaluation table and paired comparison: same draws, patients as the unit, honest when little is known."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import metrics
+from pipeline.errors import ConfigError, LeakError
+from pipeline.evaluation import COMPARISON_COLUMNS, EvaluationConfig, compare, evaluate, select
+from pipeline.schema import EVALUATION_COLUMNS, LAB_NAMES
+from pipeline.scored_sets import scored_sets
+
+QUICK = EvaluationConfig(bootstrap=200)
+
+
+@pytest.fixture(scope="module")
+def evaluation(predictions):
+    return evaluate(predictions, QUICK)
+
+
+def _cell(table, method, lab="sodium", protocol="start", aggregation="pooled"):
+    rows = table.query(
+        "method == @method and lab == @lab and protocol == @protocol and aggregation == @aggregation"
+    )
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+def test_columns_and_one_row_per_method_lab_protocol_aggregation(evaluation, predictions):
+    assert tuple(evaluation.columns) == EVALUATION_COLUMNS
+    keys = ["method", "lab", "protocol", "scoring", "aggregation", "seed"]
+    assert not evaluation.duplicated(keys).any()
+    assert len(evaluation) == predictions["method"].nunique() * 5 * 2 * 2
+
+
+def test_values_are_those_of_the_definitions(evaluation, predictions):
+    rows = predictions.query("method == 'mt_pcs' and lab == 'sodium' and protocol == 'start'")
+    locf = predictions.query("method == 'locf' and lab == 'sodium' and protocol == 'start'")
+    estimate, truth = rows["estimate"].to_numpy(), rows["truth"].to_numpy()
+    cell = _cell(evaluation, "mt_pcs")
+    mae = metrics.mean_absolute_error(estimate, truth)
+    locf_mae = metrics.mean_absolute_error(locf["estimate"].to_numpy(), locf["truth"].to_numpy())
+    assert cell["mae"] == pytest.approx(mae)
+    assert cell["me"] == pytest.approx(metrics.mean_error(estimate, truth), abs=1e-9)
+    assert cell["rmse"] == pytest.approx(metrics.root_mean_squared_error(estimate, truth))
+    assert cell["r2"] == pytest.approx(metrics.r_squared(estimate, truth))
+    assert cell["skill_vs_locf"] == pytest.approx(metrics.skill(mae, locf_mae))
+    assert cell["n_labs"] == len(rows)
+    assert cell["n_patients"] == rows["patient"].nunique()
+    macro = metrics.patient_macro(estimate, truth, rows["patient"].to_numpy(dtype=str))
+    assert _cell(evaluation, "mt_pcs", aggregation="patient_macro")["r2"] == pytest.approx(macro["r2"])
+
+
+def test_intervals_enclose_the_estimate_and_locf_has_no_skill_against_itself(evaluation):
+    for metric in ("mae", "rmse", "r2"):
+        assert (evaluation[f"{metric}_lower"] < evaluation[metric]).all()
+        assert (evaluation[metric] < evaluation[f"{metric}_upper"]).all()
+    locf = evaluation.query("method == 'locf'")
+    assert (locf[["skill_vs_locf", "skill_vs_locf_lower", "skill_vs_locf_upper"]] == 0).all(axis=None)
+
+
+def test_repeated_draws_do_not_narrow_the_interval(make_predictions):
+    few = make_predictions(methods=("locf",), labs=("sodium",), protocols=("start",))
+    copies = [few.assign(sampled_at=few["sampled_at"] + pd.Timedelta(hours=200 * k)) for k in range(4)]
+    narrow, wide = (_cell(evaluate(table, QUICK), "locf") for table in (pd.concat(copies), few))
+    assert narrow["n_labs"] == 4 * wide["n_labs"]
+    assert narrow["mae_upper"] - narrow["mae_lower"] == pytest.approx(
+        wide["mae_upper"] - wide["mae_lower"], rel=1e-9
+    )
+
+
+def test_one_patient_has_values_but_no_interval(make_predictions):
+    one = evaluate(make_predictions(n_patients=1, methods=("locf", "mt_pcs")), QUICK)
+    assert np.isfinite(one["mae"]).all()
+    assert one[["mae_lower", "mae_upper", "r2_lower", "r2_upper"]].isna().all(axis=None)
+
+
+def test_one_draw_has_no_r2(make_predictions):
+    table = make_predictions(n_patients=1, methods=("locf",)).drop_duplicates(["lab", "protocol"])
+    assert evaluate(table, QUICK)["r2"].isna().all()
+
+
+def test_without_a_baseline_its_skill_is_nan(make_predictions):
+    found = evaluate(make_predictions(methods=("locf", "mt_pcs"), n_patients=5), QUICK)
+    assert found["skill_vs_shrunk_locf"].isna().all()
+    assert found["skill_vs_locf"].notna().all()
+
+
+def test_only_the_test_split_is_scored(calibrated_predictions):
+    found = evaluate(calibrated_predictions, QUICK)
+    assert set(found["n_patients"]) == {40}
+
+
+@pytest.mark.parametrize("damage", ["row missing", "other truth", "other time", "twice"])
+def test_methods_scored_on_different_draws_are_refused(make_predictions, damage):
+    table = make_predictions(n_patients=4, methods=("locf", "mt_pcs"), labs=("sodium",), protocols=("start",))
+    row = table.index[table["method"] == "mt_pcs"][2]
+    if damage == "row missing":
+        table = table.drop(index=row)
+    elif damage == "other truth":
+        table.loc[row, "truth"] += 0.01
+    elif damage == "other time":
+        table.loc[row, "sampled_at"] += pd.Timedelta(minutes=1)
+    else:
+        table = pd.concat([table, table.loc[[row, table.index[2]]]])
+    with pytest.raises(ConfigError, match=r"sodium .*same draws"):
+        evaluate(table, QUICK)
+
+
+def test_a_method_may_lack_a_whole_lab(make_predictions):
+    table = make_predictions(n_patients=4, methods=("locf", "st_pcs"))
+    table = table[~((table["method"] == "st_pcs") & (table["lab"] == "lactate"))]
+    found = evaluate(table, QUICK)
+    assert set(found.query("method == 'st_pcs'")["lab"]) == set(LAB_NAMES) - {"lactate"}
+
+
+def test_bad_tables_get_one_clear_error_without_identifiers(make_predictions):
+    table = make_predictions(n_patients=4, methods=("locf",))
+    with pytest.raises(ConfigError, match="estimate or truth"):
+        evaluate(table.assign(estimate=math.nan), QUICK)
+    with pytest.raises(ConfigError, match="no row of split 'test'"):
+        evaluate(table.assign(split="train"), QUICK)
+    with pytest.raises(ConfigError, match="'truth'"):
+        evaluate(table.drop(columns="truth"), QUICK)
+    leaking = pd.concat([table, table.head(3).assign(split="calibration")])
+    with pytest.raises(LeakError, match="1 patients appear in more than one split") as caught:
+        evaluate(leaking, QUICK)
+    assert "000000" not in str(caught.value)
+
+
+def test_seedless_baselines_serve_every_seed(make_predictions):
+    table = make_predictions(n_patients=6, methods=("locf", "mt_pcs"), seeds=(0, 1, 2))
+    once = table[(table["method"] == "mt_pcs") | (table["seed"] == 0)]
+    found = evaluate(once, QUICK)
+    assert found.groupby("method")["seed"].nunique().to_dict() == {"locf": 3, "mt_pcs": 3}
+    assert found["skill_vs_locf"].notna().all()
+
+
+def test_compare_is_paired_and_tighter_than_the_two_intervals(predictions, evaluation):
+    table = compare(predictions, "mt_pcs", "mt_pcs_twin", QUICK)
+    assert tuple(table.columns) == COMPARISON_COLUMNS
+    row = select(table, protocol="start").query("lab == 'sodium' and metric == 'r2'").iloc[0]
+    a, b = _cell(evaluation, "mt_pcs"), _cell(evaluation, "mt_pcs_twin")
+    assert row["difference"] == pytest.approx(a["r2"] - b["r2"])
+    assert row["lower"] < row["difference"] < row["upper"]
+    assert row["upper"] - row["lower"] < (a["r2_upper"] - a["r2_lower"]) + (b["r2_upper"] - b["r2_lower"])
+    assert row["p"] < 0.05
+    assert row["p_holm"] >= row["p"]
+
+
+def test_a_method_does_not_differ_from_itself(make_predictions):
+    table = make_predictions(n_patients=12, methods=("locf", "mt_pcs"))
+    other = table.loc[table["method"] == "mt_pcs"].assign(method="mt_pcs_twin")
+    found = compare(pd.concat([table, other]), "mt_pcs", "mt_pcs_twin", QUICK).query(
+        "metric != 'skill_vs_shrunk_locf'"
+    )
+    assert (found[["difference", "lower", "upper"]] == 0).all(axis=None)
+    assert (found["p_holm"] == 1).all()
+
+
+def test_null_difference_is_covered_by_the_interval(make_predictions):
+    """Two methods with equal noise: about 19 of 20 intervals hold 0; 5 labs x 12 cohorts."""
+    held = []
+    for seed in range(12):
+        table = make_predictions(
+            n_patients=40, seed=seed, methods=("locf", "lstm", "training_mean"), protocols=("start",)
+        )
+        found = select(compare(table, "lstm", "training_mean", QUICK), protocol="start").query(
+            "metric == 'mae'"
+        )
+        held += list((found["lower"] <= 0) & (found["upper"] >= 0))
+    assert 0.85 <= np.mean(held) <= 1.0
+
+
+def test_comparing_an_absent_method_names_those_present(predictions):
+    with pytest.raises(ConfigError, match="mt_nothing"):
+        compare(predictions, "mt_nothing", "locf", QUICK)
+
+
+def test_scored_sets_come_in_the_order_of_the_schema(predictions):
+    blocks = scored_sets(predictions.sample(frac=1, random_state=0))
+    assert [(block.protocol, block.lab) for block in blocks] == [
+        (protocol, lab) for protocol in ("start", "anchored") for lab in LAB_NAMES
+    ]
+
+
+@pytest.mark.parametrize("field", [{"bootstrap": 0}, {"level": 1.0}])
+def test_config_names_the_bad_field(field):
+    with pytest.raises(ValueError, match=next(iter(field))):
+        EvaluationConfig(**field)
