@@ -1,0 +1,240 @@
+"""Public functions: the selective scan, the convolution before it, and one step of each for streaming."""
+
+import torch
+from torch import Tensor
+
+from kernels.selective_scan import chunked, reference
+from kernels.selective_scan.backends import resolve_backend
+from kernels.selective_scan.convolution import check_convolution, check_filter, convolve
+from kernels.selective_scan.operands import ScanOperands, skip_and_gate, state_dtype, step_sizes
+from kernels.selective_scan.validation import (
+    check_activations,
+    check_bounds,
+    check_finite,
+    check_pack,
+    check_parameters,
+    check_projection,
+    check_same_groups,
+    check_state,
+    check_step_mask,
+    require,
+    require_tensors,
+)
+
+
+def selective_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None,
+    z: Tensor | None = None, delta_bias: Tensor | None = None, delta_softplus: bool = False,
+    return_last_state: bool = False, *,
+    initial_state: Tensor | None = None, step_mask: Tensor | None = None, cu_seqlens: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    """Run Mamba's selective scan, differentiable in every tensor, initial and last state included.
+
+    ``h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t`` and ``y_t = (sum_n C_t h_t + D u_t) silu(z_t)``.
+
+    Parameters
+    ----------
+    u, delta, z : (batch, channels, length)
+        float32, bfloat16, float16 or float64; transposed views of (batch, length, channels) are read
+        in place.
+    A : (channels, state)
+        Real and finite; float32 (float64 for float64 inputs), like D, delta_bias and the states.
+    B, C : (batch, state, length) or (batch, groups, state, length)
+        In the dtype of `u`.
+    D, delta_bias : (channels,)
+    delta_softplus : bool
+        ``delta = softplus(delta + delta_bias)``.
+    return_last_state : bool
+        Return ``(y, last_state)``.
+    initial_state : (sequences, channels, state)
+        The state before the first step, zeros by default; one for each batch row or member of the pack.
+    step_mask : (batch, length) bool
+        True = real step. A masked step leaves the state as it is (and its delta without gradient); its output
+        is still read out.
+    cu_seqlens : (sequences + 1,) integer
+        Bounds of sequences laid end to end in a batch of one.
+    backend : {"auto", "reference", "torch", "cpu", "triton"}
+
+    Returns
+    -------
+    y : (batch, channels, length) in the dtype of `u`
+    last_state : (sequences, channels, state), float32 (float64 for float64 inputs)
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what it has and what it needs.
+
+    Notes
+    -----
+    Source: Gu & Dao, Mamba, section 3.2 and algorithm 2; initial state, mask and packing are our additions.
+    """
+    x = _operands(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, step_mask, cu_seqlens)
+    y, last_state = _run(x, resolve_backend(backend, u.device))
+    y = y.transpose(1, 2)
+    return (y, last_state) if return_last_state else y
+
+
+def _operands(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, step_mask, cu_seqlens):
+    """Validate the public arguments and turn them time-major."""
+    require_tensors(
+        u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias, initial_state=initial_state,
+        step_mask=step_mask, cu_seqlens=cu_seqlens,
+    )  # fmt: skip
+    check_activations(("u", "delta", "z"), (u, delta, z))
+    batch, channels, length = u.shape
+    check_parameters(u, channels, A, D, delta_bias)
+    for name, projection in (("B", B), ("C", C)):
+        check_projection(name, projection, u, A.shape[1], steps=(length,))
+    check_same_groups(B, C)
+    check_step_mask(step_mask, u, (batch, length))
+    check_pack(cu_seqlens, batch)
+    sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    wide = state_dtype(u.dtype)
+    check_state("initial_state", initial_state, u, (sequences, channels, A.shape[1]), wide)
+    return ScanOperands(
+        u=u.transpose(1, 2), delta=delta.transpose(1, 2), A=A.to(wide), B=_time_major(B), C=_time_major(C),
+        D=_widen(D, wide), z=None if z is None else z.transpose(1, 2), delta_bias=_widen(delta_bias, wide),
+        initial_state=initial_state, step_mask=step_mask,
+        cu_seqlens=None if cu_seqlens is None else cu_seqlens.to(torch.int64), delta_softplus=delta_softplus,
+    )  # fmt: skip
+
+
+def _run(x: ScanOperands, backend: str) -> tuple[Tensor, Tensor]:
+    if backend == "torch":
+        return chunked.scan(x)
+    check_finite(x.A)
+    check_bounds(x.cu_seqlens, x.u.shape[1])
+    return reference.scan(x)
+
+
+def _time_major(projection: Tensor) -> Tensor:
+    """(batch, [groups,] state, length) -> (batch, length, groups, state), a view."""
+    if projection.dim() == 3:
+        projection = projection.unsqueeze(1)
+    return projection.permute(0, 3, 1, 2)
+
+
+def _widen(vector: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if vector is None else vector.to(dtype)
+
+
+def selective_state_step(
+    state: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None,
+    z: Tensor | None = None, delta_bias: Tensor | None = None, delta_softplus: bool = False,
+    step_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Advance the scan by one step: equal to `selective_scan` over a length of one.
+
+    Parameters
+    ----------
+    state : (batch, channels, state), not modified
+    u, delta, z : (batch, channels)
+    B, C : (batch, state) or (batch, groups, state)
+    step_mask : (batch,) bool
+
+    Returns
+    -------
+    y : (batch, channels)
+    state : (batch, channels, state)
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what it has and what it needs.
+    """
+    require_tensors(state=state, u=u, delta=delta, A=A, B=B, C=C, z=z, step_mask=step_mask)
+    require(u.dim() == 2, "u", f"shape {tuple(u.shape)}", "2 dimensions: (batch, channels)")
+    mask = None if step_mask is None else step_mask[:, None]
+    require(state is not None, "state", "no value", "a (batch, channels, state) tensor")
+
+    def lift(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[..., None]
+
+    x = _operands(
+        u[..., None],
+        lift(delta),
+        A,
+        lift(B),
+        lift(C),
+        D,
+        lift(z),
+        delta_bias,
+        delta_softplus,
+        state,
+        mask,
+        None,
+    )
+    step = step_sizes(x)[:, 0]
+    repeats = u.shape[1] // x.B.shape[2]
+    b, c = (p[:, 0].to(step.dtype).repeat_interleave(repeats, 1) for p in (x.B, x.C))
+    state = torch.exp(step[..., None] * x.A) * state + (step * u.to(step.dtype))[..., None] * b
+    return skip_and_gate((state * c).sum(-1)[:, None], x)[:, 0], state
+
+
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = "silu",
+    initial_state: Tensor | None = None, return_final_state: bool = False, cu_seqlens: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    """Convolve every channel with its own causal filter, then apply the activation.
+
+    ``y_t = act(sum_j weight_j x_{t - width + 1 + j} + bias)``; inputs before the first step come from
+    `initial_state`.
+
+    Parameters
+    ----------
+    x : (batch, channels, length)
+    weight : (channels, width)
+    bias : (channels,)
+    activation : {"silu", None}
+    initial_state : (sequences, channels, width - 1)
+        The inputs just before each sequence, oldest first, in the dtype of `x`; zeros by default.
+    return_final_state : bool
+        Return ``(y, final_state)``, the last ``width - 1`` inputs.
+    cu_seqlens : (sequences + 1,) integer
+        Bounds of sequences laid end to end in a batch of one.
+
+    Returns
+    -------
+    y : (batch, channels, length)
+    final_state : (sequences, channels, width - 1)
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what it has and what it needs.
+    """
+    check_convolution(x, weight, bias, activation, initial_state, cu_seqlens)
+    resolve_backend(backend, x.device)
+    y, final_state = convolve(x.transpose(1, 2), weight, bias, activation, initial_state, cu_seqlens)
+    return (y.transpose(1, 2), final_state) if return_final_state else y.transpose(1, 2)
+
+
+def causal_conv1d_step(
+    conv_state: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = "silu"
+) -> tuple[Tensor, Tensor]:
+    """Advance the convolution by one step: equal to `causal_conv1d` over a length of one.
+
+    Parameters
+    ----------
+    conv_state : (batch, channels, width - 1), not modified
+    x : (batch, channels)
+    weight : (channels, width)
+
+    Returns
+    -------
+    y : (batch, channels)
+    conv_state : (batch, channels, width - 1)
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what it has and what it needs.
+    """
+    require(x.dim() == 2, "x", f"shape {tuple(x.shape)}", "2 dimensions: (batch, channels)")
+    check_filter(x, weight, bias, activation)
+    check_state("conv_state", conv_state, x, (*x.shape, weight.shape[1] - 1), x.dtype)
+    y, conv_state = convolve(x[:, None], weight, bias, activation, conv_state, None)
+    return y[:, 0], conv_state

@@ -1,0 +1,116 @@
+"""The one form in which every backend gets a selective scan: time-major views and options."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+IO_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of states and accumulators for inputs of `dtype`: float32, or float64 for float64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanOperands:
+    """Tensors of one selective scan, time before channels, and its one switch.
+
+    Attributes
+    ----------
+    u, delta, z : (batch, length, channels), any strides
+    A : (channels, state), state dtype
+    B, C : (batch, length, groups, state); channel ``d`` uses group ``d // (channels / groups)``
+    D, delta_bias : (channels,), state dtype
+    initial_state : (sequences, channels, state), state dtype; zeros where None
+    step_mask : (batch, length) bool, True = real step
+    cu_seqlens : (sequences + 1,) int64 where batch 1 is a pack; otherwise every batch row is a sequence
+    delta_softplus : softplus after the bias
+    """
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
+    initial_state: Tensor | None
+    step_mask: Tensor | None
+    cu_seqlens: Tensor | None
+    delta_softplus: bool
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences: batch rows, or members of the pack."""
+        return self.u.shape[0] if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """Dtype of states, accumulators and of the gradients of A, D and delta_bias."""
+        return state_dtype(self.u.dtype)
+
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """Return the tensors in the order of the operator's arguments."""
+        return (
+            self.u, self.delta, self.A, self.B, self.C, self.D, self.z,
+            self.delta_bias, self.initial_state, self.step_mask, self.cu_seqlens,
+        )  # fmt: skip
+
+    def entry_state(self) -> Tensor:
+        """Return `initial_state`, or zeros in its place."""
+        if self.initial_state is not None:
+            return self.initial_state
+        return self.A.new_zeros(self.sequences, *self.A.shape)
+
+
+def step_sizes(x: ScanOperands) -> Tensor:
+    """Return delta as the recurrence uses it: bias, softplus, then zero at masked steps."""
+    delta = x.delta.to(x.state_dtype)
+    if x.delta_bias is not None:
+        delta = delta + x.delta_bias
+    if x.delta_softplus:
+        delta = torch.nn.functional.softplus(delta)
+    if x.step_mask is not None:
+        delta = delta.masked_fill(~x.step_mask[..., None], 0.0)
+    return delta
+
+
+def skip_and_gate(y: Tensor, x: ScanOperands) -> Tensor:
+    """Add D u to the state's read-out `y`, gate it with SiLU(z), and return it in the inputs' dtype."""
+    if x.D is not None:
+        y = y + x.D * x.u.to(y.dtype)
+    if x.z is not None:
+        y = y * torch.nn.functional.silu(x.z.to(y.dtype))
+    return y.to(x.u.dtype)
+
+
+def by_sequence(
+    x: ScanOperands, scan: Callable[[ScanOperands], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Apply `scan` to each member of a pack and lay the outputs end to end."""
+    if x.cu_seqlens is None:
+        return scan(x)
+    bounds = x.cu_seqlens.tolist()
+    outputs, states = [x.u.new_empty(1, 0, x.u.shape[2])], [x.A.new_empty(0, *x.A.shape)]
+    for row, (start, stop) in enumerate(pairwise(bounds)):
+        y, state = scan(_member(x, row, start, stop))
+        outputs.append(y)
+        states.append(state)
+    return torch.cat(outputs, dim=1), torch.cat(states)
+
+
+def _member(x: ScanOperands, row: int, start: int, stop: int) -> ScanOperands:
+    def cut(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[:, start:stop]
+
+    return ScanOperands(
+        u=x.u[:, start:stop], delta=x.delta[:, start:stop], A=x.A,
+        B=x.B[:, start:stop], C=x.C[:, start:stop], D=x.D, z=cut(x.z), delta_bias=x.delta_bias,
+        initial_state=None if x.initial_state is None else x.initial_state[row : row + 1],
+        step_mask=cut(x.step_mask), cu_seqlens=None, delta_softplus=x.delta_softplus,
+    )  # fmt: skip
