@@ -1,8 +1,9 @@
-"""Bootstrap over patients, vectorised: every metric is a ratio of sums over patients, so a replicate is one product.
+"""Bootstrap over patients, vectorised: metrics are ratios of sums over patients, a replicate one product.
 
-A replicate draws as many patients as there are, with replacement, and takes all their draws along: the draws of one
-patient are not independent. ``weights`` (replicates, patients) counts how often each patient was drawn; row 0 of ones is
-the estimate itself, so the point value and its interval come from the same arithmetic.
+A replicate draws as many patients as there are, with replacement, and takes all their draws along: the
+draws of one patient are not independent. ``weights`` (replicates, patients) counts how often each patient
+was drawn; row 0 of ones is the estimate itself, so the point value and its interval come from the same
+arithmetic.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ def sum_by_patient(
     patient_index: Integer[np.ndarray, " n"],
     n_patients: int,
 ) -> PatientSums:
-    """Sums per patient of one method's errors. Truths are centred first, so that their squares keep their digits."""
+    """Sum one method's errors by patient; truths are centred first, to keep the digits of their squares."""
     error = estimate - truth
     centred = truth - truth.mean()
     # Equal truths must give a variance of exactly 0, not of rounding.
@@ -52,7 +53,7 @@ def sum_by_patient(
 
 
 def replicate_weights(n_patients: int, replicates: int, seed: int) -> Float[np.ndarray, "rows patients"]:
-    """Row 0: every patient once. Rows 1..replicates: multinomial counts of patients drawn with replacement."""
+    """Row 0: every patient once. Rows 1..replicates: counts of patients drawn with replacement."""
     draws = np.random.default_rng(seed).multinomial(
         n_patients, np.full(n_patients, 1 / n_patients), size=replicates
     )
@@ -93,7 +94,8 @@ def patient_macro_metrics(
 def percentile_interval(values: Replicates, level: float) -> tuple[float, float]:
     """Percentile interval of the replicates (row 0, the estimate, left out).
 
-    NaN, NaN when fewer than half of the replicates are defined: an interval of the rest would look surer than it is.
+    NaN, NaN when fewer than half of the replicates are defined: an interval of the rest would look surer
+    than it is.
     """
     replicates = values[1:]
     defined = replicates[np.isfinite(replicates)]
@@ -104,7 +106,7 @@ def percentile_interval(values: Replicates, level: float) -> tuple[float, float]
 
 
 def two_sided_p(differences: Replicates) -> float:
-    """Bootstrap p-value of "no difference": twice the smaller tail beyond 0, (k + 1) / (B + 1) each, at most 1."""
+    """Bootstrap p-value of "no difference": twice the smaller tail (k + 1) / (B + 1) beyond 0, at most 1."""
     replicates = differences[1:]
     defined = replicates[np.isfinite(replicates)]
     if defined.size == 0 or 2 * defined.size < replicates.size:
@@ -127,7 +129,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def index_patients(patient: Shaped[np.ndarray, " n"]) -> tuple[np.ndarray, int]:
-    """Number the patients 0..count-1 in sorted order: (index of each row, count)."""
+    """Return the place of every row's patient among the sorted patients, and how many there are."""
     names, index = np.unique(patient, return_inverse=True)
     return index, len(names)
 

@@ -1,7 +1,7 @@
 """Judge every method on the test patients: metrics in clinical units with intervals, and paired differences.
 
-All intervals come from one bootstrap over patients (``pipeline.bootstrap``); replicate k draws the same patients for
-every method of a block, so differences between methods are paired.
+All intervals come from one bootstrap over patients (``pipeline.bootstrap``); replicate k draws the same
+patients for every method of a block, so differences between methods are paired.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ AGGREGATIONS = ("pooled", "patient_macro")
 BASELINES = ("locf", "shrunk_locf")
 COMPARISON_METRICS = ("mae", "r2", "skill_vs_locf", "skill_vs_shrunk_locf")
 COMPARISON_COLUMNS = (
-    "method_a", "method_b", "lab", "protocol", "scoring", "aggregation", "seed", "metric", "n_labs", "n_patients",
-    "value_a", "value_b", "difference", "lower", "upper", "p", "p_holm",
+    "method_a", "method_b", "lab", "protocol", "scoring", "aggregation", "seed", "metric", "n_labs",
+    "n_patients", "value_a", "value_b", "difference", "lower", "upper", "p", "p_holm",
 )  # fmt: skip
 
 _AGGREGATE = {"pooled": bootstrap.pooled_metrics, "patient_macro": bootstrap.patient_macro_metrics}
@@ -59,16 +59,18 @@ def evaluate(predictions: pd.DataFrame, config: EvaluationConfig | None = None) 
 
     Returns
     -------
-    One row per method x lab x protocol x scoring x aggregation x seed with ``schema.EVALUATION_COLUMNS``. MAE, ME and
-    RMSE in the lab's unit; R2 and skills without unit. ``_lower`` and ``_upper`` bound the percentile interval at
-    ``config.level``; both are NaN with a single patient, where no interval can be known.
+    One row per method x lab x protocol x scoring x aggregation x seed with ``schema.EVALUATION_COLUMNS``.
+    MAE, ME and RMSE in the lab's unit; R2 and skills without unit. ``_lower`` and ``_upper`` bound the
+    percentile interval at ``config.level``; both are NaN with a single patient, where no interval can be
+    known.
 
     Raises
     ------
     ConfigError
         When the methods were not scored on the same draws, or the split is empty.
 
-    Source: definitions of the metrics in ``pipeline.metrics``; intervals, skill and aggregation: our decision.
+    Source: definitions of the metrics in ``pipeline.metrics``; intervals, skill and aggregation: our
+    decision.
     """
     config = config or EvaluationConfig()
     return evaluate_sets(scored_sets(predictions, config.split), config)
@@ -93,13 +95,14 @@ def compare(
 ) -> pd.DataFrame:
     """Differences method_a - method_b, paired by patient, with Holm's correction over the labs.
 
-    "What PPG added" is ``compare(predictions, "mt_pcs", "mt_pcs_twin")``. For R2 and skill a positive difference favours
-    ``method_a``; for MAE a negative one does.
+    "What PPG added" is ``compare(predictions, "mt_pcs", "mt_pcs_twin")``. For R2 and skill a positive
+    difference favours ``method_a``; for MAE a negative one does.
 
     Returns
     -------
-    One row per lab x protocol x scoring x aggregation x seed x metric with ``COMPARISON_COLUMNS``. ``p`` is the two-sided
-    bootstrap p-value, ``p_holm`` the same after Holm over the labs of that metric, protocol, scoring, aggregation and seed.
+    One row per lab x protocol x scoring x aggregation x seed x metric with ``COMPARISON_COLUMNS``. ``p`` is
+    the two-sided bootstrap p-value, ``p_holm`` the same after Holm over the labs of that metric, protocol,
+    scoring, aggregation and seed.
 
     Raises
     ------
@@ -187,7 +190,7 @@ def select(
     aggregation: str = "pooled",
     seed: int | None = None,
 ) -> pd.DataFrame:
-    """Rows of an evaluation or comparison table for one protocol, scoring, aggregation and (lowest unless given) seed.
+    """Rows of an evaluation or comparison table of one protocol, scoring, aggregation and seed (or lowest).
 
     Labs come in the order of ``schema.LAB_NAMES``.
     """

@@ -1,7 +1,7 @@
 """Error metrics of laboratory estimates, in the lab's own clinical unit.
 
-One definition each, on plain arrays: the error is always *estimate minus truth*. ``pipeline.bootstrap`` computes the
-same numbers from sums per patient; the tests hold the two together.
+One definition each, on plain arrays: the error is always *estimate minus truth*. ``pipeline.bootstrap``
+computes the same numbers from sums per patient; the tests hold the two together.
 """
 
 import math
@@ -41,7 +41,7 @@ def r_squared(estimate: Values, truth: Values) -> float:
 
 
 def skill(mae: float, baseline_mae: float) -> float:
-    """1 - MAE / MAE of the baseline: 0 is no better than it, 1 is perfect; NaN when the baseline makes no error."""
+    """1 - MAE / MAE of the baseline: 0 no better than it, 1 perfect; NaN when the baseline makes no error."""
     if not baseline_mae > 0:
         return math.nan
     return 1.0 - mae / baseline_mae
@@ -52,11 +52,11 @@ def patient_macro(estimate: Values, truth: Values, patient: Patients) -> dict[st
 
     Returns
     -------
-    ``mae``, ``me``, ``rmse``: mean over patients of each patient's own value. ``r2``: 1 - (mean over patients of the
-    mean squared error) / (mean over patients of the variance about the patient's *own* mean), over patients with at
-    least two different truths. It asks whether a method follows the changes within a patient; knowing each patient's
-    level alone scores 0 at best. The mean of the patients' own R2 is not used: two near-equal draws make one patient's R2
-    arbitrarily negative. Source: our decision.
+    ``mae``, ``me``, ``rmse``: mean over patients of each patient's own value. ``r2``: 1 - (mean over
+    patients of the mean squared error) / (mean over patients of the variance about the patient's *own*
+    mean), over patients with at least two different truths. It asks whether a method follows the changes
+    within a patient; knowing each patient's level alone scores 0 at best. The mean of the patients' own R2
+    is not used: two near-equal draws make one patient's R2 arbitrarily negative. Source: our decision.
     """
     groups = [np.flatnonzero(patient == name) for name in np.unique(patient)]
     parts = [(estimate[rows], truth[rows]) for rows in groups]

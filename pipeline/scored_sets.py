@@ -1,8 +1,8 @@
 """The scored set: the draws that every method of a comparison is judged on, the same for all of them.
 
-A predictions table is long (one row per method and draw). Here it becomes one block per protocol, scoring, seed and lab with a
-column of estimates per method, and is refused when the methods were not scored on the same draws: numbers from
-different draws cannot be compared.
+A predictions table is long (one row per method and draw). Here it becomes one block per protocol, scoring,
+seed and lab with a column of estimates per method, and is refused when the methods were not scored on the
+same draws: numbers from different draws cannot be compared.
 """
 
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def scored_sets(predictions: pd.DataFrame, split: str = "test") -> list[ScoredSe
     LeakError
         When a patient appears in two splits.
     """
-    _check(predictions)
+    check_predictions(predictions)
     rows = predictions.loc[predictions["split"] == split]
     if rows.empty:
         raise ConfigError(
@@ -82,8 +82,8 @@ def scored_sets(predictions: pd.DataFrame, split: str = "test") -> list[ScoredSe
         )
     _check_finite(rows)
     rows = _repeat_seedless(rows)
-    blocks = {key: block for key, block in rows.groupby(_BLOCK, sort=False, observed=True)}
-    return [_scored_set(key, blocks[key]) for key in sorted(blocks, key=_block_order)]
+    blocks = [_scored_set(block) for _, block in rows.groupby(_BLOCK, sort=False, observed=True)]
+    return sorted(blocks, key=_block_order)
 
 
 def in_method_order(methods: Sequence[str]) -> list[str]:
@@ -91,19 +91,20 @@ def in_method_order(methods: Sequence[str]) -> list[str]:
     return sorted(methods, key=lambda name: (METHODS.index(name) if name in METHODS else len(METHODS), name))
 
 
-def _check(predictions: pd.DataFrame) -> None:
+def check_predictions(predictions: pd.DataFrame) -> None:
+    """Refuse a predictions table that lacks columns, or has a patient in two splits (``LeakError``)."""
     missing = [name for name in PREDICTION_COLUMNS if name not in predictions.columns]
     if missing:
         raise ConfigError(
-            f"The predictions lack the columns {missing}. A predictions table has {list(PREDICTION_COLUMNS)}: "
-            "write it with the predict stage."
+            f"The predictions lack the columns {missing}. A predictions table has "
+            f"{list(PREDICTION_COLUMNS)}: write it with the predict stage."
         )
-    homes = predictions[["patient", "split"]].drop_duplicates()
-    n_leaking = int((homes["patient"].value_counts() > 1).sum())
+    homes = predictions.drop_duplicates(["patient", "split"])["patient"]
+    n_leaking = int((homes.value_counts() > 1).sum())
     if n_leaking:
         raise LeakError(
-            f"{n_leaking} patients appear in more than one split of the predictions. A patient belongs to one split: "
-            "predict again with one splits file."
+            f"{n_leaking} patients appear in more than one split of the predictions. A patient has one "
+            "split: predict again with one splits file."
         )
 
 
@@ -112,13 +113,13 @@ def _check_finite(rows: pd.DataFrame) -> None:
     if bad.any():
         counts = rows.loc[bad, "method"].value_counts().to_dict()
         raise ConfigError(
-            f"Scored rows without a finite estimate or truth, by method: {counts}. Every scored draw needs both: "
-            "drop the draw for all methods, or mend the method."
+            f"Scored rows without a finite estimate or truth, by method: {counts}. Every scored draw needs "
+            "both: drop the draw for all methods, or mend the method."
         )
 
 
 def _repeat_seedless(rows: pd.DataFrame) -> pd.DataFrame:
-    """Give each seedless method that was scored under one seed a copy beside every other seed of its protocol."""
+    """Copy each seedless method that was scored under one seed beside every other seed of its protocol."""
     extra = []
     for _, part in rows.groupby(["protocol", "scoring"], sort=False, observed=True):
         seeds = sorted(part["seed"].unique())
@@ -130,8 +131,8 @@ def _repeat_seedless(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, *extra], ignore_index=True) if extra else rows
 
 
-def _scored_set(key: tuple[str, str, int, str], block: pd.DataFrame) -> ScoredSet:
-    protocol, scoring, seed, lab = key
+def _scored_set(block: pd.DataFrame) -> ScoredSet:
+    protocol, scoring, seed, lab = (block[name].iloc[0] for name in _BLOCK)
     methods = in_method_order(list(block["method"].unique()))
     parts = {name: part.sort_values(_DRAW) for name, part in block.groupby("method", observed=True)}
     reference = parts[methods[0]]
@@ -139,9 +140,9 @@ def _scored_set(key: tuple[str, str, int, str], block: pd.DataFrame) -> ScoredSe
         if not _same_draws(parts[name], reference) or reference.duplicated(_DRAW).any():
             sizes = {method: len(parts[method]) for method in methods}
             raise ConfigError(
-                f"The methods of {lab} ({protocol}, {scoring}, seed {seed}) were not scored on the same draws: "
-                f"{name!r} differs from {methods[0]!r}, or a draw is scored twice (rows by method: {sizes}). All methods "
-                "share one scored set with one truth: predict them from the same aligned cohort."
+                f"The methods of {lab} ({protocol}, {scoring}, seed {seed}) have not the same draws: "
+                f"{name!r} differs from {methods[0]!r}, or a draw is scored twice (rows by method: {sizes}). "
+                "All methods share one scored set with one truth: predict them from the same aligned cohort."
             )
     columns = [*_DRAW, "truth", "last_lab", "hours_since_last_lab"]
     return ScoredSet(
@@ -149,7 +150,7 @@ def _scored_set(key: tuple[str, str, int, str], block: pd.DataFrame) -> ScoredSe
         scoring=scoring,
         seed=int(seed),
         lab=lab,
-        draws=reference[columns].reset_index(drop=True),
+        draws=pd.DataFrame(reference, columns=columns).reset_index(drop=True),
         estimates={name: parts[name]["estimate"].to_numpy(dtype=np.float64) for name in methods},
     )
 
@@ -161,9 +162,9 @@ def _same_draws(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     return same_keys and np.array_equal(one["truth"].to_numpy(), other["truth"].to_numpy())
 
 
-def _block_order(key: tuple[str, str, int, str]) -> tuple:
-    protocol, scoring, seed, lab = key
-    return (_place(PROTOCOLS, protocol), _place(SCORINGS, scoring), int(seed), _place(LAB_NAMES, lab))
+def _block_order(block: ScoredSet) -> tuple[tuple[int, str], tuple[int, str], int, tuple[int, str]]:
+    protocol, scoring = _place(PROTOCOLS, block.protocol), _place(SCORINGS, block.scoring)
+    return protocol, scoring, block.seed, _place(LAB_NAMES, block.lab)
 
 
 def _place(order: Sequence[str], name: str) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from pipeline.schema import HOUR_US, LAB_NAMES, PREDICTION_COLUMNS, WINDOW_US
 
 LEVELS = {"potassium": 4.1, "calcium": 8.4, "sodium": 139.0, "glucose": 140.0, "lactate": 2.1}
 SPREADS = {"potassium": 0.5, "calcium": 0.6, "sodium": 4.0, "glucose": 40.0, "lactate": 0.9}
-# Share of the way from the last lab to the truth that a method sees, and its noise in units of the lab's spread.
+# Share of the way from last lab to truth that a method sees, and its noise in units of the lab's spread.
 QUALITY = {
     "locf": (0.0, 0.0), "shrunk_locf": (0.1, 0.02), "decayed_locf": (0.05, 0.05), "patient_mean": (0.1, 0.3),
     "training_mean": (0.0, 0.8), "live_locf": (0.15, 0.0), "lstm": (0.0, 0.8), "mt": (0.0, 0.7),
