@@ -1,0 +1,162 @@
+"""Windows at the encoder's rate: each window resampled from its own samples alone, then scaled to [0, 1].
+
+Polyphase resampling with the filter of ``scipy.signal.resample_poly`` (Kaiser 5.0, ten zero crossings a side)
+and its ``padtype="line"``: beyond its ends a window continues along the line through its first and last
+sample. One second of output is one matrix product of a strided slice of the windows, so no sample is copied
+per output.
+
+A matrix product adds in an order that depends on its shape, the processor and the threads, yet the bits of a
+window must depend on nothing but its own samples. So samples and filter are rounded to whole numbers small
+enough for every sum to be exact in float64 (about 2^51 against 2^53): then no order can change a bit, on any
+machine.
+"""
+
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy.signal import firwin
+
+from pipeline.schema import WINDOW_SECONDS
+
+PPG_GPT_RATE_HZ = 40
+_BATCH = 32
+"""Windows worked on at once: their float64 copies stay in the second-level cache."""
+_KAISER: Any = ("kaiser", 5.0)  # the stubs know only names of windows
+_SAMPLE_SCALE = 2.0**23
+"""Steps over a window's range: as fine as float32."""
+_WEIGHT_SCALE = 2.0**26
+_MAX_DENOMINATOR = 50_000
+"""Bounds the filter; the ratio of 124.945 Hz to 40 Hz is exact at 24,989."""
+
+
+def samples_per_window(sampling_rate_hz: float) -> int:
+    """Whole samples of a 30 s window at `sampling_rate_hz` (3748 at 124.945 Hz)."""
+    return int(WINDOW_SECONDS * sampling_rate_hz + 1e-6)
+
+
+def prepare_ppg_gpt(
+    samples: Float[np.ndarray, "n m"], sampling_rate_hz: float, rails: tuple[float, float]
+) -> Float[np.ndarray, "n 1200"]:
+    """Windows as PPG-GPT wants them: 40 Hz, without rails, scaled to [0, 1].
+
+    Rails go first, at the source's own rate, where a rail sample is one digital code; the filter would smear
+    it.
+
+    Parameters
+    ----------
+    samples : physical units, no NaN
+    sampling_rate_hz : rate of `samples`
+    rails : physical values of the lowest and highest digital code
+
+    Returns
+    -------
+    float32 in [0, 1]; a flat window is 0
+
+    Source: scaling as in the authors' public cohort code; resampling per window is our decision.
+    """
+    return scale_to_unit(resample(replace_rails(samples, rails), sampling_rate_hz, PPG_GPT_RATE_HZ))
+
+
+def resample(
+    samples: Float[np.ndarray, "n m"], sampling_rate_hz: float, target_rate_hz: int
+) -> Float[np.ndarray, "n k"]:
+    """Resample 30 s windows to ``30 * target_rate_hz`` float32, as ``resample_poly(padtype="line")`` does."""
+    width = WINDOW_SECONDS * target_rate_hz
+    if rate_ratio(sampling_rate_hz, target_rate_hz) == 1:
+        return samples[:, :width]
+    result = np.empty((len(samples), width), np.float32)
+    for first in range(0, len(samples), _BATCH):
+        batch = slice(first, first + _BATCH)
+        result[batch] = _resample_batch(samples[batch], float(sampling_rate_hz), target_rate_hz)
+    return result
+
+
+def replace_rails(samples: Float[np.ndarray, "n m"], rails: tuple[float, float]) -> Float[np.ndarray, "n m"]:
+    """Replace samples at the rails by the extremes of the window's other samples.
+
+    A window that touches the rails with every sample is returned as it is.
+    """
+    low, high = np.float32(rails[0]), np.float32(rails[1])
+    railed = (samples.min(axis=1) <= low) | (samples.max(axis=1) >= high)
+    if not railed.any():
+        return samples
+    result = samples.copy()
+    for row in np.flatnonzero(railed):
+        window = samples[row]
+        inside = window[(window > low) & (window < high)]
+        if inside.size:
+            result[row] = np.clip(window, inside.min(), inside.max())
+    return result
+
+
+def scale_to_unit(samples: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
+    """Per-window min-max to [0, 1]; divisor 1 where the window is flat."""
+    low = samples.min(axis=1, keepdims=True)
+    span = samples.max(axis=1, keepdims=True) - low
+    return (samples - low) / np.where(span > 0, span, np.float32(1))
+
+
+def rate_ratio(sampling_rate_hz: float, target_rate_hz: int) -> Fraction:
+    """Output samples for one input sample (8/25 from 125 Hz to 40 Hz).
+
+    Rates are decimal fractions as written in a header; a ratio with a larger denominator than the filter
+    allows is approximated to better than one part in 10^8, under a hundredth of a sample in 30 s.
+    """
+    rate = Fraction(sampling_rate_hz).limit_denominator(10_000)
+    return (Fraction(target_rate_hz) / rate).limit_denominator(_MAX_DENOMINATOR)
+
+
+@lru_cache(maxsize=16)
+def _plan(sampling_rate_hz: float, target_rate_hz: int) -> tuple[int, int, list[tuple[int, np.ndarray]]]:
+    """Padded length, padding before, and for each second of output: first padded sample, filter matrix.
+
+    Output j lies at input position j / ratio; with h the filter at the common multiple of both rates, its
+    weight of input i is ``h[half + j * down - i * up]``. The matrices hold whole numbers, ``_WEIGHT_SCALE``
+    being one.
+    """
+    ratio = rate_ratio(sampling_rate_hz, target_rate_hz)
+    up, down = ratio.numerator, ratio.denominator
+    half = 10 * max(up, down)
+    taps = np.asarray(firwin(2 * half + 1, 1 / max(up, down), window=_KAISER)) * up
+    taps = np.rint(taps * _WEIGHT_SCALE)
+    before = half // up + 1
+    blocks = []
+    for second in range(WINDOW_SECONDS):
+        outputs = np.arange(second * target_rate_hz, (second + 1) * target_rate_hz)
+        first = -((half - outputs[0] * down) // up)
+        last = (half + outputs[-1] * down) // up
+        lags = half + outputs[None, :] * down - np.arange(first, last + 1)[:, None] * up
+        inside = (lags >= 0) & (lags <= 2 * half)
+        blocks.append((int(first) + before, np.where(inside, taps[np.clip(lags, 0, 2 * half)], 0)))
+    length = max(first + len(weights) for first, weights in blocks)
+    return max(length, before + samples_per_window(sampling_rate_hz)), before, blocks
+
+
+def _resample_batch(samples: np.ndarray, sampling_rate_hz: float, target_rate_hz: int) -> np.ndarray:
+    length, before, blocks = _plan(sampling_rate_hz, target_rate_hz)
+    low = samples.min(axis=1, keepdims=True).astype(np.float64)
+    span = samples.max(axis=1, keepdims=True) - low
+    step = np.where(span > 0, span, 1) / _SAMPLE_SCALE
+    padded = np.rint(_extend_along_line((samples - low) / step, before, length))
+    result = np.empty((len(samples), WINDOW_SECONDS, target_rate_hz))
+    for second, (first, weights) in enumerate(blocks):
+        result[:, second] = padded[:, first : first + len(weights)] @ weights
+    # The filter passes a constant with a gain that differs from 1 in the fourth digit, so `low` takes it as
+    # well.
+    gain = np.concatenate([weights.sum(axis=0) for _, weights in blocks]) / _WEIGHT_SCALE
+    return result.reshape(len(samples), -1) * (step / _WEIGHT_SCALE) + low * gain
+
+
+def _extend_along_line(samples: np.ndarray, before: int, length: int) -> np.ndarray:
+    """Continue each window along the line through its first and last sample, to `length` samples in all."""
+    n = samples.shape[1]
+    first, last = samples[:, :1], samples[:, -1:]
+    slope = (last - first) / (n - 1)
+    padded = np.empty((len(samples), length))
+    padded[:, :before] = first + slope * np.arange(-before, 0)
+    padded[:, before : before + n] = samples
+    padded[:, before + n :] = last + slope * np.arange(1, length - before - n + 1)
+    return padded
