@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kernels.selective_scan import chunked, reference
+from kernels.selective_scan import chunked, operators, reference
 from kernels.selective_scan.backends import resolve_backend
 from kernels.selective_scan.convolution import check_convolution, check_filter, convolve
 from kernels.selective_scan.operands import ScanOperands, skip_and_gate, state_dtype, step_sizes
@@ -102,6 +102,8 @@ def _operands(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state
 
 
 def _run(x: ScanOperands, backend: str) -> tuple[Tensor, Tensor]:
+    if backend in ("cpu", "triton"):
+        return operators.scan(x, backend)
     if backend == "torch":
         return chunked.scan(x)
     check_finite(x.A)

@@ -1,0 +1,132 @@
+"""Backend `cpu`: the compiled kernels, called through ctypes."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from kernels.selective_scan.cpu_build import CHUNK, load_library
+from kernels.selective_scan.operands import ScanOperands
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+BLOCKS = (256, 128, 64, 32, 16)
+"""Channels that one task may take, most to least."""
+
+WORK_PER_THREAD = 200_000
+"""State steps below which one more thread costs more than it saves."""
+
+
+class View(ctypes.Structure):
+    """A strided tensor: data, and strides in elements of batch, time, channel (or state) and group."""
+
+    _fields_ = [  # noqa: RUF012
+        ("data", ctypes.c_void_p), ("batch", ctypes.c_int64), ("time", ctypes.c_int64),
+        ("channel", ctypes.c_int64), ("group", ctypes.c_int64),
+    ]  # fmt: skip
+
+
+class ScanArguments(ctypes.Structure):
+    """Mirror of the struct of the same name in cpu_scan.h."""
+
+    _fields_ = [  # noqa: RUF012
+        *((name, View) for name in "u delta z y B C dy du ddelta dz".split()),
+        *((name, ctypes.c_void_p) for name in "A D delta_bias initial_state d_last_state".split()),
+        *((name, ctypes.c_void_p) for name in "step_mask cu_seqlens last_state entries".split()),
+        *((name, ctypes.c_void_p) for name in "d_A d_D d_delta_bias d_initial_state d_B d_C".split()),
+        *((name, ctypes.c_int64) for name in "batch length channels state groups sequences".split()),
+        *((name, ctypes.c_int64) for name in "block delta_softplus dtype threads".split()),
+    ]  # fmt: skip
+
+
+def view(tensor: Tensor | None) -> View:
+    """Describe (batch, time, channel) or (batch, time, group, state) to the kernels; None has no data."""
+    if tensor is None:
+        return View()
+    strides = tensor.stride()
+    group = strides[2] if tensor.dim() == 4 else 0
+    return View(tensor.data_ptr(), strides[0], strides[1], strides[-1], group)
+
+
+def pointer(tensor: Tensor | None) -> int | None:
+    """Return the address of a contiguous tensor's data, or None."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def entries_shape(x: ScanOperands) -> tuple[int, int, int]:
+    """Shape of the states saved at chunk entries: an upper bound that needs no look at the pack's bounds."""
+    batch, length, channels = x.u.shape
+    groups = x.B.shape[2]
+    return batch * length // CHUNK + x.sequences, groups * _padded(channels // groups), x.A.shape[1]
+
+
+def forward(x: ScanOperands, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (y, last_state, entries); `entries` is empty unless `save`."""
+    y = torch.empty_like(x.u, memory_format=torch.contiguous_format)
+    last_state = x.A.new_empty(x.sequences, *x.A.shape)
+    entries = x.A.new_empty(entries_shape(x) if save else (0, 0, 0))
+    arguments, keep = _arguments(x)
+    arguments.y = view(y)
+    arguments.last_state = pointer(last_state)
+    arguments.entries = pointer(entries) if save else None
+    _call("selective_scan_forward", arguments, keep)
+    return y, last_state, entries
+
+
+def backward(x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradients of u, delta, A, B, C, D, z, delta_bias, initial_state; those of absent ones are empty."""
+    wide, new = x.state_dtype, x.A.new_empty
+    du, ddelta = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x.u, x.delta))
+    dz = None if x.z is None else torch.empty_like(x.z, memory_format=torch.contiguous_format)
+    arguments, keep = _arguments(x)
+    parts = -(-(arguments.channels // arguments.groups) // arguments.block)
+    d_B, d_C = new(parts, *x.B.shape), new(parts, *x.C.shape)
+    d_A, d_state = new(x.sequences, *x.A.shape), new(x.sequences, *x.A.shape)
+    d_D, d_bias = new(x.sequences, x.A.shape[0]), new(x.sequences, x.A.shape[0])
+    d_last_state = d_last_state.to(wide).contiguous()
+    for name, tensor in (("dy", dy), ("du", du), ("ddelta", ddelta), ("dz", dz)):
+        setattr(arguments, name, view(tensor))
+    arguments.d_last_state, arguments.entries = pointer(d_last_state), pointer(entries)
+    arguments.d_A, arguments.d_D, arguments.d_delta_bias = pointer(d_A), pointer(d_D), pointer(d_bias)
+    arguments.d_initial_state, arguments.d_B, arguments.d_C = pointer(d_state), pointer(d_B), pointer(d_C)
+    _call("selective_scan_backward", arguments, keep)
+    d_B, d_C = (d[0] if parts == 1 else d.sum(0) for d in (d_B, d_C))
+    empty = new(0)
+    return (
+        du, ddelta, d_A.sum(0), d_B.to(x.B.dtype), d_C.to(x.C.dtype),
+        empty if x.D is None else d_D.sum(0), empty if dz is None else dz,
+        empty if x.delta_bias is None else d_bias.sum(0), empty if x.initial_state is None else d_state,
+    )  # fmt: skip
+
+
+def _arguments(x: ScanOperands) -> tuple[ScanArguments, list[Tensor | None]]:
+    """Describe the inputs; the list keeps alive what the pointers point to."""
+    batch, length, channels = x.u.shape
+    small = [x.A, x.D, x.delta_bias, x.initial_state, x.step_mask, x.cu_seqlens]
+    keep = [None if t is None else t.contiguous() for t in small]
+    if keep[5] is not None:
+        keep[5] = keep[5].cpu()
+    groups, state = x.B.shape[2:]
+    threads = max(1, min(torch.get_num_threads(), x.u.numel() * state // WORK_PER_THREAD))
+    return ScanArguments(
+        u=view(x.u), delta=view(x.delta), z=view(x.z), B=view(x.B), C=view(x.C), A=pointer(keep[0]),
+        D=pointer(keep[1]), delta_bias=pointer(keep[2]), initial_state=pointer(keep[3]),
+        step_mask=pointer(keep[4]), cu_seqlens=pointer(keep[5]), batch=batch, length=length, channels=channels,
+        state=state, groups=groups, sequences=x.sequences, delta_softplus=int(x.delta_softplus),
+        block=_block(channels // groups, groups * x.sequences, threads), dtype=DTYPES[x.u.dtype], threads=threads,
+    ), keep  # fmt: skip
+
+
+def _block(width: int, rows: int, threads: int) -> int:
+    """Return the most channels per task that still leave two tasks to every thread."""
+    fits = (b for b in BLOCKS if rows * -(-width // b) >= 2 * threads)
+    return min(next(fits, BLOCKS[-1] if threads > 1 else BLOCKS[0]), _padded(width))
+
+
+def _padded(width: int) -> int:
+    return -(-width // 16) * 16
+
+
+def _call(function: str, arguments: ScanArguments, keep: list[Tensor | None]) -> None:
+    if getattr(load_library(), function)(ctypes.byref(arguments)):
+        raise MemoryError(f"{function}: no memory for the scratch space of {arguments.threads} threads")
+    keep.clear()
