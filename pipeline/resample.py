@@ -111,7 +111,7 @@ def rate_ratio(sampling_rate_hz: float, target_rate_hz: int) -> Fraction:
 
 @lru_cache(maxsize=16)
 def _plan(sampling_rate_hz: float, target_rate_hz: int) -> tuple[int, int, list[tuple[int, np.ndarray]]]:
-    """Padded length, padding before, and for each second of output: first padded sample, filter matrix.
+    """Plan the product: padded length, padding before, each second's first padded sample and filter matrix.
 
     Output j lies at input position j / ratio; with h the filter at the common multiple of both rates, its
     weight of input i is ``h[half + j * down - i * up]``. The matrices hold whole numbers, ``_WEIGHT_SCALE``
