@@ -19,23 +19,27 @@ WORK_PER_THREAD = 200_000
 class View(ctypes.Structure):
     """A strided tensor: data, and strides in elements of batch, time, channel (or state) and group."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("data", ctypes.c_void_p), ("batch", ctypes.c_int64), ("time", ctypes.c_int64),
         ("channel", ctypes.c_int64), ("group", ctypes.c_int64),
     ]  # fmt: skip
 
 
+def _fields(kind: type, *names: str) -> list[tuple[str, type]]:
+    return [(name, kind) for name in names]
+
+
 class ScanArguments(ctypes.Structure):
     """Mirror of the struct of the same name in cpu_scan.h."""
 
-    _fields_ = [  # noqa: RUF012
-        *((name, View) for name in "u delta z y B C dy du ddelta dz".split()),
-        *((name, ctypes.c_void_p) for name in "A D delta_bias initial_state d_last_state".split()),
-        *((name, ctypes.c_void_p) for name in "step_mask cu_seqlens last_state entries".split()),
-        *((name, ctypes.c_void_p) for name in "d_A d_D d_delta_bias d_initial_state d_B d_C".split()),
-        *((name, ctypes.c_int64) for name in "batch length channels state groups sequences".split()),
-        *((name, ctypes.c_int64) for name in "block delta_softplus dtype threads".split()),
-    ]  # fmt: skip
+    _fields_ = (
+        _fields(View, "u", "delta", "z", "y", "B", "C", "dy", "du", "ddelta", "dz")
+        + _fields(ctypes.c_void_p, "A", "D", "delta_bias", "initial_state", "d_last_state")
+        + _fields(ctypes.c_void_p, "step_mask", "cu_seqlens", "last_state", "entries")
+        + _fields(ctypes.c_void_p, "d_A", "d_D", "d_delta_bias", "d_initial_state", "d_B", "d_C")
+        + _fields(ctypes.c_int64, "batch", "length", "channels", "state", "groups", "sequences")
+        + _fields(ctypes.c_int64, "block", "delta_softplus", "dtype", "threads")
+    )
 
 
 def view(tensor: Tensor | None) -> View:
@@ -73,7 +77,7 @@ def forward(x: ScanOperands, save: bool) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def backward(x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor) -> tuple[Tensor, ...]:
-    """Return the gradients of u, delta, A, B, C, D, z, delta_bias, initial_state; those of absent ones are empty."""
+    """Return the gradients of the first nine operands, u to initial_state; those of absent ones are empty."""
     wide, new = x.state_dtype, x.A.new_empty
     du, ddelta = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x.u, x.delta))
     dz = None if x.z is None else torch.empty_like(x.z, memory_format=torch.contiguous_format)
@@ -90,11 +94,10 @@ def backward(x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor)
     arguments.d_initial_state, arguments.d_B, arguments.d_C = pointer(d_state), pointer(d_B), pointer(d_C)
     _call("selective_scan_backward", arguments, keep)
     d_B, d_C = (d[0] if parts == 1 else d.sum(0) for d in (d_B, d_C))
-    empty = new(0)
     return (
         du, ddelta, d_A.sum(0), d_B.to(x.B.dtype), d_C.to(x.C.dtype),
-        empty if x.D is None else d_D.sum(0), empty if dz is None else dz,
-        empty if x.delta_bias is None else d_bias.sum(0), empty if x.initial_state is None else d_state,
+        new(0) if x.D is None else d_D.sum(0), new(0) if dz is None else dz,
+        new(0) if x.delta_bias is None else d_bias.sum(0), new(0) if x.initial_state is None else d_state,
     )  # fmt: skip
 
 
@@ -107,13 +110,15 @@ def _arguments(x: ScanOperands) -> tuple[ScanArguments, list[Tensor | None]]:
         keep[5] = keep[5].cpu()
     groups, state = x.B.shape[2:]
     threads = max(1, min(torch.get_num_threads(), x.u.numel() * state // WORK_PER_THREAD))
-    return ScanArguments(
+    arguments = ScanArguments(
         u=view(x.u), delta=view(x.delta), z=view(x.z), B=view(x.B), C=view(x.C), A=pointer(keep[0]),
         D=pointer(keep[1]), delta_bias=pointer(keep[2]), initial_state=pointer(keep[3]),
-        step_mask=pointer(keep[4]), cu_seqlens=pointer(keep[5]), batch=batch, length=length, channels=channels,
-        state=state, groups=groups, sequences=x.sequences, delta_softplus=int(x.delta_softplus),
-        block=_block(channels // groups, groups * x.sequences, threads), dtype=DTYPES[x.u.dtype], threads=threads,
-    ), keep  # fmt: skip
+        step_mask=pointer(keep[4]), cu_seqlens=pointer(keep[5]), batch=batch, length=length,
+        channels=channels, state=state, groups=groups, sequences=x.sequences,
+        block=_block(channels // groups, groups * x.sequences, threads),
+        delta_softplus=int(x.delta_softplus), dtype=DTYPES[x.u.dtype], threads=threads,
+    )  # fmt: skip
+    return arguments, keep
 
 
 def _block(width: int, rows: int, threads: int) -> int:

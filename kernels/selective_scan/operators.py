@@ -1,5 +1,6 @@
 """The compiled backends as PyTorch operators, so that autograd and torch.compile know them."""
 
+from dataclasses import fields
 from types import ModuleType
 
 import torch
@@ -30,8 +31,8 @@ def scan(x: ScanOperands, backend: str) -> tuple[Tensor, Tensor]:
 
 
 def _gather(tensors: tuple[Tensor | None, ...], delta_softplus: bool) -> ScanOperands:
-    names = "u delta A B C D z delta_bias initial_state step_mask cu_seqlens".split()
-    return ScanOperands(**dict(zip(names, tensors, strict=True)), delta_softplus=delta_softplus)  # pyright: ignore
+    names = [field.name for field in fields(ScanOperands)]
+    return ScanOperands(**dict(zip(names, (*tensors, delta_softplus), strict=True)))  # pyright: ignore
 
 
 @torch.library.custom_op("uniphy::selective_scan", mutates_args=())
