@@ -1,0 +1,69 @@
+"""The LSTM baseline: the latest few windows alone, no history."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from models.lab_regressor import FIVE_LABS
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowLSTMConfig:
+    """Sizes of the baseline.
+
+    Attributes
+    ----------
+    embed_width : of the encoder's window embedding
+    task_labs : labs estimated, in the order of the output's columns
+    n_windows : latest windows seen, 10 = 5 min
+    hidden : width of the LSTM
+    dropout : share dropped before the read-outs, in training mode alone
+    """
+
+    embed_width: int
+    task_labs: tuple[str, ...] = FIVE_LABS
+    n_windows: int = 10
+    hidden: int = 256
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("embed_width", "n_windows", "hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1).")
+        if not self.task_labs or len(set(self.task_labs)) < len(self.task_labs):
+            raise ValueError(f"task_labs is {self.task_labs}; it must name at least one lab, and none twice.")
+
+
+class WindowLSTM(nn.Module):
+    """One LSTM shared by all labs (hard sharing), and one linear read-out per lab of its last output.
+
+    Source: UNIPHY+Lab (arXiv 2509.16345), the LSTM baseline; width and masking are ours.
+    """
+
+    def __init__(self, config: WindowLSTMConfig):
+        super().__init__()
+        self.config = config
+        self.input_norm = nn.RMSNorm(config.embed_width, eps=1e-5)
+        self.missing_embedding = nn.Parameter(torch.randn(config.embed_width) * 0.02)
+        self.lstm = nn.LSTM(config.embed_width, config.hidden, batch_first=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.heads = nn.Linear(config.hidden, len(config.task_labs))
+        self.log_variance = nn.Parameter(torch.zeros(len(config.task_labs)))
+
+    def set_output_means(self, means: Float[Tensor, " labs"]) -> None:
+        """Start every lab's read-out at the training mean, in scaled units."""
+        with torch.no_grad():
+            self.heads.bias.copy_(means)
+
+    def forward(
+        self, windows: Float[Tensor, "n windows embed_width"], window_mask: Bool[Tensor, "n windows"]
+    ) -> Float[Tensor, "n labs"]:
+        """Estimate every lab at the last of the windows; masked ones are a learned vector."""
+        usable = window_mask[..., None]
+        x = self.input_norm(windows.masked_fill(~usable, 0.0))
+        outputs, _ = self.lstm(torch.where(usable, x, self.missing_embedding))
+        return self.heads(self.dropout(outputs[:, -1]))

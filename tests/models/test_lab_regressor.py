@@ -1,0 +1,313 @@
+import itertools
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from models import lab_regressor
+from models.configs import config_from_dict
+from models.inputs import PackedInputs
+from models.lab_regressor import FIVE_LABS, LabRegressor, LabRegressorConfig
+from models.losses import uncertainty_weighted_l1
+from models.packing import chunks
+from pipeline.schema import HISTORY_FEATURES, LAB_NAMES
+
+LENGTHS = [23, 1, 40, 0, 16]
+SMALL = LabRegressorConfig(embed_width=8, d_model=16, n_blocks=2, d_state=4, dropout=0.0, trunk_width=8)
+
+
+def model_of(config=SMALL, seed=0):
+    """A model whose patient state is not at its neutral start."""
+    torch.manual_seed(seed)
+    model = LabRegressor(config)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "projections" in name or "film" in name or "initial_state" in name:
+                p.normal_(std=0.5)
+    return model
+
+
+def inputs_of(lengths=LENGTHS, seed=0, width=8):
+    g, n, total = torch.Generator().manual_seed(seed), len(lengths), sum(lengths)
+    return PackedInputs(
+        embeddings=torch.randn(total, width, generator=g),
+        step_mask=torch.rand(total, generator=g) > 0.25,
+        cu_seqlens=torch.tensor([0, *lengths]).cumsum(0),
+        history=torch.randn(n, 5, 4, generator=g),
+        history_present=torch.rand(n, 5, generator=g) > 0.4,
+        pooled=torch.randn(n, width, generator=g),
+        pooled_present=torch.rand(n, generator=g) > 0.4,
+    )
+
+
+def member(inputs, i):
+    steps, row = slice(*inputs.cu_seqlens[i : i + 2].tolist()), slice(i, i + 1)
+    return PackedInputs(
+        embeddings=inputs.embeddings[steps], step_mask=inputs.step_mask[steps],
+        cu_seqlens=inputs.cu_seqlens[i : i + 2] - inputs.cu_seqlens[i],
+        history=inputs.history[row], history_present=inputs.history_present[row],
+        pooled=inputs.pooled[row], pooled_present=inputs.pooled_present[row],
+    )  # fmt: skip
+
+
+def gradients(model, inputs, **options):
+    model.zero_grad()
+    model(inputs, **options).square().sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_defaults_are_the_projects():
+    assert FIVE_LABS == LAB_NAMES
+    config = LabRegressorConfig(embed_width=512)
+    assert config.history_features == len(HISTORY_FEATURES)
+    assert (config.d_model, config.n_blocks, config.mamba.d_inner, config.mamba.dt_rank) == (256, 4, 512, 16)
+
+
+@pytest.mark.parametrize("mode", ["none", "learned", "pcs"])
+def test_a_piece_depends_on_itself_alone(mode):
+    model, inputs = model_of(replace(SMALL, patient_state=mode)), inputs_of()
+    parts = model(inputs).split(LENGTHS)
+    for i, part in enumerate(parts):
+        assert torch.allclose(part, model(member(inputs, i)), atol=1e-5)
+
+
+def test_training_begins_without_patient_state():
+    torch.manual_seed(0)
+    fresh = LabRegressor(SMALL)
+    bare = LabRegressor(replace(SMALL, patient_state="none"))
+    bare.load_state_dict({k: v for k, v in fresh.state_dict().items() if "patient_state" not in k})
+    assert torch.equal(fresh(inputs_of()), bare(inputs_of()))
+
+
+def test_history_and_pooled_vector_reach_every_lab_and_absent_values_none():
+    model, inputs = model_of(), inputs_of()
+    before = model(inputs)
+    absent = ~inputs.history_present[..., None]
+    hidden = replace(
+        inputs,
+        embeddings=torch.where(inputs.step_mask[:, None], inputs.embeddings, torch.nan),
+        history=torch.where(absent, torch.nan, inputs.history),
+        pooled=torch.where(inputs.pooled_present[:, None], inputs.pooled, torch.nan),
+    )
+    assert torch.equal(model(hidden), before)
+    assert all(g.isfinite().all() for g in gradients(model, hidden).values())
+    first = int(inputs.pooled_present.nonzero()[0, 0])
+    pooled = inputs.pooled.clone()
+    pooled[first] += 1
+    rows = slice(*inputs.cu_seqlens[first : first + 2].tolist())
+    assert ((model(replace(inputs, pooled=pooled)) - before)[rows].abs().amax(0) > 0).all()
+
+
+def test_a_task_layer_sees_its_own_labs_history_alone():
+    model = model_of(replace(SMALL, n_blocks=1))
+    with torch.no_grad():  # silence the shared trunk, which sees all labs
+        for p in model.patient_state.parameters():
+            p.zero_()
+    inputs = inputs_of()
+    inputs = replace(inputs, history_present=torch.ones_like(inputs.history_present))
+    changed = inputs.history.clone()
+    changed[:, 2] += 1
+    difference = (model(replace(inputs, history=changed)) - model(inputs)).abs().amax(0)
+    assert [bool(d > 0) for d in difference] == [False, False, True, False, False]
+
+
+def test_single_task_sees_all_history():
+    model = model_of(replace(SMALL, task_labs=("sodium",)))
+    inputs = inputs_of()
+    inputs = replace(inputs, history_present=torch.ones_like(inputs.history_present))
+    changed = inputs.history.clone()
+    changed[:, 0] += 1
+    assert model(inputs).shape == (sum(LENGTHS), 1)
+    assert not torch.allclose(model(replace(inputs, history=changed)), model(inputs))
+
+
+def test_later_content_changes_no_earlier_bit():
+    model, inputs = model_of(), inputs_of()
+    step = 40  # inside the third piece
+    embeddings, mask = inputs.embeddings.clone(), inputs.step_mask.clone()
+    embeddings[step:], mask[step:] = torch.randn(sum(LENGTHS) - step, 8), True
+    history = inputs.history.clone()
+    history[3:] += 1
+    changed = replace(inputs, embeddings=embeddings, step_mask=mask, history=history)
+    for run in (model, model.estimate, lambda x: model(x, chunk_steps=16)):
+        before, after = run(inputs), run(changed)
+        assert torch.equal(before[:step], after[:step])
+        assert not torch.equal(before[step:], after[step:])
+
+
+def test_estimates_keep_their_bits_when_the_pack_ends_sooner(monkeypatch):
+    monkeypatch.setattr(lab_regressor, "ESTIMATE_STEPS", 32)
+    model, inputs = model_of(), inputs_of()
+    whole = model.estimate(inputs)
+    for steps in (1, 20, 32, 33, 60):
+        bounds = inputs.cu_seqlens.clamp(max=steps)
+        cut = replace(
+            inputs,
+            embeddings=inputs.embeddings[:steps],
+            step_mask=inputs.step_mask[:steps],
+            cu_seqlens=bounds,
+        )
+        assert torch.equal(model.estimate(cut), whole[:steps])
+    assert torch.allclose(whole, model(inputs), atol=1e-5)
+
+
+def test_estimate_drops_nothing_and_keeps_the_mode():
+    model, inputs = model_of(replace(SMALL, dropout=0.5)).train(), inputs_of()
+    assert torch.equal(model.estimate(inputs), model.estimate(inputs))
+    assert model.training
+    assert not torch.equal(model(inputs), model(inputs))
+    assert model.estimate(inputs_of([])).shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("mode", "chunk_steps"),
+    [("none", 7), ("learned", 7), ("pcs", 3), ("pcs", 7), ("pcs", 23), ("pcs", 79), ("pcs", 80)],
+)
+def test_chunked_equals_whole_with_gradients(mode, chunk_steps):
+    model, inputs = model_of(replace(SMALL, patient_state=mode)).double(), inputs_of()
+    doubled = {n: getattr(inputs, n).double() for n in ("embeddings", "history", "pooled")}
+    inputs = replace(inputs, **doubled)
+    assert torch.allclose(model(inputs, chunk_steps=chunk_steps), model(inputs), atol=1e-12)
+    whole, parts = gradients(model, inputs), gradients(model, inputs, chunk_steps=chunk_steps)
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        assert torch.allclose(parts[name], whole[name], atol=1e-10), name
+
+
+def test_detached_chunks_cut_the_gradient_and_nothing_else():
+    model, inputs = model_of(), inputs_of([60])
+    assert torch.allclose(model(inputs, chunk_steps=20, detach=True), model(inputs), atol=1e-5)
+    model(inputs, chunk_steps=20, detach=True)[20:].sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.patient_state.parameters())
+    model.zero_grad()
+    model(inputs, chunk_steps=20)[20:].sum().backward()
+    assert any(p.grad.any() for p in model.patient_state.parameters())
+
+
+def test_dropout_is_the_same_in_the_recomputed_chunk():
+    model, inputs = model_of(replace(SMALL, dropout=0.3)).train(), inputs_of([64])
+    scale = torch.nn.Parameter(torch.ones(()))
+    torch.manual_seed(3)
+    output = model(replace(inputs, embeddings=inputs.embeddings * scale), chunk_steps=16)
+    output.sum().backward()
+    epsilon = 1e-2
+    sums = []
+    for value in (1 + epsilon, 1 - epsilon):
+        torch.manual_seed(3)
+        with torch.no_grad():
+            # Saved for the gradient check: the same seed gives the same dropout.
+            sums.append(
+                float(model(replace(inputs, embeddings=inputs.embeddings * value), chunk_steps=16).sum())
+            )
+    assert (sums[0] - sums[1]) / (2 * epsilon) == pytest.approx(float(scale.grad), rel=0.05, abs=1e-3)
+
+
+def test_streaming_equals_the_batch():
+    model, inputs = model_of(), inputs_of([30, 30])
+    expected = model(inputs).unflatten(0, (2, 30))
+    embeddings, mask = inputs.embeddings.unflatten(0, (2, 30)), inputs.step_mask.unflatten(0, (2, 30))
+    states = model.init_stream(inputs.history, inputs.history_present, inputs.pooled, inputs.pooled_present)
+    outputs = []
+    for t in range(30):
+        y, states = model.step(states, embeddings[:, t], mask[:, t])
+        outputs.append(y)
+    assert torch.allclose(torch.stack(outputs, 1), expected, atol=1e-5)
+
+
+def test_state_passing_goes_on_where_other_pieces_ended():
+    model, inputs = model_of(), inputs_of([30])
+    halves = [
+        replace(
+            inputs,
+            embeddings=inputs.embeddings[s],
+            step_mask=inputs.step_mask[s],
+            cu_seqlens=torch.tensor([0, 15]),
+        )
+        for s in (slice(0, 15), slice(15, 30))
+    ]
+    passed = model(halves[1], initial=model.final_states(halves[0]))
+    assert torch.allclose(passed, model(inputs)[15:], atol=1e-5)
+
+
+def test_survival_falls_within_each_piece_and_pauses_at_masked_steps():
+    model, inputs = model_of(), inputs_of()
+    share = model.initial_state_survival(inputs)
+    slowest = model.initial_state_survival(inputs, "slowest")
+    assert share.shape == (sum(LENGTHS), 2 + 5)
+    assert (slowest >= share).all()
+    for part, mask in zip(share.split(LENGTHS), inputs.step_mask.split(LENGTHS), strict=True):
+        change = part.diff(dim=0)
+        assert (change[mask[1:]] < 0).all()
+        assert (change[~mask[1:]] == 0).all()
+        assert ((part > 0) & (part <= 1)).all()
+
+
+def test_output_means_are_the_first_estimate_without_input():
+    model = model_of()
+    means = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
+    model.set_output_means(means)
+    assert [float(task.head.bias.detach()) for task in model.tasks.values()] == pytest.approx(means.tolist())
+
+
+def test_all_windows_missing_gives_a_defined_result():
+    model, inputs = model_of(), inputs_of()
+    blind = replace(
+        inputs,
+        step_mask=torch.zeros_like(inputs.step_mask),
+        embeddings=torch.full_like(inputs.embeddings, torch.nan),
+    )
+    assert model(blind).isfinite().all()
+
+
+def test_bfloat16_autocast_trains():
+    model, inputs = model_of(), inputs_of()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(inputs, chunk_steps=30)
+        uncertainty_weighted_l1(
+            half, torch.zeros_like(half), torch.ones_like(half).float(), model.log_variance
+        ).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert torch.allclose(half.float(), model(inputs), atol=0.1)
+
+
+@pytest.mark.parametrize("chunk_steps", [1, 7, 23, 24, 80, 1000])
+def test_chunks_cover_the_pack(chunk_steps):
+    bounds = inputs_of().cu_seqlens
+    found = list(chunks(bounds, chunk_steps))
+    assert [c.start for c in found] == list(range(0, 80, chunk_steps))
+    assert found[-1].stop == 80
+    for a, b in itertools.pairwise(found):
+        assert a.stop == b.start
+        assert a.is_left == b.is_entered
+    for c in found:
+        expected = [
+            min(max(int(x), c.start), c.stop) - c.start for x in bounds[c.first_piece : c.end_piece + 1]
+        ]
+        assert c.cu_seqlens.tolist() == expected
+        assert (expected[0], expected[-1]) == (0, c.stop - c.start)
+    with pytest.raises(ValueError, match="chunk_steps is 0"):
+        next(chunks(bounds, 0))
+
+
+def test_config_round_trips_through_json():
+    config = LabRegressorConfig(embed_width=8, task_labs=("sodium",))
+    assert config_from_dict(LabRegressorConfig, json.loads(json.dumps(asdict(config)))) == config
+    with pytest.raises(ValueError, match="no field depth"):
+        config_from_dict(LabRegressorConfig, {"embed_width": 8, "depth": 3})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("embed_width", 0, "embed_width is 0"),
+        ("dropout", 1.0, "dropout is 1.0"),
+        ("task_labs", (), "task_labs is"),
+        ("task_labs", ("sodium", "sodium"), "none twice"),
+        ("task_labs", ("creatinine",), "task_labs has creatinine"),
+        ("d_conv", 1, "d_conv is 1"),
+    ],
+)
+def test_config_names_the_field(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        LabRegressorConfig(**{"embed_width": 8, field: value})
