@@ -1,0 +1,157 @@
+"""The parts of a self-contained HTML page: no script, no network, everything inline."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MINUS = "\N{MINUS SIGN}"
+CSS = """
+:root { --ink: #1f2933; --soft: #5f6c7b; --rule: #d5dbe1; --wash: #f5f7f9; --warn: #fff4e0; --warn-rule:
+#d98a00; } * { box-sizing: border-box; }
+body { margin: 0; background: #fff; color: var(--ink); font: 16px/1.55 Georgia, "Times New Roman", serif; }
+main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 5rem; }
+h1, h2, h3, table, .meta, .banner, nav, figcaption { font-family: "Helvetica Neue", Arial, sans-serif; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; font-weight: 600; }
+h2 { font-size: 1.3rem; margin: 3rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--rule); }
+h3 { font-size: 1.02rem; margin: 1.6rem 0 .3rem; }
+p, li { max-width: 46rem; }
+.lead { color: var(--soft); margin-top: 0; }
+.banner { background: var(--warn); border-left: 4px solid var(--warn-rule); padding: .7rem 1rem; margin:
+1.2rem 0;
+  font-size: .92rem; }
+.note { font-size: .86rem; color: var(--soft); }
+nav ul { list-style: none; padding: 0; margin: 1rem 0; display: flex; flex-wrap: wrap; gap: .25rem 1.1rem;
+  font-size: .86rem; }
+nav a { color: #1f5fa8; text-decoration: none; }
+.scroll { overflow-x: auto; margin: .8rem 0; }
+table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; min-width: 100%; }
+th, td { padding: .28rem .6rem; text-align: right; white-space: nowrap; vertical-align: baseline; }
+th { font-weight: 600; border-bottom: 1px solid var(--ink); }
+th.span { border-bottom: 1px solid var(--rule); text-align: center; }
+td { border-bottom: 1px solid #eef1f4; }
+th:first-child, td:first-child, .text { text-align: left; }
+td.text { white-space: normal; min-width: 9rem; }
+tr.group td { font-weight: 600; background: var(--wash); border-bottom: 1px solid var(--rule); }
+tr.ours td { font-weight: 600; }
+.ci { color: var(--soft); font-weight: 400; }
+dl.meta { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; font-size: .86rem; }
+dl.meta dt { color: var(--soft); }
+dl.meta dd { margin: 0; overflow-wrap: anywhere; }
+figure { margin: 1.2rem 0; }
+figure img { max-width: 100%; height: auto; display: block; }
+figcaption { font-size: .84rem; color: var(--soft); margin-top: .4rem; max-width: 46rem; }
+@media (max-width: 40rem) { body { font-size: 15px; } main { padding: 1.2rem .9rem 3rem; } h1 { font-size:
+1.5rem; }
+  dl.meta { grid-template-columns: 1fr; } dl.meta dd { margin-bottom: .4rem; } }
+@media print { body { font-size: 10pt; } main { max-width: none; padding: 0; } nav { display: none; }
+  h2 { break-after: avoid; margin-top: 1.6rem; } figure, tr, .banner { break-inside: avoid; } .scroll {
+  overflow: visible; } table { font-size: 7.4pt; } th, td { padding: .16rem .35rem; } }
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One part of the page: an anchor, a heading and its HTML."""
+
+    anchor: str
+    title: str
+    body: str
+
+
+def page(title: str, header: str, sections: Sequence[Section]) -> str:
+    """Return the whole page; the table of contents follows the header."""
+    links = "".join(f'<li><a href="#{part.anchor}">{text(part.title)}</a></li>' for part in sections)
+    body = "\n".join(
+        f'<section id="{part.anchor}"><h2>{text(part.title)}</h2>\n{part.body}</section>' for part in sections
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{text(title)}</title><style>{CSS}</style></head>\n<body><main>\n"
+        f'<h1>{text(title)}</h1>\n{header}\n<nav aria-label="Contents"><ul>{links}</ul></nav>\n{body}\n'
+        "</main></body></html>\n"
+    )
+
+
+def text(value: object) -> str:
+    """Escape a value for HTML; a leading hyphen-minus of a number becomes a minus sign."""
+    words = html.escape(str(value))
+    return f"{MINUS}{words[1:]}" if words[:1] == "-" and words[1:2].isdigit() else words
+
+
+def paragraph(words: str, kind: str = "") -> str:
+    """Set plain text as a paragraph."""
+    return f'<p class="{kind}">{text(words)}</p>' if kind else f"<p>{text(words)}</p>"
+
+
+def interval_cell(value: str, bounds: str) -> str:
+    """Set a formatted value with its interval in a softer tone."""
+    shown = text(bounds).replace("[-", f"[{MINUS}").replace(", -", f", {MINUS}")
+    return f'{text(value)} <span class="ci">{shown}</span>'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Cells of one table row, HTML; ``kind``: "", "group" (a heading across the table), "ours" (set off)."""
+
+    cells: Sequence[str]
+    kind: str = ""
+
+
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Row],
+    *,
+    spans: Sequence[tuple[str, int]] = (),
+    text_columns: Sequence[int] = (0,),
+) -> str:
+    """Return a table that scrolls sideways on narrow screens.
+
+    Parameters
+    ----------
+    columns
+        Column headings, plain text.
+    rows
+        Body; a "group" row has one cell.
+    spans
+        Optional row above the headings: (title, number of columns).
+    text_columns
+        Columns set flush left.
+    """
+    above = "".join(f'<th class="span" colspan="{width}">{text(title)}</th>' for title, width in spans)
+    head = "".join(_cell("th", text(name), place in text_columns) for place, name in enumerate(columns))
+    body = "".join(_row(row, len(columns), text_columns) for row in rows)
+    return (
+        f'<div class="scroll"><table><thead>{f"<tr>{above}</tr>" if above else ""}<tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _row(row: Row, n_columns: int, text_columns: Sequence[int]) -> str:
+    if row.kind == "group":
+        return f'<tr class="group"><td colspan="{n_columns}">{row.cells[0]}</td></tr>'
+    cells = "".join(_cell("td", cell, place in text_columns) for place, cell in enumerate(row.cells))
+    return f'<tr class="{row.kind}">{cells}</tr>' if row.kind else f"<tr>{cells}</tr>"
+
+
+def _cell(tag: str, content: str, is_text: bool) -> str:
+    return f'<{tag} class="text">{content}</{tag}>' if is_text else f"<{tag}>{content}</{tag}>"
+
+
+def figure(png_base64: str, caption: str, alternative: str) -> str:
+    """Set a picture as an inline PNG with its caption and a text for those who cannot see it."""
+    return (
+        f'<figure><img src="data:image/png;base64,{png_base64}" alt="{html.escape(alternative)}">'
+        f"<figcaption>{text(caption)}</figcaption></figure>"
+    )
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> str:
+    """Set pairs of name and value, plain text."""
+    items = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in pairs)
+    return f'<dl class="meta">{items}</dl>'
+
+
+def bullets(items: Sequence[str]) -> str:
+    """Set plain sentences as a list."""
+    return "<ul>" + "".join(f"<li>{text(item)}</li>" for item in items) + "</ul>"

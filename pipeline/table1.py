@@ -1,0 +1,221 @@
+"""Table 1 of the paper with ours beside it.
+
+R2 and skill stand first: the paper's MIMIC-III errors of LOCF and of its own methods are not in clinical
+units (the spread that they imply for potassium is 0.19, against 0.67 mmol/L in the database), so only
+these two can be compared with it. The institutional column is the believable target. Source of the
+paper's figures: arXiv 2509.16345, Table 1.
+"""
+
+import math
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline import report_html as markup
+from pipeline.errors import ConfigError
+from pipeline.report_numbers import UNITS, count, error_digits, interval, number, short_label, signed
+from pipeline.schema import LAB_NAMES
+
+PAPER_METHODS = {"LSTM": "lstm", "LOCF": "locf", "MT": "mt", "ST+PCS": "st_pcs", "MT+PCS": "mt_pcs"}
+TABLE1_METHODS = ("lstm", "locf", "live_locf", "shrunk_locf", "mt", "st_pcs", "mt_pcs_twin", "mt_pcs")
+"""Rows per lab: the paper's five, and three that tell what its figures leave open."""
+
+FOOTNOTES = (
+    "Ours: estimate minus truth in clinical units; skill = 1 - MAE / MAE of LOCF; [95 % interval by "
+    "bootstrap over patients]. With several seeds: their mean, and the envelope of their intervals.",
+    "Paper: arXiv 2509.16345, Table 1; its skill is computed here from its MAE. Its MIMIC-III errors of LOCF "
+    "and of its own methods are not in clinical units: left out, and the LSTM's skill with them.",
+    "Live LOCF sees labs that the model does not: under protocol start it is the paper's LOCF row.",
+)
+_OURS = ("r2", "skill_vs_locf", "mae", "me", "rmse")
+_PAPER = ("r2", "skill", "mae", "me", "rmse")
+
+
+def paper_table1() -> pd.DataFrame:
+    """Return the paper's figures, one row per lab, method (our name) and source (institutional or mimic3).
+
+    ``r2``, ``mae``, ``me`` and ``rmse`` are as printed. ``skill`` is 1 - mae / mae of LOCF of the same
+    source; NaN for the LSTM on MIMIC-III, whose errors are in clinical units while LOCF's are not.
+    """
+    with (resources.files("pipeline") / "data" / "paper_table1.csv").open() as file:
+        table = pd.read_csv(file, comment="#")
+    table["method"] = [PAPER_METHODS[name] for name in table["method"]]
+    locf = {
+        (row["lab"], row["source"]): row["mae"]
+        for row in table.to_dict(orient="records")
+        if row["method"] == "locf"
+    }
+    table["skill"] = [
+        float("nan")
+        if (row["source"], row["method"]) == ("mimic3", "lstm")
+        else 1 - row["mae"] / locf[row["lab"], row["source"]]
+        for row in table.to_dict(orient="records")
+    ]
+    return table
+
+
+def table1(evaluation: pd.DataFrame, *, protocol: str = "start", scoring: str = "measured") -> pd.DataFrame:
+    """Set our pooled figures beside the paper's, one row per lab and method of ``TABLE1_METHODS``.
+
+    Parameters
+    ----------
+    evaluation
+        Table with ``schema.EVALUATION_COLUMNS``. Several seeds are averaged: ``*_seed_sd`` is their
+        standard deviation, and the interval is the envelope of theirs.
+    protocol, scoring
+        Which of the evaluation's rows.
+
+    Returns
+    -------
+    ``lab, method, n_labs, n_patients, n_seeds``; ``r2, skill_vs_locf, mae, me, rmse`` each with
+    ``_lower``, ``_upper`` and ``_seed_sd``; ``paper_institutional_*`` and ``paper_mimic3_*`` for r2,
+    skill, mae, me, rmse. NaN where a method was not scored, or is not in the paper.
+
+    Raises
+    ------
+    ConfigError
+        When the evaluation has no row of that protocol and scoring.
+    """
+    ours = evaluation.loc[
+        (evaluation["protocol"] == protocol)
+        & (evaluation["scoring"] == scoring)
+        & (evaluation["aggregation"] == "pooled")
+    ]
+    if ours.empty:
+        raise ConfigError(
+            f"The evaluation has no row of protocol {protocol!r} and scoring {scoring!r}. Table 1 shows one "
+            "of them: choose one that was scored."
+        )
+    known = {*ours["method"], *PAPER_METHODS.values()}
+    paper = {
+        (row["lab"], row["method"], row["source"]): row for row in paper_table1().to_dict(orient="records")
+    }
+    rows = [
+        {
+            "lab": lab,
+            "method": method,
+            **_over_seeds(ours.loc[(ours["lab"] == lab) & (ours["method"] == method)]),
+            **_of_paper(paper.get((lab, method, "institutional")), "paper_institutional_"),
+            **_of_paper(paper.get((lab, method, "mimic3")), "paper_mimic3_"),
+        }
+        for lab in LAB_NAMES
+        for method in TABLE1_METHODS
+        if method in known
+    ]
+    return pd.DataFrame(rows)
+
+
+def _over_seeds(rows: pd.DataFrame) -> dict[str, float]:
+    cells = {"n_seeds": float(len(rows)), **{name: _max(rows, name) for name in ("n_labs", "n_patients")}}
+    for name in _OURS:
+        values = rows[name].to_numpy(dtype=np.float64)
+        cells[name] = float(values.mean()) if values.size else math.nan
+        lower = rows[f"{name}_lower"].to_numpy(dtype=np.float64)
+        cells[f"{name}_lower"] = float(lower.min()) if lower.size else math.nan
+        cells[f"{name}_upper"] = _max(rows, f"{name}_upper")
+        cells[f"{name}_seed_sd"] = float(values.std(ddof=1)) if values.size > 1 else math.nan
+    return cells
+
+
+def _max(rows: pd.DataFrame, name: str) -> float:
+    values = rows[name].to_numpy(dtype=np.float64)
+    return float(values.max()) if values.size else math.nan
+
+
+def _of_paper(row: dict[Any, Any] | None, prefix: str) -> dict[str, float]:
+    return {f"{prefix}{name}": float("nan") if row is None else row[name] for name in _PAPER}
+
+
+def table1_text(table: pd.DataFrame) -> str:
+    """Return Table 1 in fixed width."""
+    lines = [
+        f"{'':<15}{'ours':^62}   {'paper, institutional':^37}   {'paper, MIMIC-III':^16}",
+        f"{'':<15}{'R2':>6} {'':<15}{'skill':>6} {'':<15}{'MAE':>8}{'ME':>10}   {'R2':>6}{'skill':>7}"
+        f"{'MAE':>8}{'ME':>8}{'RMSE':>8}   {'R2':>8}{'skill':>8}",
+    ]
+    lab = ""
+    for row in table.to_dict(orient="records"):
+        if row["lab"] != lab:
+            lab = row["lab"]
+            lines.append(heading(lab, table.loc[table["lab"] == lab]))
+        lines.append(_text_row(row))
+    return "\n".join([*lines, "", *FOOTNOTES]) + "\n"
+
+
+def _text_row(row: dict[Any, Any]) -> str:
+    digits = error_digits(row["lab"])
+    ours = [
+        f"{number(row[name]):>6} {interval(row[f'{name}_lower'], row[f'{name}_upper']):<15}"
+        for name in ("r2", "skill_vs_locf")
+    ]
+    paper = [
+        f"{number(row[f'paper_institutional_{name}'], places):>{width}}"
+        for name, places, width in (
+            ("r2", 2, 6),
+            ("skill", 2, 7),
+            ("mae", 3, 8),
+            ("me", 3, 8),
+            ("rmse", 3, 8),
+        )
+    ]
+    mimic = [f"{number(row[f'paper_mimic3_{name}']):>8}" for name in ("r2", "skill")]
+    return (
+        f"  {short_label(row['method']):<13}{''.join(ours)}{number(row['mae'], digits):>8}"
+        f"{signed(row['me'], digits):>10}   {''.join(paper)}   {''.join(mimic)}"
+    )
+
+
+def table1_html(table: pd.DataFrame) -> str:
+    """Return Table 1 as an HTML table with its footnotes."""
+    columns = [
+        "",
+        "R2",
+        "skill vs LOCF",
+        "MAE",
+        "ME",
+        "RMSE",
+        "R2",
+        "skill",
+        "MAE",
+        "ME",
+        "RMSE",
+        "R2",
+        "skill",
+    ]
+    rows = []
+    for lab in LAB_NAMES:
+        part = table.loc[table["lab"] == lab]
+        rows.append(markup.Row(cells=[markup.text(heading(lab, part))], kind="group"))
+        rows += [_html_row(row) for row in part.to_dict(orient="records")]
+    spans = [("", 1), ("ours", 5), ("paper, institutional", 5), ("paper, MIMIC-III", 2)]
+    notes = "".join(markup.paragraph(words, "note") for words in FOOTNOTES)
+    return markup.table(columns, rows, spans=spans) + notes
+
+
+def _html_row(row: dict[Any, Any]) -> markup.Row:
+    digits = error_digits(row["lab"])
+    ours = [
+        markup.interval_cell(
+            number(row[name], places), interval(row[f"{name}_lower"], row[f"{name}_upper"], places)
+        )
+        for name, places in (("r2", 2), ("skill_vs_locf", 2), ("mae", digits))
+    ]
+    ours += [markup.text(signed(row["me"], digits)), markup.text(number(row["rmse"], digits))]
+    paper = [
+        markup.text(number(row[f"paper_institutional_{name}"], 2 if name in ("r2", "skill") else 3))
+        for name in _PAPER
+    ]
+    mimic = [markup.text(number(row[f"paper_mimic3_{name}"])) for name in ("r2", "skill")]
+    kind = "ours" if row["method"] == "mt_pcs" else ""
+    return markup.Row(cells=[markup.text(short_label(row["method"])), *ours, *paper, *mimic], kind=kind)
+
+
+def heading(lab: str, rows: pd.DataFrame) -> str:
+    """Name of a lab with its unit, and how many draws of how many patients were scored."""
+    scored = rows.loc[rows["n_labs"] > 0]
+    if scored.empty:
+        return f"{lab} ({UNITS[lab]}), not scored"
+    sizes = f"{count(_max(scored, 'n_labs'))} draws of {count(_max(scored, 'n_patients'))} patients"
+    return f"{lab} ({UNITS[lab]}), {sizes}"
