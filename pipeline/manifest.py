@@ -1,0 +1,146 @@
+"""What a store holds: one entry a patient, under a keyed hash, and the version of the whole."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.errors import StoreError
+from pipeline.provenance import canonical_json, config_hash
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingKey:
+    """Everything that determines a patient's embeddings; equal keys mean equal embeddings.
+
+    Attributes
+    ----------
+    source_hash : hash of the content of the patient's source records
+    encoder_name, weights_hash : the encoder and the sha256 of its weights
+    preprocessing_version : version and configuration of windowing and resampling
+    dtype : how the embeddings are stored
+    """
+
+    source_hash: str
+    encoder_name: str
+    weights_hash: str
+    preprocessing_version: str
+    dtype: str = "float16"
+
+    @property
+    def content_hash(self) -> str:
+        """The name of the version folder: 32 hexadecimal digits."""
+        return config_hash(self)[:32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestEntry:
+    """One patient's current version; nothing here tells who the patient is or when the recording was made.
+
+    Attributes
+    ----------
+    patient : keyed hash of the patient id
+    path : version folder, relative to the store
+    key : what the embeddings were computed from
+    width, n_windows : shape of the embeddings
+    data_hash : hash of start times, embeddings and quality as stored
+    exclusions : windows and segments left out, by reason
+    quality_histogram : windows per tenth of ``spectral_concentration`` from 0 to 1, NaN counted nowhere
+    provenance : name of the JSON under ``provenance/``
+    retired : the source no longer has this patient; the embeddings are kept
+    """
+
+    patient: str
+    path: str
+    key: EmbeddingKey
+    width: int
+    n_windows: int
+    data_hash: str
+    exclusions: Mapping[str, int]
+    quality_histogram: tuple[int, ...]
+    provenance: str
+    retired: bool = False
+
+    @property
+    def encoder_name(self) -> str:
+        """Name of the encoder."""
+        return self.key.encoder_name
+
+    @property
+    def source_hash(self) -> str:
+        """Hash of the content of the patient's source records."""
+        return self.key.source_hash
+
+    @property
+    def weights_hash(self) -> str:
+        """Hash of the encoder's weights."""
+        return self.key.weights_hash
+
+    @property
+    def preprocessing_version(self) -> str:
+        """Version and configuration of windowing and resampling."""
+        return self.key.preprocessing_version
+
+    @property
+    def dtype(self) -> str:
+        """How the embeddings are stored."""
+        return self.key.dtype
+
+    @property
+    def encoding(self) -> tuple[str, str, str, str]:
+        """What has to agree between patients for their embeddings to be comparable."""
+        return self.key.encoder_name, self.key.weights_hash, self.key.preprocessing_version, self.key.dtype
+
+
+def entry_to_json(entry: ManifestEntry) -> bytes:
+    """Return one entry as it lies in its version folder."""
+    return canonical_json(entry).encode()
+
+
+def entry_from_json(data: bytes) -> ManifestEntry:
+    """Rebuild the result of `entry_to_json`."""
+    return _entry(json.loads(data))
+
+
+def manifest_to_json(entries: Mapping[str, ManifestEntry]) -> bytes:
+    """Return the manifest file: equal entries give equal bytes, in whatever order they came."""
+    plain = {patient: asdict(entry) for patient, entry in sorted(entries.items())}
+    text = json.dumps({"format": FORMAT, "entries": plain}, sort_keys=True, indent=1, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def manifest_from_json(data: bytes | None) -> dict[str, ManifestEntry]:
+    """Rebuild the entries; a missing file is an empty manifest.
+
+    Raises
+    ------
+    StoreError : damaged, or written by a newer version
+    """
+    if data is None:
+        return {}
+    try:
+        content = json.loads(data)
+        if content["format"] != FORMAT:
+            raise StoreError(
+                f"the embedding store has format {content['format']}, this version reads format {FORMAT}: "
+                "use the version that wrote it, or embed into a new folder"
+            )
+        return {patient: _entry(values) for patient, values in content["entries"].items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"the embedding store's manifest is damaged ({type(error).__name__}): restore it from a backup, "
+            "or remove the store and embed again"
+        ) from error
+
+
+def manifest_version(entries: Mapping[str, ManifestEntry]) -> str:
+    """Return the data version: the hash of the manifest's content."""
+    return hashlib.sha256(manifest_to_json(entries)).hexdigest()
+
+
+def _entry(values: dict[str, Any]) -> ManifestEntry:
+    changed = {"key": EmbeddingKey(**values["key"]), "quality_histogram": tuple(values["quality_histogram"])}
+    return ManifestEntry(**values | changed)

@@ -1,0 +1,211 @@
+"""One version of one patient as a Zarr group: how it is written, streaming, and how it is read, lazily.
+
+``embeddings`` float16 (n, width) in chunks of 2016 rows, ``start_us`` int64 (n,), ``quality`` float32 (n, q),
+all raw, uncompressed and little-endian; ``entry.json`` is written last and holds the entry for the manifest.
+The only module that imports zarr.
+"""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import zarr
+from jaxtyping import Float, Int
+
+from pipeline.atomic import explained_os_errors
+from pipeline.chunk_files import ChunkFiles
+from pipeline.errors import StoreError
+from pipeline.manifest import EmbeddingKey, ManifestEntry, entry_to_json
+from pipeline.schema import QUALITY_COLUMNS, WINDOW_US
+from pipeline.storage import LocalFolder
+
+log = logging.getLogger(__name__)
+
+CHUNK_WINDOWS = 2016
+QUALITY_BINS = 10
+ENTRY_FILE = "entry.json"
+FLOAT16_LIMIT = 65504
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatientEmbeddings:
+    """One patient's version as it was committed; arrays are read when first used.
+
+    Attributes
+    ----------
+    width : columns of ``embeddings``
+    embeddings : (n, width) float16, rows read when indexed
+    start_us : (n,) int64 starts of the usable windows, ascending
+    quality : (n, len(QUALITY_COLUMNS)) float32
+    """
+
+    entry: ManifestEntry
+    folder: Path
+
+    def __len__(self) -> int:
+        return self.entry.n_windows
+
+    @property
+    def width(self) -> int:
+        """Columns of ``embeddings``."""
+        return self.entry.width
+
+    @cached_property
+    def embeddings(self) -> ChunkFiles:
+        """Rows on disk, (n, width) float16: index it with a slice, an int, row numbers or a mask."""
+        return self._array("embeddings", (self.width,), CHUNK_WINDOWS, "float16")
+
+    @cached_property
+    def start_us(self) -> np.ndarray:
+        """Starts of the usable windows, (n,) int64 microseconds wall clock, strictly ascending."""
+        return self._array("start_us", (), max(1, len(self)), "int64")[:]
+
+    @cached_property
+    def quality(self) -> np.ndarray:
+        """Quality scores, (n, len(QUALITY_COLUMNS)) float32."""
+        return self._array("quality", (len(QUALITY_COLUMNS),), max(1, len(self)), "float32")[:]
+
+    def _array(self, name: str, columns: tuple[int, ...], chunk_rows: int, dtype: str) -> ChunkFiles:
+        return ChunkFiles(self.folder / name, (len(self), *columns), chunk_rows, dtype)
+
+
+class PatientWriter:
+    """Takes one patient's windows in time order and turns them into a version folder; made by `stage`."""
+
+    def __init__(
+        self, storage: LocalFolder, patient: str, key: EmbeddingKey, width: int, provenance: str
+    ) -> None:
+        self._storage = storage
+        self._patient = patient
+        self._key = key
+        self._width = width
+        self._provenance = provenance
+        self._folder = storage.new_staging_folder()
+        self._group = zarr.create_group(self._folder, attributes={"content_hash": key.content_hash})
+        self._embeddings = _create(
+            self._group, "embeddings", (0, width), CHUNK_WINDOWS, "float16", float("nan")
+        )
+        self._pending: list[np.ndarray] = []
+        self._n_pending = 0
+        self._start_us: list[np.ndarray] = []
+        self._quality: list[np.ndarray] = []
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def append(
+        self,
+        start_us: Int[np.ndarray, " n"],
+        embeddings: Float[np.ndarray, "n width"],
+        quality: Float[np.ndarray, "n q"],
+    ) -> None:
+        """Add the next windows.
+
+        Raises
+        ------
+        StoreError : an embedding that is not finite or does not fit float16; disk full
+        ValueError : shapes disagree, or the windows are not in time order on the 30 s grid
+        """
+        if embeddings.shape != (len(start_us), self._width) or quality.shape != (
+            len(start_us),
+            len(QUALITY_COLUMNS),
+        ):
+            raise ValueError(f"shapes disagree: {start_us.shape}, {embeddings.shape}, {quality.shape}")
+        self._check_times(start_us)
+        self._pending.append(_to_float16(embeddings))
+        self._start_us.append(np.asarray(start_us, np.int64))
+        self._quality.append(np.asarray(quality, np.float32))
+        self._n_pending += len(start_us)
+        if self._n_pending >= CHUNK_WINDOWS:
+            self._flush(self._n_pending - self._n_pending % CHUNK_WINDOWS)
+
+    def finish(self, exclusions: Mapping[str, int] | None = None) -> ManifestEntry:
+        """Flush everything, rename the version folder into place and return what `commit` needs."""
+        self._flush(self._n_pending)
+        start_us = np.concatenate([np.empty(0, np.int64), *self._start_us])
+        quality = np.concatenate([np.empty((0, len(QUALITY_COLUMNS)), np.float32), *self._quality])
+        self._hash.update(start_us.tobytes() + quality.tobytes())
+        entry = ManifestEntry(
+            patient=self._patient,
+            path=f"{self._patient}/{self._key.content_hash}",
+            key=self._key,
+            width=self._width,
+            n_windows=len(start_us),
+            data_hash=self._hash.hexdigest(),
+            exclusions=dict(sorted((exclusions or {}).items())),
+            quality_histogram=_histogram(quality),
+            provenance=self._provenance,
+        )
+        with explained_os_errors(self._folder):
+            for name, values in (("start_us", start_us), ("quality", quality)):
+                array = _create(self._group, name, values.shape, max(1, len(values)), values.dtype.name, 0)
+                array[...] = values
+            (self._folder / ENTRY_FILE).write_bytes(entry_to_json(entry))
+        if not self._storage.publish(self._folder, entry.path):
+            log.debug("a version with the same key was there already")
+        return entry
+
+    def discard(self) -> None:
+        """Remove what was staged; nothing happens after `finish`."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _check_times(self, start_us: np.ndarray) -> None:
+        previous = self._start_us[-1][-1:] if self._start_us else start_us[:0]
+        times = np.concatenate([previous, start_us])
+        if (np.diff(times) < WINDOW_US).any() or (start_us % WINDOW_US != 0).any():
+            raise ValueError("windows must come in time order, on multiples of 30 s of the wall clock")
+
+    def _flush(self, rows: int) -> None:
+        if rows == 0:
+            return
+        pending = np.concatenate(self._pending)
+        done = int(self._embeddings.shape[0])
+        with explained_os_errors(self._folder):
+            self._embeddings.resize((done + rows, self._width))
+            self._embeddings[done : done + rows] = pending[:rows]
+        self._hash.update(pending[:rows].tobytes())
+        self._pending = [pending[rows:]]
+        self._n_pending -= rows
+
+
+def _create(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunk_rows: int,
+    dtype: str,
+    fill_value: float | int,
+) -> zarr.Array:
+    """Create an array of raw little-endian rows; every chunk is written, so that a missing one is a loss."""
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=(chunk_rows, *shape[1:]),
+        dtype=dtype,
+        compressors=None,
+        filters=None,
+        fill_value=fill_value,
+        config={"write_empty_chunks": True},
+    )
+
+
+def _to_float16(embeddings: np.ndarray) -> np.ndarray:
+    if not np.isfinite(embeddings).all():
+        raise StoreError("the encoder returned NaN or infinity: check its weights; nothing was stored")
+    with np.errstate(over="ignore"):
+        stored = embeddings.astype(np.float16)
+    if not np.isfinite(stored).all():
+        raise StoreError(
+            f"an embedding exceeds {FLOAT16_LIMIT}, the largest float16: scale the encoder's output; "
+            "nothing was stored"
+        )
+    return stored
+
+
+def _histogram(quality: np.ndarray) -> tuple[int, ...]:
+    scores = quality[:, QUALITY_COLUMNS.index("spectral_concentration")]
+    counts, _ = np.histogram(scores[np.isfinite(scores)], bins=QUALITY_BINS, range=(0.0, 1.0))
+    return tuple(int(count) for count in counts)
