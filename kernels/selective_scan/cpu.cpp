@@ -8,12 +8,28 @@ template <class R> static int64_t task_count(const ScanArguments& a) {
   return a.sequences * a.groups * ((width + a.block - 1) / a.block);
 }
 
+// Bytes of y and of the gradients that have its shape, of the saved states, and of the parts of dB and dC.
+static void expect_outputs(const ScanArguments& a, bool forward) {
+  const int64_t real = a.dtype == FLOAT64 ? 8 : 4, element = a.dtype == FLOAT64 ? 8 : a.dtype == FLOAT32 ? 4 : 2;
+  const int64_t steps = a.batch * a.length, width = a.channels / a.groups, activations = steps * a.channels * element;
+  const int64_t rows = steps / CHUNK + a.sequences, parts = (width + a.block - 1) / a.block;
+  if (forward) {
+    expect_writes(a.y.data, activations);
+    expect_writes(a.entries, rows * a.groups * ((width + 15) / 16 * 16) * a.state * real);
+    return;
+  }
+  for (void* gradient : {a.du.data, a.ddelta.data, a.dz.data}) expect_writes(gradient, activations);
+  for (void* gradient : {a.d_B, a.d_C}) expect_writes(gradient, parts * steps * a.groups * a.state * real);
+}
+
 template <class R> static int forward(const ScanArguments& a) {
+  expect_outputs(a, true);
   return run_tasks<R>(task_count<R>(a), a.threads, forward_scratch(a),
                       [&](int64_t i, R* scratch) { forward_task(a, make_task<R>(a, i), scratch); });
 }
 
 template <class R> static int backward(const ScanArguments& a) {
+  expect_outputs(a, false);
   return run_tasks<R>(task_count<R>(a), a.threads, BackwardTiles<R>::size(a),
                       [&](int64_t i, R* scratch) { backward_task(a, make_task<R>(a, i), scratch); });
 }

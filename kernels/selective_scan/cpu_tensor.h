@@ -8,6 +8,9 @@
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 enum Dtype : int64_t { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2, FLOAT64 = 3 };
 
@@ -81,6 +84,15 @@ template <class R> static void write_tile(const View& view, int64_t dtype, const
         narrow(tile[(c / W * w.capacity + t) * W + c % W], base + t * view.time + c * view.channel);
     }
   });
+}
+
+// Ask for huge pages under a large output that nobody has touched yet: at 4 KB each, page faults cost as much as
+// the whole forward scan.
+static inline void expect_writes(void* data, int64_t bytes) {
+#if defined(__linux__)
+  const uintptr_t page = 4096, first = ((uintptr_t)data + page - 1) / page * page, last = ((uintptr_t)data + bytes) / page * page;
+  if (data && bytes >= (4 << 20)) madvise((void*)first, last - first, MADV_HUGEPAGE);
+#endif
 }
 
 // Flush denormals while in scope: a state that decays to nothing must not slow down the arithmetic.
