@@ -1,0 +1,292 @@
+"""What a training batch is made of: pieces of sequences for the sequence models, draws for the LSTM.
+
+A source knows its items in groups (protocols), how long each is, how much target weight it carries per lab
+*before* anything is loaded, and loads a micro-batch when asked. The weight sums let the loss be normalised by
+the whole global batch although only a part of it is ever in memory.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from models.inputs import PackedInputs
+from pipeline.aligned_cohort import AlignedCohort
+from pipeline.dataset import PieceDataset, pack
+from pipeline.embedding_cache import EmbeddingCache
+from pipeline.errors import StoreError
+from pipeline.normalization import LabScaler
+from pipeline.schema import LAB_NAMES
+from pipeline.sequences import WindowStore
+from pipeline.trailing_windows import LSTM_WINDOWS, trailing_windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowInputs:
+    """Ten windows per draw: embeddings (n, 10, width) and mask (n, 10), True where usable."""
+
+    embeddings: Float[Tensor, "n ten width"]
+    mask: Tensor
+
+    def to(self, device: torch.device | str) -> "WindowInputs":
+        """Return the same inputs on `device`."""
+        return WindowInputs(embeddings=self.embeddings.to(device), mask=self.mask.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    """Inputs, scaled targets (rows, labs; 0 where the weight is 0) and weights (rows, labs)."""
+
+    inputs: PackedInputs | WindowInputs
+    targets: Float[Tensor, "rows labs"]
+    weights: Float[Tensor, "rows labs"]
+
+
+class BatchSource(Protocol):
+    """Items in groups, to be planned by ``schedule.plan_epoch`` and loaded in micro-batches."""
+
+    labs: tuple[str, ...]
+    group_sizes: list[int]
+
+    def lengths(self, group: int, items: Sequence[int]) -> list[int]:
+        """Return the steps of each item."""
+        ...
+
+    def weight_sums(self, group: int, items: Sequence[int]) -> Float64[np.ndarray, " labs"]:
+        """Return the target weight of `items`, summed, per lab."""
+        ...
+
+    def load(self, group: int, items: Sequence[int], epoch: int) -> MicroBatch:
+        """Read `items`; `epoch` decides which history windows are drawn."""
+        ...
+
+    def target_means(self) -> Float64[np.ndarray, " labs"]:
+        """Return the mean scaled measured target per lab; 0.5 for a lab without one."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """Return how many items and targets there are, and how many items have no history."""
+        ...
+
+
+class PieceSource:
+    """Pieces of training patients, one group per protocol; those without a target are counted."""
+
+    def __init__(
+        self,
+        aligned: AlignedCohort,
+        store: WindowStore,
+        scaler: LabScaler,
+        *,
+        patients: Sequence[str],
+        protocols: Sequence[str],
+        labs: tuple[str, ...],
+        twin: bool,
+        seed: int,
+        cache: EmbeddingCache | None = None,
+    ) -> None:
+        self.labs = labs
+        self._datasets, self._items, self._weights = [], [], []
+        self._counts: Counter[str] = Counter()
+        places = {piece: row for row, piece in enumerate(aligned.pieces["piece_id"])}
+        measured = []
+        for protocol in protocols:
+            dataset = PieceDataset(
+                aligned, store, scaler, patients=patients, protocol=protocol,
+                pooling="sampled", twin=twin, seed=seed, labs=labs, cache=cache,
+            )  # fmt: skip
+            rows = [places[piece] for piece in dataset.piece_ids]
+            targets = [_summarise(aligned, row, labs) for row in rows]
+            weights = np.array([t.weight for t in targets]).reshape(len(rows), len(labs))
+            used = np.flatnonzero(weights.sum(axis=1) > 0)
+            self._datasets.append(dataset)
+            self._items.append(used)
+            self._weights.append(weights)
+            measured += [targets[i].measured for i in used]
+            self._count(targets, used, [aligned.history_present[rows[i]].any() for i in used])
+        self.group_sizes = [len(items) for items in self._items]
+        self._means = mean_scaled(measured, scaler, labs)
+
+    def lengths(self, group: int, items: Sequence[int]) -> list[int]:
+        """Return the steps of each item."""
+        return [int(self._datasets[group].n_steps(int(self._items[group][i]))) for i in items]
+
+    def weight_sums(self, group: int, items: Sequence[int]) -> Float64[np.ndarray, " labs"]:
+        """Return the target weight of `items`, summed, per lab."""
+        return self._weights[group][self._items[group][list(items)]].sum(axis=0)
+
+    def load(self, group: int, items: Sequence[int], epoch: int) -> MicroBatch:
+        """Read and pack `items`."""
+        dataset = self._datasets[group]
+        dataset.set_epoch(epoch)
+        packed = pack([dataset[int(self._items[group][i])] for i in items])
+        return MicroBatch(
+            inputs=packed.inputs,
+            targets=torch.as_tensor(packed.targets),
+            weights=torch.as_tensor(packed.weights),
+        )
+
+    def target_means(self) -> Float64[np.ndarray, " labs"]:
+        """Return the mean scaled measured target per lab."""
+        return self._means
+
+    def counts(self) -> dict[str, int]:
+        """Return pieces, pieces left out, pieces without history, and targets per lab."""
+        return dict(self._counts)
+
+    def _count(
+        self, targets: Sequence["_PieceSummary"], used: np.ndarray, with_history: Sequence[bool]
+    ) -> None:
+        self._counts["pieces"] += len(used)
+        self._counts["pieces_without_target"] += len(targets) - len(used)
+        self._counts["pieces_without_history"] += len(used) - int(sum(with_history))
+        for i in used:
+            self._counts["targets_interpolated"] += targets[i].n_interpolated
+            for lab, values in zip(self.labs, targets[i].measured, strict=True):
+                self._counts["targets_measured"] += len(values)
+                self._counts[f"targets_measured_{lab}"] += len(values)
+
+
+class DrawSource:
+    """Measured draws of training patients and the windows before them; one in both protocols counts once."""
+
+    def __init__(
+        self,
+        aligned: AlignedCohort,
+        store: WindowStore,
+        scaler: LabScaler,
+        *,
+        patients: Sequence[str],
+        protocols: Sequence[str],
+        centred: bool = False,
+    ) -> None:
+        self.labs = LAB_NAMES
+        draws = _measured_draws(aligned, set(patients), set(protocols))
+        parts = [_windows_of(aligned, store, *key, list(steps), centred) for key, steps in draws.items()]
+        values = np.array([row for steps in draws.values() for row in steps.values()]).reshape(
+            -1, len(LAB_NAMES)
+        )
+        width = embedding_width(store, patients)
+        self._embeddings = np.concatenate(
+            [e for e, _ in parts] or [np.zeros((0, LSTM_WINDOWS, width), np.float16)]
+        )
+        self._mask = np.concatenate([mask for _, mask in parts] or [np.zeros((0, LSTM_WINDOWS), bool)])
+        self._weights = np.isfinite(values).astype(np.float32)
+        self._targets = np.nan_to_num(scaler.scale(values)).astype(np.float32)
+        self._means = mean_scaled([[c[np.isfinite(c)] for c in values.T]], scaler, self.labs)
+        self.group_sizes = [len(values)]
+
+    def lengths(self, group: int, items: Sequence[int]) -> list[int]:
+        """Return ten steps for every draw."""
+        return [LSTM_WINDOWS] * len(items)
+
+    def weight_sums(self, group: int, items: Sequence[int]) -> Float64[np.ndarray, " labs"]:
+        """Return the number of targets of `items` per lab."""
+        return self._weights[list(items)].sum(axis=0, dtype=np.float64)
+
+    def load(self, group: int, items: Sequence[int], epoch: int) -> MicroBatch:
+        """Return the windows of `items`."""
+        chosen = list(items)
+        inputs = WindowInputs(
+            embeddings=torch.from_numpy(self._embeddings[chosen].astype(np.float32)),
+            mask=torch.from_numpy(self._mask[chosen]),
+        )
+        return MicroBatch(
+            inputs=inputs,
+            targets=torch.from_numpy(self._targets[chosen]),
+            weights=torch.from_numpy(self._weights[chosen]),
+        )
+
+    def target_means(self) -> Float64[np.ndarray, " labs"]:
+        """Return the mean scaled measured target per lab."""
+        return self._means
+
+    def counts(self) -> dict[str, int]:
+        """Return draws and targets per lab; a "piece" is the ten windows before one or several draws."""
+        per_lab = self._weights.sum(axis=0).astype(int).tolist()
+        return {
+            "pieces": len(self._weights),
+            "pieces_without_window": int((~self._mask.any(axis=1)).sum()),
+            "targets_measured": sum(per_lab),
+            **{f"targets_measured_{lab}": n for lab, n in zip(self.labs, per_lab, strict=True)},
+        }
+
+
+def forward(model: nn.Module, inputs: PackedInputs | WindowInputs) -> Float[Tensor, "rows labs"]:
+    """Run either kind of model on its own kind of inputs."""
+    if isinstance(inputs, WindowInputs):
+        return model(inputs.embeddings, inputs.mask)
+    return model(inputs)
+
+
+def embedding_width(store: WindowStore, patients: Sequence[str]) -> int:
+    """Return the width of the embeddings of the first of `patients` that the store holds.
+
+    Raises
+    ------
+    StoreError : it holds none of them
+    """
+    for patient in patients:
+        try:
+            return int(store.read(patient).width)
+        except StoreError:
+            continue
+    raise StoreError(
+        f"the store holds no embeddings of any of {len(patients)} patients: run the embed stage first"
+    )
+
+
+def mean_scaled(
+    measured: Sequence[Sequence[np.ndarray]], scaler: LabScaler, labs: Sequence[str]
+) -> Float64[np.ndarray, " labs"]:
+    """Return the mean of measured values per lab on the scaled axis; 0.5 for a lab without one."""
+    columns = [np.concatenate([part[i] for part in measured] or [np.empty(0)]) for i in range(len(labs))]
+    means = np.array([column.mean() if len(column) else np.nan for column in columns])
+    return np.nan_to_num(np.asarray(scaler.scale(means, tuple(labs)), dtype=np.float64), nan=0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PieceSummary:
+    """Target weight per lab, measured values per lab, and the number of interpolated targets of one piece."""
+
+    weight: np.ndarray
+    measured: list[np.ndarray]
+    n_interpolated: int
+
+
+def _summarise(aligned: AlignedCohort, row: int, labs: tuple[str, ...]) -> _PieceSummary:
+    targets = aligned.piece_targets(row, labs)
+    return _PieceSummary(
+        weight=targets.weight.sum(axis=0),
+        measured=[targets.value[targets.measured[:, i], i] for i in range(len(labs))],
+        n_interpolated=int(((targets.weight > 0) & ~targets.measured).sum()),
+    )
+
+
+def _measured_draws(
+    aligned: AlignedCohort, patients: set[str], protocols: set[str]
+) -> dict[tuple[str, str], dict[int, np.ndarray]]:
+    """Return, by (patient, sequence) and step of the sequence, the values drawn (labs,), NaN where none."""
+    draws: dict[tuple[str, str], dict[int, np.ndarray]] = {}
+    columns = (aligned.pieces[n] for n in ("patient_id", "sequence_id", "protocol", "first_step"))
+    for row, (patient, sequence, protocol, first) in enumerate(zip(*columns, strict=True)):
+        if patient in patients and protocol in protocols:
+            targets = aligned.piece_targets(row)
+            for step in np.flatnonzero(targets.measured.any(axis=1)):
+                value = np.where(targets.measured[step], targets.value[step], np.nan)
+                draws.setdefault((patient, sequence), {})[int(first) + int(step)] = value
+    return draws
+
+
+def _windows_of(
+    aligned: AlignedCohort, store: WindowStore, patient: str, sequence: str, steps: list[int], centred: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    values, mask = trailing_windows(
+        store.read(patient), aligned.grid(sequence), np.array(steps, dtype=np.int64), centred=centred
+    )
+    return values.astype(np.float16), mask  # as they lie in the store: half the memory

@@ -1,0 +1,266 @@
+"""Trained models on disk: ``model.safetensors`` beside ``config.json``; nothing is ever unpickled.
+
+A checkpoint folder holds everything that a prediction needs besides its inputs: weights, the model's config,
+the method, the lab scaling fitted on training patients, and where all of it came from.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from models.baselines import WindowLSTM, WindowLSTMConfig
+from models.lab_regressor import LabRegressor, LabRegressorConfig
+from pipeline.atomic import write_bytes, write_json
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.errors import CheckpointError, ConfigError, ProjectError
+from pipeline.normalization import LabScaler
+from pipeline.provenance import from_plain, to_plain, versions
+from pipeline.schema import LAB_NAMES
+from pipeline.sequences import WindowStore
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+_KINDS: dict[str, tuple[type[Any], type[Any]]] = {
+    "lab_regressor": (LabRegressorConfig, LabRegressor),
+    "window_lstm": (WindowLSTMConfig, WindowLSTM),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A checkpoint ready to predict.
+
+    Attributes
+    ----------
+    model : in evaluation mode
+    method : one of ``schema.METHODS``
+    labs : what the columns of the model's output are
+    scaler : the lab scaling fitted on the training patients
+    experiment : the run's whole config as plain JSON
+    provenance : versions, hashes, encoder, licence of the source
+    """
+
+    model: LabRegressor | WindowLSTM
+    method: str
+    labs: tuple[str, ...]
+    scaler: LabScaler
+    experiment: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    *,
+    method: str,
+    scaler: LabScaler,
+    experiment: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write weights, then the config that carries their hash: a mixed pair is found out when it is loaded.
+
+    Raises
+    ------
+    CheckpointError : a weight is not finite
+    """
+    weights = model_tensors(model)
+    _check_finite(weights, "the model to be saved")
+    data = save_tensors(weights)
+    kind = next(name for name, (_, built) in _KINDS.items() if type(model) is built)
+    write_bytes(folder / WEIGHTS_FILE, data)
+    write_json(
+        folder / CONFIG_FILE,
+        {
+            "format_version": FORMAT_VERSION,
+            "weights_sha256": hashlib.sha256(data).hexdigest(),
+            "method": method,
+            "model": {"kind": kind, "config": to_plain(model.config)},
+            "scaler": scaler.to_json(),
+            "experiment": to_plain(experiment),
+            "provenance": {"versions": versions(), **to_plain(provenance)},
+        },
+    )
+
+
+def load_model(folder: Path | str, device: torch.device | str = "cpu") -> LoadedModel:
+    """Build the model that `folder` holds, in evaluation mode, on `device`.
+
+    Raises
+    ------
+    CheckpointError : no checkpoint there, a newer format, a config that builds no model, weights that do
+        not belong to the config, are cut short or are not finite
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    try:
+        data = (folder / WEIGHTS_FILE).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{folder} has no readable {WEIGHTS_FILE}: train the method again") from error
+    if hashlib.sha256(data).hexdigest() != config["weights_sha256"]:
+        raise CheckpointError(
+            f"{folder}: {WEIGHTS_FILE} is not the file that {CONFIG_FILE} was written for (sha256 differs); "
+            "copy both files of one run, or train again"
+        )
+    try:
+        weights = load_tensors(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / WEIGHTS_FILE} is no safetensors file: {error}") from error
+    model = _build(folder, config["model"])
+    fill_model(model, weights, folder)
+    try:
+        scaler = LabScaler.from_json(config["scaler"])
+    except (ProjectError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: the lab scaling cannot be read: {error}") from error
+    return LoadedModel(
+        model=model.to(device).eval(),
+        method=config["method"],
+        labs=tuple(getattr(model.config, "task_labs", LAB_NAMES)),
+        scaler=scaler,
+        experiment=config["experiment"],
+        provenance=config["provenance"],
+    )
+
+
+def checkpoint_folders(folder: Path | str) -> list[Path]:
+    """Return the checkpoints in a run's folder: itself, its ``best``, or one ``<lab>/best`` a lab (st_pcs).
+
+    Raises
+    ------
+    CheckpointError : none, or only some of the labs of a run that has one model a lab
+    """
+    folder = Path(folder)
+    for single in (folder, folder / "best"):
+        if (single / CONFIG_FILE).exists():
+            return [single]
+    found = [folder / lab / "best" for lab in LAB_NAMES if (folder / lab / "best" / CONFIG_FILE).exists()]
+    if not found:
+        raise CheckpointError(
+            f"no checkpoint in {folder}: expected {CONFIG_FILE}, best/ or <lab>/best/; train first"
+        )
+    return found
+
+
+def store_encoder(store: WindowStore) -> dict[str, str]:
+    """Return name and weights hash of the encoder that wrote a store; empty for other kinds of store.
+
+    Raises
+    ------
+    CheckpointError : its patients were embedded by different encoders
+    """
+    if not isinstance(store, EmbeddingStore):
+        return {}
+    keys = [entry.key for entry in store.manifest().values()]
+    found = {(key.encoder_name, key.weights_hash) for key in keys}
+    if len(found) > 1:
+        raise CheckpointError(
+            f"the store mixes embeddings of {sorted(name for name, _ in found)}; embed all patients with "
+            "one encoder"
+        )
+    return {"name": keys[0].encoder_name, "weights_hash": keys[0].weights_hash} if keys else {}
+
+
+def check_encoder(loaded: LoadedModel, store: WindowStore) -> None:
+    """Refuse embeddings of another encoder than the one the model was trained on.
+
+    Raises
+    ------
+    CheckpointError : name or weights of the encoder differ
+    """
+    expected, found = loaded.provenance.get("encoder") or {}, store_encoder(store)
+    if expected and found and expected["weights_hash"] != found["weights_hash"]:
+        raise CheckpointError(
+            f"the checkpoint was trained on embeddings of {expected['name']} "
+            f"({expected['weights_hash'][:8]}), the store holds those of {found['name']} "
+            f"({found['weights_hash'][:8]}); embed with the same encoder"
+        )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"no checkpoint in {folder}: {CONFIG_FILE} is missing; train first") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} must hold one JSON object, not a {type(config).__name__}")
+    check_format(config.get("format_version"), path)
+    expected = {"weights_sha256", "method", "model", "scaler", "experiment", "provenance"}
+    if missing := sorted(expected - set(config)):
+        raise CheckpointError(f"{path} lacks {missing}; it is not a checkpoint of this project")
+    return config
+
+
+def check_format(found: Any, path: Path) -> None:
+    """Refuse a format that this version cannot read.
+
+    Raises
+    ------
+    CheckpointError : newer than `FORMAT_VERSION`, or no version at all
+    """
+    if not isinstance(found, int) or not 1 <= found <= FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {found}; this version reads up to {FORMAT_VERSION}: upgrade, "
+            "or train again"
+        )
+
+
+def _build(folder: Path, described: Mapping[str, Any]) -> LabRegressor | WindowLSTM:
+    kind = described.get("kind")
+    if kind not in _KINDS:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: unknown model kind {kind!r}; known: {sorted(_KINDS)}")
+    config_type, model_type = _KINDS[kind]
+    try:
+        return model_type(from_plain(config_type, described["config"]))
+    except (ConfigError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: no model can be built from it: {error}") from error
+
+
+def fill_model(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load `weights` into `model`; every name and shape must fit, every number be finite.
+
+    Raises
+    ------
+    CheckpointError : they do not; `path` names where they come from
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected != found:
+        missing = sorted(set(expected) - set(found))[:3]
+        unknown = sorted(set(found) - set(expected))[:3]
+        shapes = [f"{n}: {found[n]} instead of {expected[n]}" for n in sorted(set(expected) & set(found))
+                  if found[n] != expected[n]][:3]  # fmt: skip
+        raise CheckpointError(
+            f"the weights in {path} do not fit the config: missing {missing}, unknown {unknown}, "
+            f"shapes {shapes}"
+        )
+    _check_finite(weights, str(path))
+    model.load_state_dict(dict(weights))
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's state as tensors that safetensors can write."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _check_finite(weights: Mapping[str, Tensor], where: str) -> None:
+    bad = [
+        name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if bad:
+        raise CheckpointError(
+            f"{len(bad)} tensors of {where} hold NaN or infinity, first {bad[0]}: the training diverged; "
+            "lower the learning rate and train again"
+        )

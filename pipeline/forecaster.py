@@ -1,0 +1,157 @@
+"""A trained model with what it takes to estimate the cohort's examples, in validation and in scoring."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+
+from models.baselines import WindowLSTM
+from models.lab_regressor import LabRegressor
+from pipeline.aligned_cohort import AlignedCohort
+from pipeline.checkpoints import LoadedModel
+from pipeline.dataset import PieceDataset, PieceItem, pack
+from pipeline.embedding_cache import EmbeddingCache
+from pipeline.inference import estimate_piece, estimate_pieces, estimate_windows, shortened
+from pipeline.normalization import LabScaler
+from pipeline.schema import LAB_NAMES
+from pipeline.sequences import WindowStore
+from pipeline.trailing_windows import trailing_windows
+
+PACKED_STEPS = 32_768
+"""Steps in one pass where the exact bits do not matter (validation)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecaster:
+    """A model and how to feed it.
+
+    Attributes
+    ----------
+    labs : what the model's columns are
+    twin : feed it another patient's waveform of the same split
+    centred : LSTM windows around the step instead of before it
+    seed : of the run; decides who is whose twin
+    """
+
+    model: LabRegressor | WindowLSTM
+    labs: tuple[str, ...]
+    scaler: LabScaler
+    device: torch.device
+    twin: bool = False
+    centred: bool = False
+    seed: int = 0
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, device: torch.device) -> "Forecaster":
+        """Make one of a checkpoint."""
+        training = loaded.experiment.get("training", {})
+        return cls(
+            model=loaded.model.to(device),
+            labs=loaded.labs,
+            scaler=loaded.scaler,
+            device=device,
+            twin=loaded.method == "mt_pcs_twin",
+            centred=bool(training.get("lstm_centred", False)),
+            seed=int(training.get("seed", 0)),
+        )
+
+    def scaled(
+        self,
+        examples: pd.DataFrame,
+        aligned: AlignedCohort,
+        store: WindowStore,
+        patients: Sequence[str],
+        *,
+        cache: EmbeddingCache | None = None,
+        exact: bool = True,
+    ) -> Float[np.ndarray, " examples"]:
+        """Return the scaled estimate of every example; NaN for a lab that the model does not know.
+
+        Parameters
+        ----------
+        examples : rows of ``EXAMPLE_COLUMNS`` of `patients`
+        patients : all patients of one split; a twin is one of them
+        exact : the bits that `prediction.predict` gives, instead of several pieces in one pass
+        """
+        if examples.empty:
+            return np.empty(0)
+        if isinstance(self.model, WindowLSTM):
+            table = self._window_estimates(self.model, examples, aligned, store)
+        else:
+            dataset = PieceDataset(
+                aligned, store, self.scaler, patients=patients, pooling="mean", twin=self.twin,
+                seed=self.seed, labs=self.labs, cache=cache,
+            )  # fmt: skip
+            table = self._piece_estimates(self.model, examples, dataset, exact)
+        place = {lab: column for column, lab in enumerate(self.labs)}
+        columns = np.array([place.get(lab, -1) for lab in examples["lab"]])
+        return np.where(columns >= 0, table[np.arange(len(examples)), columns], np.nan)
+
+    def clinical(
+        self, scaled: Float[np.ndarray, " examples"], labs: Iterable[str]
+    ) -> Float[np.ndarray, " examples"]:
+        """Map scaled estimates back to the units of their labs."""
+        return _by_lab(self.scaler.unscale, scaled, labs)
+
+    def _piece_estimates(
+        self, model: LabRegressor, examples: pd.DataFrame, dataset: PieceDataset, exact: bool
+    ) -> np.ndarray:
+        rows = _rows_by(examples["piece_id"])
+        steps = examples["step"].to_numpy(dtype=np.int64)
+        index = {piece: i for i, piece in enumerate(dataset.piece_ids)}
+        # In the order of the data set: one patient's pieces together, so that the cache serves them.
+        pieces = sorted(rows, key=index.__getitem__)
+        items = (shortened(dataset[index[piece]], int(steps[rows[piece]].max()) + 1) for piece in pieces)
+        table = np.full((len(examples), len(self.labs)), np.nan)
+        for piece, output in zip(pieces, self._outputs(model, items, exact), strict=True):
+            table[rows[piece]] = output[steps[rows[piece]]]
+        return table
+
+    def _outputs(self, model: LabRegressor, items: Iterator[PieceItem], exact: bool) -> Iterator[np.ndarray]:
+        waiting: list[PieceItem] = []
+        for item in items:
+            if exact:
+                yield estimate_piece(model, pack([item]).inputs, self.device)
+                continue
+            waiting.append(item)
+            if sum(len(i.step_mask) for i in waiting) >= PACKED_STEPS:
+                yield from estimate_pieces(model, waiting, self.device)
+                waiting = []
+        if waiting:
+            yield from estimate_pieces(model, waiting, self.device)
+
+    def _window_estimates(
+        self, model: WindowLSTM, examples: pd.DataFrame, aligned: AlignedCohort, store: WindowStore
+    ) -> np.ndarray:
+        first = dict(zip(aligned.pieces["piece_id"], aligned.pieces["first_step"], strict=True))
+        steps = np.array([first[piece] for piece in examples["piece_id"]], dtype=np.int64)
+        steps += examples["step"].to_numpy(dtype=np.int64)
+        patient = dict(zip(examples["sequence_id"], examples["patient_id"], strict=True))
+        table = np.full((len(examples), len(self.labs)), np.nan)
+        for sequence, rows in _rows_by(examples["sequence_id"]).items():
+            read, grid = store.read(patient[sequence]), aligned.grid(sequence)
+            windows, mask = trailing_windows(read, grid, steps[rows], centred=self.centred)
+            table[rows] = estimate_windows(model, windows, mask, self.device)
+        return table
+
+
+def scale_rows(
+    scaler: LabScaler, values: Float[np.ndarray, " rows"], labs: Iterable[str]
+) -> Float[np.ndarray, " rows"]:
+    """Scale values whose labs differ from row to row."""
+    return _by_lab(scaler.scale, values, labs)
+
+
+def _by_lab(scale: Callable[[np.ndarray], np.ndarray], values: np.ndarray, labs: Iterable[str]) -> np.ndarray:
+    wide = scale(np.repeat(values[:, None], len(LAB_NAMES), axis=1))
+    return wide[np.arange(len(values)), [LAB_NAMES.index(lab) for lab in labs]]
+
+
+def _rows_by(keys: Iterable[str]) -> dict[str, np.ndarray]:
+    rows: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    return {key: np.array(where) for key, where in rows.items()}

@@ -1,0 +1,76 @@
+"""All that an interrupted training run needs to go on exactly where it was, in one file.
+
+One single safetensors file (weights, optimiser state, progress as JSON in its header) is replaced whole or
+not at all: a run killed at any moment resumes from its last finished epoch. No generator's state is among it,
+because every random draw of training is seeded by its place (see ``pipeline.training``).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from pipeline.atomic import write_bytes
+from pipeline.checkpoints import FORMAT_VERSION, check_format, fill_model, model_tensors
+from pipeline.errors import CheckpointError
+
+RESUME_FILE = "resume.safetensors"
+
+
+def save_resume(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Mapping[str, Any]
+) -> None:
+    """Write weights, optimiser state and `progress` (plain JSON)."""
+    tensors = {f"model.{name}": tensor for name, tensor in model_tensors(model).items()}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for parameter, state in optimizer.state.items():
+        for key, tensor in state.items():
+            tensors[f"optimizer.{names[id(parameter)]}:{key}"] = tensor.detach().cpu().contiguous()
+    header = {"progress": json.dumps(progress, allow_nan=False), "format_version": str(FORMAT_VERSION)}
+    write_bytes(path, save_tensors(tensors, metadata=header))
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """Return the progress that `save_resume` stored, without reading any tensor.
+
+    Raises
+    ------
+    CheckpointError : not such a file, or of a newer format
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+        version, progress = int(header["format_version"]), json.loads(header["progress"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be resumed from: {error}; delete it to train anew") from error
+    check_format(version, path)
+    return progress
+
+
+def load_resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Fill `model` and `optimizer` from what `save_resume` wrote.
+
+    Raises
+    ------
+    CheckpointError : written by another model, or damaged
+    """
+    try:
+        tensors = load_tensors(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be resumed from: {error}; delete it to train anew") from error
+    fill_model(
+        model, {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, path
+    )
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            owner, key = name.removeprefix("optimizer.").rsplit(":", 1)
+            parameter = parameters[owner]
+            # AdamW keeps its step counter on the CPU, its moments beside the parameter.
+            optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)

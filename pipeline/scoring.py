@@ -1,0 +1,161 @@
+"""Score a trained method, or a carried-forward value, on the cohort's examples: one set for all methods."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.aligned_cohort import AlignedCohort
+from pipeline.checkpoints import LoadedModel, check_encoder, checkpoint_folders, load_model
+from pipeline.dense_examples import dense_examples
+from pipeline.distributed import pick_device
+from pipeline.embedding_cache import EmbeddingCache
+from pipeline.errors import ConfigError
+from pipeline.forecaster import Forecaster
+from pipeline.schema import PREDICTION_COLUMNS
+from pipeline.sequences import WindowStore
+from pipeline.splits import Splits
+
+logger = logging.getLogger(__name__)
+
+SCORED_SPLITS = ("validation", "calibration", "test")
+SCORINGS = ("measured", "dense")
+
+
+def score(
+    checkpoint_dir: Path | str,
+    aligned: AlignedCohort,
+    store: WindowStore,
+    splits: Splits,
+    *,
+    splits_to_score: Sequence[str] = SCORED_SPLITS,
+    scoring: str = "measured",
+    device: str = "auto",
+) -> pd.DataFrame:
+    """Estimate every example of both protocols with a trained method.
+
+    Parameters
+    ----------
+    checkpoint_dir : what ``train`` returned; for st_pcs the folder that holds one model a lab
+    splits_to_score : which patients
+    scoring : ``measured`` draws, or ``dense``: interpolated points too
+
+    Returns
+    -------
+    Table of ``schema.PREDICTION_COLUMNS``, estimates in clinical units, ``lower`` and ``upper`` NaN (see
+    ``pipeline.intervals``). A lab without a model (st_pcs without targets) has no row. The twin of a split
+    with a single patient cannot be: that split has no row.
+
+    Raises
+    ------
+    CheckpointError : no checkpoint, or one that does not fit its config or the store's encoder
+    LeakError : the checkpoint's lab scaling was fitted under another division of the patients
+    """
+    chosen = pick_device(device)
+    models = [load_model(folder, chosen) for folder in checkpoint_folders(checkpoint_dir)]
+    for loaded in models:
+        loaded.scaler.check(splits)
+        check_encoder(loaded, store)
+    cache = EmbeddingCache(store)
+    parts = []
+    for split in splits_to_score:
+        patients = _patients(aligned, splits, split)
+        examples = examples_of(aligned, patients, scoring)
+        if models[0].method == "mt_pcs_twin" and len(patients) == 1:
+            logger.warning(
+                "%s: the %s split has one patient, who has no twin; it is not scored", "mt_pcs_twin", split
+            )
+            continue
+        estimate = np.full(len(examples), np.nan)
+        for loaded in models:
+            forecaster = Forecaster.of(loaded, chosen)
+            scaled = forecaster.scaled(examples, aligned, store, patients, cache=cache)
+            clinical = forecaster.clinical(scaled, examples["lab"])
+            estimate = np.where(examples["lab"].isin(loaded.labs), clinical, estimate)
+        has_model = examples["lab"].isin([lab for loaded in models for lab in loaded.labs]).to_numpy()
+        parts.append(
+            _rows(
+                examples.loc[has_model],
+                estimate[has_model],
+                models[0].method,
+                split,
+                scoring,
+                _seed(models[0]),
+            )
+        )
+    return _joined(parts)
+
+
+def score_estimator(
+    method: str,
+    estimate: Callable[[pd.DataFrame], np.ndarray],
+    aligned: AlignedCohort,
+    splits: Splits,
+    *,
+    splits_to_score: Sequence[str] = SCORED_SPLITS,
+    scoring: str = "measured",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score a method without weights (LOCF and its kin): `estimate` maps examples to clinical values."""
+    parts = []
+    for split in splits_to_score:
+        examples = examples_of(aligned, _patients(aligned, splits, split), scoring)
+        values = np.asarray(estimate(examples), dtype=np.float64)
+        parts.append(_rows(examples, values, method, split, scoring, seed))
+    return _joined(parts)
+
+
+def examples_of(aligned: AlignedCohort, patients: Sequence[str], scoring: str) -> pd.DataFrame:
+    """Return the examples of `patients`, all methods' common rows.
+
+    Raises
+    ------
+    ConfigError : an unknown scoring
+    """
+    if scoring not in SCORINGS:
+        raise ConfigError(f"scoring = {scoring!r}: choose one of {SCORINGS}")
+    if scoring == "dense":
+        return dense_examples(aligned, patients)
+    return aligned.examples.loc[aligned.examples["patient_id"].isin(patients)].reset_index(drop=True)
+
+
+def _patients(aligned: AlignedCohort, splits: Splits, split: str) -> list[str]:
+    members = set(splits.patients(split))
+    return [p for p in dict.fromkeys(aligned.sequences["patient_id"]) if p in members]
+
+
+def _seed(loaded: LoadedModel) -> int:
+    return int(loaded.experiment.get("training", {}).get("seed", 0))
+
+
+def _rows(
+    examples: pd.DataFrame, estimate: np.ndarray, method: str, split: str, scoring: str, seed: int
+) -> pd.DataFrame:
+    times = {name: examples[f"{name}_us"].to_numpy().astype("datetime64[us]")
+             for name in ("sampled_at", "t0", "prediction_window_end")}  # fmt: skip
+    return pd.DataFrame(
+        {
+            "method": method,
+            "protocol": examples["protocol"].to_numpy(),
+            "scoring": scoring,
+            "seed": seed,
+            "split": split,
+            "patient": examples["patient_id"].to_numpy(),
+            "sequence": examples["sequence_id"].to_numpy(),
+            "lab": examples["lab"].to_numpy(),
+            **times,
+            "estimate": estimate,
+            "lower": np.nan,
+            "upper": np.nan,
+            "truth": examples["truth"].to_numpy(dtype=np.float64),
+            "last_lab": examples["last_lab"].to_numpy(dtype=np.float64),
+            "hours_since_last_lab": examples["hours_since_last_lab"].to_numpy(dtype=np.float64),
+        }
+    ).loc[:, list(PREDICTION_COLUMNS)]
+
+
+def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled or parts or [pd.DataFrame(columns=list(PREDICTION_COLUMNS))], ignore_index=True)

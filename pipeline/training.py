@@ -1,0 +1,265 @@
+"""Train one method on cached embeddings and aligned labs: the paper's recipe, resumable to the bit.
+
+Every random draw (order of pieces, history windows, dropout) comes from a generator seeded with (seed, epoch,
+batch, micro-batch): no generator's state has to be stored, a killed run goes on exactly as if it had not
+been, and every rank of a distributed run draws the same. The callers' own generators are left as they were.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from models.baselines import WindowLSTM, WindowLSTMConfig
+from models.lab_regressor import LabRegressor, LabRegressorConfig
+from models.losses import parameter_groups
+from pipeline.aligned_cohort import AlignedCohort
+from pipeline.batches import BatchSource, DrawSource, PieceSource, embedding_width
+from pipeline.checkpoints import store_encoder
+from pipeline.distributed import Ranks, joined_ranks, pick_device
+from pipeline.embedding_cache import EmbeddingCache
+from pipeline.errors import ConfigError, LeakError
+from pipeline.forecaster import Forecaster, scale_rows
+from pipeline.normalization import LabScaler
+from pipeline.provenance import config_hash, from_plain, to_plain
+from pipeline.schedule import seed_of
+from pipeline.schema import LAB_NAMES
+from pipeline.sequences import WindowStore
+from pipeline.splits import Splits
+from pipeline.training_config import TrainingConfig, TrainingProgress, TrainingResult
+from pipeline.training_run import TrainingRun, Validate
+
+__all__ = ["TRAINED_METHODS", "TrainingConfig", "TrainingProgress", "TrainingResult", "train"]
+
+logger = logging.getLogger(__name__)
+
+TRAINED_METHODS = ("lstm", "mt", "mt_learned", "st_pcs", "mt_pcs", "mt_pcs_twin")
+PATIENT_STATES = {"mt": "none", "mt_learned": "learned"}
+"""How h0 comes about, by method; "pcs" for every other sequence model."""
+
+
+def train(
+    method: str,
+    aligned: AlignedCohort,
+    store: WindowStore,
+    scaler: LabScaler,
+    splits: Splits,
+    model_config: Mapping[str, Any],
+    config: TrainingConfig,
+    out_dir: Path,
+    progress: Callable[[TrainingProgress], None] | None = None,
+    *,
+    experiment: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> TrainingResult:
+    """Train `method` into `out_dir`, or go on where an interrupted run of the same configuration stopped.
+
+    Parameters
+    ----------
+    method : one of `TRAINED_METHODS`
+    model_config : fields of ``LabRegressorConfig`` (or ``WindowLSTMConfig``) that differ from the
+        defaults; fields of the other one are ignored, so that one mapping serves all methods
+    out_dir : gets ``best/``, ``last/``, ``metrics.jsonl`` and TensorBoard files; for st_pcs one such
+        folder a lab
+    progress : called after every batch and every epoch
+    experiment, provenance : stored in every checkpoint beside what is known here
+
+    Raises
+    ------
+    ConfigError : an unknown method, no training patients or targets, a run folder of another configuration
+    LeakError : a lab scaling that was not fitted on exactly these training patients
+    """
+    if method not in TRAINED_METHODS:
+        raise ConfigError(f"method {method!r} cannot be trained; choose from {list(TRAINED_METHODS)}")
+    _check_scaler(scaler, splits, config)
+    _check_model_config(model_config)
+    out_dir = Path(out_dir)
+    data = _Data(aligned=aligned, store=store, scaler=scaler, splits=splits, cache=EmbeddingCache(store))
+    parts = {lab: (lab,) for lab in LAB_NAMES} if method == "st_pcs" else {"all": LAB_NAMES}
+    results = {}
+    with joined_ranks() as ranks:
+        for part, labs in parts.items():
+            recipe = _Recipe(
+                method=method, part=part, labs=labs, model_config=model_config, config=config,
+                experiment=experiment or {}, provenance=provenance or {},
+            )  # fmt: skip
+            folder = out_dir / part if method == "st_pcs" else out_dir
+            run = recipe.prepare(data, folder, ranks)
+            if run is not None:
+                results[part] = (run.run(progress), run.counts)
+    if not results:
+        raise ConfigError(
+            "no lab has a target among the training patients: check the lab table and the splits"
+        )
+    return TrainingResult(
+        method=method,
+        checkpoint_dir=out_dir,
+        epochs=[row for (state, _) in results.values() for row in state.rows],
+        best_epochs={part: state.best_epoch for part, (state, _) in results.items()},
+        counts={part: counts for part, (_, counts) in results.items()},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """One model to be trained: all of a method, or one lab of st_pcs."""
+
+    method: str
+    part: str
+    labs: tuple[str, ...]
+    model_config: Mapping[str, Any]
+    config: TrainingConfig
+    experiment: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    def prepare(self, data: "_Data", folder: Path, ranks: Ranks) -> TrainingRun | None:
+        """Build data, model and optimiser; None for a lab of st_pcs that has no target to learn from."""
+        source = self._source(data)
+        if sum(source.group_sizes) == 0:
+            if self.method == "st_pcs":
+                logger.warning("st_pcs: no training target for %s; no model is trained for it", self.part)
+                return None
+            raise ConfigError(
+                f"{self.method}: the training patients have no target ({source.counts()}); "
+                "check that the lab table covers the recorded stays and the splits were made for this cohort"
+            )
+        device = pick_device(self.config.device)
+        model = self._model(embedding_width(data.store, data.patients("train"))).to(device)
+        model.set_output_means(torch.tensor(source.target_means(), dtype=torch.float32, device=device))
+        groups = parameter_groups(model, self.config.weight_decay)
+        known = data.provenance()
+        described = {"model": to_plain(model.config), "training": to_plain(self.config), **known}
+        return TrainingRun(
+            method=self.method, part=self.part, model=model, source=source, config=self.config, folder=folder,
+            optimizer=torch.optim.AdamW(groups, lr=self.config.warmup_start, betas=(0.9, 0.999)),
+            validate=self._validate(data, device, ranks), scaler=data.scaler, device=device, ranks=ranks,
+            identity=config_hash({"method": self.method, "part": self.part, **_without_hardware(described)}),
+            experiment={**to_plain(self.experiment), "training": to_plain(self.config)},
+            provenance={**to_plain(self.provenance), **known, "config_hash": config_hash(described)},
+        )  # fmt: skip
+
+    def _source(self, data: "_Data") -> BatchSource:
+        patients = data.patients("train")
+        if not patients:
+            raise ConfigError(
+                "no patient of this cohort belongs to the training split: split this cohort anew"
+            )
+        if self.method == "lstm":
+            return DrawSource(
+                data.aligned, data.store, data.scaler, patients=patients, protocols=self.config.protocols,
+                centred=self.config.lstm_centred,
+            )  # fmt: skip
+        return PieceSource(
+            data.aligned, data.store, data.scaler, patients=patients, protocols=self.config.protocols,
+            labs=self.labs, twin=self.method == "mt_pcs_twin", seed=self.config.seed, cache=data.cache,
+        )  # fmt: skip
+
+    def _model(self, width: int) -> LabRegressor | WindowLSTM:
+        # The generator is the callers' own: it is put back as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed_of(self.config.seed))
+            if self.method == "lstm":
+                chosen = _fields_of(WindowLSTMConfig, self.model_config) | {"embed_width": width}
+                return WindowLSTM(from_plain(WindowLSTMConfig, chosen))
+            state = PATIENT_STATES.get(self.method, "pcs")
+            own: dict[str, Any] = {"embed_width": width, "task_labs": self.labs, "patient_state": state}
+            chosen = _fields_of(LabRegressorConfig, self.model_config) | own
+            return LabRegressor(from_plain(LabRegressorConfig, chosen))
+
+    def _validate(self, data: "_Data", device: torch.device, ranks: Ranks) -> Validate:
+        """Return what judges a model: the mean absolute error of measured draws by protocol and lab."""
+        patients = data.patients("validation")
+        twin = self.method == "mt_pcs_twin"
+        frame = data.aligned.examples
+        chosen = frame["protocol"].isin(self.config.protocols) & frame["lab"].isin(self.labs)
+        # An only patient has no twin.
+        chosen &= frame["patient_id"].isin([] if twin and len(patients) < 2 else patients)
+        pieces = ranks.share(list(dict.fromkeys(frame.loc[chosen, "piece_id"])))
+        frame = frame.loc[chosen & frame["piece_id"].isin(pieces)].reset_index(drop=True)
+        truth = frame["truth"].to_numpy(dtype=np.float64)
+
+        def validate(model: LabRegressor | WindowLSTM) -> dict[str, float]:
+            forecaster = Forecaster(
+                model=model.eval(), labs=self.labs, scaler=data.scaler, device=device, twin=twin,
+                centred=self.config.lstm_centred, seed=self.config.seed,
+            )  # fmt: skip
+            estimate = forecaster.scaled(
+                frame, data.aligned, data.store, patients, cache=data.cache, exact=False
+            )
+            scaled_truth = scale_rows(data.scaler, truth, frame["lab"])
+            rows = frame[["protocol", "lab"]].assign(error=np.abs(estimate - scaled_truth))
+            return _mean_errors(rows, self.config.protocols, self.labs, ranks, device)
+
+        return validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    """The cohort with its embeddings, scaling and division."""
+
+    aligned: AlignedCohort
+    store: WindowStore
+    scaler: LabScaler
+    splits: Splits
+    cache: EmbeddingCache
+
+    def patients(self, split: str) -> list[str]:
+        """Return the cohort's patients of one split; a patient without a split is refused."""
+        return [
+            p for p in dict.fromkeys(self.aligned.sequences["patient_id"]) if self.splits.split_of(p) == split
+        ]
+
+    def provenance(self) -> dict[str, Any]:
+        """Return hashes of all that the weights come from, without anything about a patient."""
+        frames = [getattr(self.aligned, name) for name in ("sequences", "pieces", "draws")]
+        rows = "".join(frame.to_csv(index=False) for frame in frames).encode()
+        return {
+            "split_hash": self.splits.hash,
+            "scaler_hash": config_hash(self.scaler.to_json()),
+            "cohort_hash": hashlib.sha256(rows).hexdigest(),
+            "alignment": to_plain(self.aligned.config),
+            "encoder": store_encoder(self.store),
+        }
+
+
+def _check_scaler(scaler: LabScaler, splits: Splits, config: TrainingConfig) -> None:
+    scaler.check(splits)
+    if scaler.fitted_on != "train" and not config.allow_leaks:
+        raise LeakError(
+            f"the lab scaling was fitted on {scaler.fitted_on!r}, which knows held-out patients; fit it on "
+            "the training patients, or set allow_leaks (the authors preset) and say so beside every number"
+        )
+
+
+def _mean_errors(
+    rows: pd.DataFrame, protocols: Sequence[str], labs: Sequence[str], ranks: Ranks, device: torch.device
+) -> dict[str, float]:
+    keys = [(protocol, lab) for protocol in protocols for lab in labs]
+    groups = rows.groupby(["protocol", "lab"])["error"].agg(["sum", "count"])
+    table = groups.reindex(pd.MultiIndex.from_tuples(keys), fill_value=0.0).to_numpy(dtype=float)
+    sums = ranks.sum(torch.tensor(table, dtype=torch.float64, device=device)).tolist()
+    named = zip(keys, sums, strict=True)
+    return {f"{protocol}/{lab}": total / count for (protocol, lab), (total, count) in named if count}
+
+
+def _check_model_config(values: Mapping[str, Any]) -> None:
+    known = {f.name for kind in (LabRegressorConfig, WindowLSTMConfig) for f in fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"model_config has unknown fields {unknown}; known are {sorted(known)}")
+
+
+def _fields_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    known = {f.name for f in fields(kind)}
+    return {name: value for name, value in values.items() if name in known}
+
+
+def _without_hardware(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what changes no result: a run may be resumed on another machine."""
+    training = {k: v for k, v in described["training"].items() if k not in ("device", "tensorboard")}
+    return {**described, "training": training}

@@ -1,0 +1,112 @@
+"""The recipe of a training run, what it tells while it runs, and what it returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.schema import PROTOCOLS
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The recipe. Source: the paper for rates, epochs and batch; the rest is our decision."""
+
+    epochs: int = 40
+    """Passes over the training sequences."""
+    learning_rate: float = 1e-4
+    """Highest learning rate, reached at the end of the warm-up."""
+    warmup_epochs: float = 5.0
+    """Length of the linear warm-up, epochs; runs shorter than twice this warm up for half their length."""
+    warmup_start: float = 1e-6
+    """Learning rate of the first batch."""
+    final_lr: float = 1e-7
+    """Learning rate the cosine ends at."""
+    weight_decay: float = 0.01
+    """AdamW's, except for A_log, D, norms, biases, h0 and sigma."""
+    clip: float = 1.0
+    """Largest norm of the gradient of a global batch."""
+    batch_pieces: int = 64
+    """Pieces in a global batch, over all micro-batches and ranks."""
+    batches_per_epoch: int | None = None
+    """Batches of each protocol in an epoch; None: one pass over the protocol that needs the fewest."""
+    steps_per_micro_batch: int = 32_768
+    """Most packed steps in memory at once; a longer piece stands alone."""
+    protocols: tuple[str, ...] = PROTOCOLS
+    """Kinds of pieces to learn from, each giving an equal number of batches."""
+    lstm_centred: bool = False
+    """LSTM windows around the draw (the paper's; looks 2.5 min ahead) instead of before it."""
+    amp: bool = False
+    """bfloat16 autocast, on CUDA only."""
+    selection: str = "validation"
+    """Which epoch is kept as best: lowest "validation" error, or the "last" one."""
+    patience: int | None = None
+    """Stop after this many epochs without a better validation error; None: never."""
+    allow_leaks: bool = False
+    """Accept a lab scaling that was not fitted on the training patients (the `authors` preset only)."""
+    tensorboard: bool = True
+    """Write TensorBoard curves where the package is installed."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "auto"
+    """"cpu", "cuda", "cuda:1", ... or "auto"."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_pieces", "steps_per_micro_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
+        for name in ("learning_rate", "warmup_start", "final_lr", "clip"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} = {getattr(self, name)} must be positive")
+        if max(self.warmup_start, self.final_lr) > self.learning_rate:
+            raise ValueError(
+                f"learning_rate = {self.learning_rate} must not lie below warmup_start or final_lr"
+            )
+        for name in ("warmup_epochs", "weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)} must not be negative")
+        for name in ("batches_per_epoch", "patience"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least 1, or None")
+        if not self.protocols or not set(self.protocols) <= set(PROTOCOLS):
+            raise ValueError(f"protocols = {self.protocols}: choose from {PROTOCOLS}")
+        if self.selection not in ("validation", "last"):
+            raise ValueError(f"selection = {self.selection!r}: choose 'validation' or 'last'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingProgress:
+    """What a listener is told after every batch, and with `validation` filled after every epoch.
+
+    ``part`` is "all", or the lab of an st_pcs model; losses are mean absolute errors on the 0..1 scale of
+    each lab.
+    """
+
+    method: str
+    part: str
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+    lab_losses: Mapping[str, float]
+    validation: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """Where the checkpoints are and how it went.
+
+    Attributes
+    ----------
+    checkpoint_dir : hand this to ``scoring.score`` and ``prediction.predict``
+    epochs : one row per part and epoch: losses per lab, validation errors, learning rate
+    best_epochs : epoch (from 1) kept as best, by part ("all", or the lab for st_pcs)
+    counts : pieces, targets, pieces without history, by part
+    """
+
+    method: str
+    checkpoint_dir: Path
+    epochs: list[dict[str, Any]]
+    best_epochs: dict[str, int]
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
