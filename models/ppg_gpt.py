@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.encoders import embed_in_batches
 from models.errors import CheckpointMismatch
 from models.ppg_gpt_layers import GPTLayer, PatchEmbedding
 from models.published_weights import PREFIXES, load_strictly, read_state_dict, weights_hash
@@ -22,8 +23,6 @@ WINDOW_SAMPLES = 1200
 SAMPLING_RATE_HZ = 40.0
 SQUEEZE_MARGIN = 0.1
 """A logit-Laplace model sees 0.8 x + 0.1, which keeps the logit finite at both ends of [0, 1]."""
-EMBED_BATCH = 64
-"""Windows per forward pass of `embed`, always: a matrix product's rounding depends on its shape."""
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -92,7 +91,8 @@ class PPGGPT(nn.Module):
     ----------
     config : sizes
     name : what the store key, tables and reports call it; by default made from the scale
-    precision : of `embed`: "float32", or "bfloat16" (autocast; relative error below 1e-2, and another key)
+    precision : of `embed`: "float32", or "bfloat16" (relative error below 1e-2, and another name); see
+        `fast_precision`
     """
 
     sampling_rate_hz = SAMPLING_RATE_HZ
@@ -101,13 +101,18 @@ class PPGGPT(nn.Module):
     def __init__(self, config: PPGGPTConfig, *, name: str | None = None, precision: Precision = "float32"):
         super().__init__()
         self.config = config
-        self.name = name or f"ppg_gpt_{scale_of(config)}"
+        self._name = name or f"ppg_gpt_{scale_of(config)}"
         self.precision: Precision = precision
         self.patch_embedding = PatchEmbedding(config.patch, config.d_model)
         self.gpt_layers = nn.ModuleList(
             GPTLayer(config.d_model, config.n_heads, config.dropout) for _ in range(config.n_layers)
         )
         self.head = nn.Linear(config.d_model, config.head)
+
+    @property
+    def name(self) -> str:
+        """What the store's key, tables and reports call it; ends in ``_bf16`` where `embed` rounds so."""
+        return self._name + ("_bf16" if self.precision == "bfloat16" else "")
 
     @property
     def width(self) -> int:
@@ -170,25 +175,10 @@ class PPGGPT(nn.Module):
     def embed(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
         """Return the frozen embedding, float32: the last layer's last position.
 
-        Batch-invariant: always `EMBED_BATCH` windows at a time, zeros added, so that the bits of a window's
-        embedding depend neither on its neighbours nor on its place (at one number of threads).
+        Batch-invariant: see `models.encoders.embed_in_batches`.
         """
-        device = self.head.weight.device
-        out = torch.empty(len(windows), self.width, device=device)
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.no_grad(), torch.autocast(
-                device.type, torch.bfloat16, enabled=self.precision == "bfloat16", cache_enabled=True
-            ):  # fmt: skip
-                for start in range(0, len(windows), EMBED_BATCH):
-                    part = windows[start : start + EMBED_BATCH]
-                    batch = torch.zeros(EMBED_BATCH, windows.shape[1], device=device)
-                    batch[: len(part)] = part
-                    out[start : start + len(part)] = self.features(batch)[: len(part)]
-        finally:
-            self.train(was_training)
-        return out
+        autocast = torch.bfloat16 if self.precision == "bfloat16" else None
+        return embed_in_batches(self, self.features, windows, self.width, autocast)
 
     def loss(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, ""]:
         """Return the mean error of predicting each next patch from all before it."""
@@ -229,6 +219,14 @@ def logit_laplace_nll(
     log_b = log_b.clamp(math.log(1e-4), 20.0)
     log_x, log_rest = x.log(), torch.log1p(-x)
     return math.log(2) + log_b + log_x + log_rest + (log_x - log_rest - mu).abs() * torch.exp(-log_b)
+
+
+def fast_precision(device: torch.device | str = "cpu") -> Precision:
+    """Return "bfloat16" where `device` multiplies it natively, else "float32"."""
+    if torch.device(device).type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    able = torch.cpu.get_capabilities()
+    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
 
 def scale_of(config: PPGGPTConfig) -> str:

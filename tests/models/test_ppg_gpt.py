@@ -5,12 +5,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from models.encoders import EMBED_BATCH, Encoder
 from models.errors import CheckpointMismatch
 from models.ppg_gpt import (
-    EMBED_BATCH,
     PPG_GPT_SCALES,
     PPGGPT,
     PPGGPTConfig,
+    fast_precision,
     logit_laplace_nll,
 )
 
@@ -66,6 +67,7 @@ def test_random_is_seeded_and_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.random.get_rng_state())
     assert first.weights_hash == again.weights_hash != other.weights_hash
     assert (first.name, first.width, first.training) == ("ppg_gpt_1m_random", 128, False)
+    assert isinstance(first, Encoder)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -93,6 +95,8 @@ def test_bfloat16_stays_within_a_hundredth():
     full = PPGGPT.random("1m", 0).embed(x)
     half = PPGGPT.random("1m", 0, precision="bfloat16").embed(x)
     assert half.dtype == torch.float32
+    assert PPGGPT.random("1m", 0, precision="bfloat16").name == "ppg_gpt_1m_random_bf16"
+    assert fast_precision() in ("float32", "bfloat16")
     assert 0 < relative_error(half, full) < 1e-2
 
 

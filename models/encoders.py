@@ -1,0 +1,77 @@
+"""What every window encoder offers, and how a frozen one is applied so that its bits can be cached."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+EMBED_BATCH = 64
+"""Windows per forward pass, always: the rounding of a matrix product depends on its shape."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns prepared 30 s windows into vectors; part of the key of everything that is computed from them."""
+
+    @property
+    def name(self) -> str:
+        """What the store's key, tables and reports call it."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+        ...
+
+    @property
+    def sampling_rate_hz(self) -> float:
+        """Rate of the windows that `embed` takes."""
+        ...
+
+    @property
+    def samples_per_window(self) -> int:
+        """Samples of a 30 s window at that rate."""
+        ...
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 (hex) of the weights."""
+        ...
+
+    def embed(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
+        """Return the frozen embedding of prepared windows; each row depends on its own window alone."""
+        ...
+
+
+def embed_in_batches(
+    model: nn.Module,
+    features: Callable[[Tensor], Tensor],
+    windows: Float[Tensor, "n samples"],
+    width: int,
+    autocast: torch.dtype | None = None,
+) -> Float[Tensor, "n width"]:
+    """Apply `features` of a frozen `model` to `EMBED_BATCH` windows at a time, zeros added to the last batch.
+
+    The bits of a window's row depend neither on its neighbours nor on its place (at one number of threads).
+
+    Parameters
+    ----------
+    features : (n, samples) to (n, width), each row from its own window
+    autocast : compute matrix products in this type; the result is float32 all the same
+    """
+    device = next(model.parameters()).device
+    out = torch.empty(len(windows), width, device=device)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(device.type, autocast, enabled=autocast is not None):
+            for start in range(0, len(windows), EMBED_BATCH):
+                part = windows[start : start + EMBED_BATCH]
+                batch = torch.zeros(EMBED_BATCH, windows.shape[1], device=device)
+                batch[: len(part)] = part
+                out[start : start + len(part)] = features(batch)[: len(part)]
+    finally:
+        model.train(was_training)
+    return out
