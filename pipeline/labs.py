@@ -1,0 +1,287 @@
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false
+# because pandas' annotations make every column a "Series or DataFrame or scalar"
+"""Raw lab rows become one clean, long table in fixed units; every row left out is counted by its reason.
+
+Nothing is repaired silently: what cannot be read as one number in a known unit is dropped, and what looks
+like a whole column in the wrong unit is refused.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import LabError
+from pipeline.schema import LAB_EVENT_COLUMNS, LAB_NAMES, LABS
+from pipeline.sources.base import ClinicalTables
+from pipeline.units import factor
+
+MINUTE_US = 60_000_000
+
+PLAUSIBLE_MEDIANS: dict[str, tuple[float, float]] = {
+    "potassium": (2.5, 8.0),
+    "calcium": (5.0, 14.0),
+    "sodium": (110.0, 170.0),
+    "glucose": (45.0, 500.0),
+    "lactate": (0.3, 8.5),
+}
+"""Where the median of a cohort can lie, in the schema's units: wide enough for any ward, and narrow enough
+that glucose or calcium in mmol/L and lactate in mg/dL fall outside. Our decision."""
+
+OTHER_ANALYTES = {
+    "50808": "ionised calcium is another analyte",
+    "1994-3": "ionised calcium is another analyte",
+    "ionised calcium": "ionised calcium is another analyte",
+    "ionized calcium": "ionised calcium is another analyte",
+}
+_CENSORED = re.compile(
+    r"^\s*(<|>|≤|≥|less than|greater than|more than|under|over|below|above)", re.IGNORECASE
+)
+_DECIMAL_COMMA = re.compile(r"^\s*[+-]?\d+,\d+\s*$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabConfig:
+    """How raw results become lab events."""
+
+    result_delay_minutes: float = 0.0
+    """Minutes from draw to result where the source does not say when a result was known."""
+    duplicates: Literal["median", "max", "first", "last"] = "median"
+    """Which value stands for several results of one lab at one draw time (``max``: the paper's authors)."""
+    specimens: Literal["serum", "whole_blood", "any"] = "serum"
+    """Serum and plasma, the blood-gas twin where the lab has one, or both."""
+    decimal_comma: bool = False
+    """Read ``4,1`` as 4.1; off by default, because ``1,200`` may be a thousand."""
+    dilution_sodium: float = 115.0
+    """mmol/L. A draw with less sodium and more glucose than the next limit was diluted by an infusion."""
+    dilution_glucose: float = 600.0
+    """mg/dL. The pair is our decision: each value alone is within its range, both together hardly occur."""
+    sanity_values: int = 20
+    """Values of one lab and unit from which on their median is checked."""
+    sanity_patients: int = 3
+    """Patients from which on that median is checked: one very ill patient is no proof of a wrong unit."""
+
+    def __post_init__(self):
+        if not 0 <= self.result_delay_minutes <= 7 * 24 * 60:
+            raise ValueError(f"result_delay_minutes must lie in 0..10080, not {self.result_delay_minutes}")
+        if self.duplicates not in ("median", "max", "first", "last"):
+            raise ValueError(f"duplicates must be median, max, first or last, not {self.duplicates!r}")
+        if self.specimens not in ("serum", "whole_blood", "any"):
+            raise ValueError(f"specimens must be serum, whole_blood or any, not {self.specimens!r}")
+        if self.sanity_values < 1 or self.sanity_patients < 1:
+            raise ValueError("sanity_values and sanity_patients must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabEvents:
+    """Clean results.
+
+    Attributes
+    ----------
+    frame : ``schema.LAB_EVENT_COLUMNS`` in the schema's units, one row per patient, lab and draw time,
+    sorted so exclusions : rows left out, by reason
+    repairs : rows kept after a change that the configuration asks for, by kind
+    """
+
+    frame: pd.DataFrame
+    exclusions: Counter[str] = field(default_factory=Counter)
+    repairs: Counter[str] = field(default_factory=Counter)
+
+
+def clean_labs(tables: ClinicalTables, config: LabConfig = LabConfig()) -> LabEvents:
+    """Turn raw rows into lab events in the schema's units.
+
+    Raises
+    ------
+    LabError
+        A column is missing, or the median of a lab shows that its unit is not what the table says.
+    """
+    rows, exclusions, repairs = _checked(tables.labs), Counter(tables.exclusions), Counter()
+    rows = _known_labs(rows, config, exclusions)
+    rows = _numbers(rows, config, exclusions)
+    rows = _converted(rows, exclusions, repairs)
+    _refuse_wrong_units(rows, config)
+    rows = _in_range(rows, exclusions)
+    rows = _timed(rows, config, exclusions, repairs)
+    rows = _undiluted(rows, config, exclusions)
+    return LabEvents(frame=_one_per_draw(rows, config, repairs), exclusions=exclusions, repairs=repairs)
+
+
+def _checked(labs: pd.DataFrame) -> pd.DataFrame:
+    needed = ["patient_id", "code", "value", "unit", "sampled_at_us", "available_at_us"]
+    missing = [name for name in needed if name not in labs.columns]
+    if missing:
+        raise LabError(
+            f"The lab table lacks the column(s) {', '.join(missing)}; it has "
+            f"{', '.join(map(str, labs.columns))}. Map yours to these names in the source's column map."
+        )
+    return labs[needed].reset_index(drop=True)
+
+
+def _drop(rows: pd.DataFrame, bad: pd.Series, reason: str, exclusions: Counter[str]) -> pd.DataFrame:
+    """Leave out the `bad` rows and count them."""
+    count = int(bad.sum())
+    if not count:
+        return rows
+    exclusions[reason] += count
+    return rows[~bad]
+
+
+def _code_table() -> dict[str, tuple[str, str]]:
+    """Map each code to (lab, specimen); a lab without a whole-blood twin suits every choice of specimen."""
+    table = {}
+    for lab in LABS:
+        main = "serum" if lab.whole_blood_itemid else "only"
+        table |= {code: (lab.name, main) for code in (lab.name, str(lab.itemid), lab.loinc)}
+        if lab.whole_blood_itemid:
+            table |= {
+                code: (lab.name, "whole_blood")
+                for code in (str(lab.whole_blood_itemid), lab.whole_blood_loinc or "")
+            }
+    return table
+
+
+def _known_labs(rows: pd.DataFrame, config: LabConfig, exclusions: Counter[str]) -> pd.DataFrame:
+    table = _code_table()
+    code = rows["code"].astype("object").map(_normal_code)
+    rows = rows.assign(
+        source_code=code,
+        lab=code.map(lambda c: table.get(c, (None, None))[0]),
+        specimen=code.map(lambda c: table.get(c, (None, None))[1]),
+    )
+    for other, reason in OTHER_ANALYTES.items():
+        rows = _drop(rows, rows["source_code"] == other, reason, exclusions)
+    rows = _drop(rows, rows["lab"].isna(), "no lab of interest", exclusions)
+    if config.specimens != "any":
+        unwanted = ~rows["specimen"].isin([config.specimens, "only"])
+        rows = _drop(rows, unwanted, f"specimen is not {config.specimens.replace('_', ' ')}", exclusions)
+    return _drop(rows, rows["patient_id"].isna(), "no patient", exclusions)
+
+
+def _normal_code(code: object) -> str:
+    """`50971.0`, ` 50971` and `50971` are one code."""
+    return str(code).strip().lower().removesuffix(".0")
+
+
+def _numbers(rows: pd.DataFrame, config: LabConfig, exclusions: Counter[str]) -> pd.DataFrame:
+    raw = rows["value"].astype("object")
+    text = (
+        raw.where(raw.map(lambda value: isinstance(value, str)), "")
+        .astype(str)
+        .str.strip("\x00\ufeff \t\r\n")
+    )
+    if config.decimal_comma:
+        text = text.where(~text.str.match(_DECIMAL_COMMA), text.str.replace(",", "."))
+    value = pd.to_numeric(raw.where(text == "", text), errors="coerce").astype(float)
+    rows = rows.assign(value=value, text=text)
+    unreadable = rows["value"].isna()
+    reasons = {
+        "de-identified (___)": rows["text"].str.fullmatch("_+"),
+        "censored (for example <0.5)": rows["text"].str.match(_CENSORED),
+        "decimal comma or thousands": rows["text"].str.match(_DECIMAL_COMMA),
+        "no value": rows["text"].str.lower().isin(["", "nan", "na", "null", "none"]),
+        "text": rows["text"] != "",
+    }
+    for reason, matches in reasons.items():
+        rows = _drop(rows, (unreadable & matches).loc[rows.index], reason, exclusions)
+    rows = _drop(rows, ~np.isfinite(rows["value"]), "not finite", exclusions)
+    return _drop(rows, rows["value"] <= 0, "zero or negative", exclusions)
+
+
+def _converted(rows: pd.DataFrame, exclusions: Counter[str], repairs: Counter[str]) -> pd.DataFrame:
+    """Multiply by the unit's factor; a missing unit is taken as the lab's own and counted as such."""
+    own = {lab.name: lab.unit for lab in LABS}
+    unit = rows["unit"].astype("object").map(lambda u: str(u).strip() if isinstance(u, str) else "")
+    repairs["unit missing, taken as the lab's own"] += int((unit == "").sum())
+    unit = unit.where(unit != "", rows["lab"].map(own))
+    rows = rows.assign(unit=unit)
+    pairs = rows[["lab", "unit"]].drop_duplicates().itertuples(index=False)
+    factors = {(lab, unit): factor(str(lab), str(unit)) for lab, unit in pairs}
+    keys = list(zip(rows["lab"], rows["unit"], strict=True))
+    multiplier = pd.Series([factors[key] for key in keys], index=rows.index, dtype=float)
+    rows = rows.assign(value=rows["value"] * multiplier)
+    repairs["converted to the lab's own unit"] += int((multiplier.notna() & (multiplier != 1)).sum())
+    repairs += Counter()  # drops the zeros
+    return _drop(rows, multiplier.isna(), "unknown unit", exclusions)
+
+
+def _refuse_wrong_units(rows: pd.DataFrame, config: LabConfig) -> None:
+    for (lab, unit), group in rows.groupby(["lab", "unit"]):
+        patients = group["patient_id"].nunique()
+        if len(group) < config.sanity_values or patients < config.sanity_patients:
+            continue
+        median = float(group["value"].median())
+        low, high = PLAUSIBLE_MEDIANS[str(lab)]
+        if not low <= median <= high:
+            own = next(entry.unit for entry in LABS if entry.name == lab)
+            raise LabError(
+                f"The {len(group)} {lab} values labelled {unit} have a median of {median:.4g} {own}; a "
+                f"cohort's median lies between {low:g} and {high:g} {own}. The unit or the code is wrong: "
+                "correct the unit in the table or in the source's units, or map the column to its analyte."
+            )
+
+
+def _in_range(rows: pd.DataFrame, exclusions: Counter[str]) -> pd.DataFrame:
+    for lab in LABS:
+        outside = (rows["lab"] == lab.name) & ~rows["value"].between(lab.low, lab.high)
+        rows = _drop(rows, outside, f"{lab.name} outside {lab.low:g}-{lab.high:g} {lab.unit}", exclusions)
+    return rows
+
+
+def _timed(
+    rows: pd.DataFrame, config: LabConfig, exclusions: Counter[str], repairs: Counter[str]
+) -> pd.DataFrame:
+    rows = _drop(rows, rows["sampled_at_us"].isna(), "no draw time", exclusions)
+    sampled = rows["sampled_at_us"].astype("int64")
+    delay = round(config.result_delay_minutes * MINUTE_US)
+    unknown = rows["available_at_us"].isna()
+    available = rows["available_at_us"].astype("Int64").fillna(sampled + delay).astype("int64")
+    if unknown.any():
+        repairs["result time assumed"] += int(unknown.sum())
+    rows = rows.assign(sampled_at_us=sampled, available_at_us=available)
+    return _drop(rows, available < sampled, "result earlier than its draw", exclusions)
+
+
+def _undiluted(rows: pd.DataFrame, config: LabConfig, exclusions: Counter[str]) -> pd.DataFrame:
+    """Leave out every result of a draw whose sodium and glucose together show an infusion in the sample."""
+    draw = pd.MultiIndex.from_frame(rows[["patient_id", "sampled_at_us"]])
+    dilute = (rows["lab"] == "sodium") & (rows["value"] < config.dilution_sodium)
+    sweet = (rows["lab"] == "glucose") & (rows["value"] > config.dilution_glucose)
+    both = draw[dilute].intersection(draw[sweet])
+    bad = pd.Series(draw.isin(both), index=rows.index)
+    return _drop(rows, bad, "draw diluted by an infusion (sodium and glucose together)", exclusions)
+
+
+def _one_per_draw(rows: pd.DataFrame, config: LabConfig, repairs: Counter[str]) -> pd.DataFrame:
+    """Merge results of one lab at one draw time; the merged value is known when the last part of it is."""
+    key = ["patient_id", "lab", "sampled_at_us"]
+    rows = rows.assign(patient_id=rows["patient_id"].astype(str), lab=rows["lab"].astype(str))
+    rows = rows.sort_values([*key, "available_at_us"], kind="stable")
+    merged = int(rows.duplicated(key).sum())
+    if merged:
+        repairs[f"merged into another result of the same draw ({config.duplicates})"] += merged
+    if config.duplicates in ("first", "last"):
+        frame = rows.drop_duplicates(key, keep=config.duplicates)
+    else:
+        how = {"value": config.duplicates, "available_at_us": "max", "source_code": "first"}
+        frame = rows.groupby(key, as_index=False, sort=True).agg(how)
+    frame = frame[list(LAB_EVENT_COLUMNS)].reset_index(drop=True)
+    types = {"value": "float64", "sampled_at_us": "int64", "available_at_us": "int64", "source_code": str}
+    return frame.astype(types)
+
+
+def empty_lab_events() -> pd.DataFrame:
+    """Return a lab-event table without rows, with the right types."""
+    types = {"value": "float64", "sampled_at_us": "int64", "available_at_us": "int64"}
+    frame = pd.DataFrame({name: [] for name in LAB_EVENT_COLUMNS})
+    return frame.astype({name: types.get(name, str) for name in LAB_EVENT_COLUMNS})
+
+
+def lab_counts(events: LabEvents) -> dict[str, int]:
+    """Count the clean results of each lab, in the schema's order."""
+    counts = events.frame["lab"].value_counts()
+    return {name: int(counts.get(name, 0)) for name in LAB_NAMES}
