@@ -1,0 +1,157 @@
+"""Cut a patient's usable windows into sequences: one per admission and run of recording, at most 7 days."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import StoreError
+from pipeline.schema import HOUR_US, MAX_SEQUENCE_STEPS, SEQUENCE_COLUMNS, WINDOW_US
+
+
+@runtime_checkable
+class PatientWindows(Protocol):
+    """What the store returns of one patient; see ``pipeline.embedding_store.PatientEmbeddings``.
+
+    ``start_us`` (n,) int64 in time order, ``quality`` (n, len(QUALITY_COLUMNS)), ``embeddings`` (n, width)
+    sliceable, ``width``.
+    """
+
+    @property
+    def start_us(self) -> np.ndarray:
+        """Start of each usable window, int64 microseconds."""
+        ...
+
+    @property
+    def quality(self) -> np.ndarray:
+        """One row of ``schema.QUALITY_COLUMNS`` a window."""
+        ...
+
+    @property
+    def embeddings(self) -> Any:
+        """One row a window, float16, read when sliced."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Columns of the embeddings."""
+        ...
+
+
+@runtime_checkable
+class WindowStore(Protocol):
+    """The part of the embedding store that sequences, alignment and data sets read."""
+
+    def read(self, patient_id: str) -> PatientWindows:
+        """Return one patient's windows, or raise StoreError where there are none."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceConfig:
+    """Where sequences begin and end; section 2 of the specification."""
+
+    admission_slack_hours: float = 12.0
+    """Hours before admission and after discharge in which a window still belongs to the stay."""
+    max_gap_hours: float = 24.0
+    """A gap of this many hours or more between usable windows ends a sequence."""
+    max_steps: int = MAX_SEQUENCE_STEPS
+    """Steps of 30 s in a sequence, masked ones included; what comes later is dropped and counted."""
+
+    def __post_init__(self):
+        if self.admission_slack_hours < 0:
+            raise ValueError(f"admission_slack_hours must not be negative, not {self.admission_slack_hours}")
+        if self.max_gap_hours <= 0:
+            raise ValueError(f"max_gap_hours must be positive, not {self.max_gap_hours}")
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, not {self.max_steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequences:
+    """Sequences of a cohort.
+
+    Attributes
+    ----------
+    frame : ``schema.SEQUENCE_COLUMNS``, in order of patient and origin; ``admission_id`` is empty where the
+        source knows no admissions; ``n_steps`` counts grid steps from the first to the last usable window
+    exclusions : windows and patients left out, by reason
+    """
+
+    frame: pd.DataFrame
+    exclusions: Counter[str] = field(default_factory=Counter)
+
+
+def cut_sequences(
+    store: WindowStore,
+    patient_ids: Iterable[str],
+    admissions: pd.DataFrame,
+    config: SequenceConfig = SequenceConfig(),
+) -> Sequences:
+    """Cut every patient's windows into sequences.
+
+    A window belongs to the admission it lies in, else to the nearest one within the slack. Origin is the
+    first usable window. Sequence ids number the sequences in order and say nothing about the patient.
+    """
+    exclusions: Counter[str] = Counter()
+    by_patient = {str(patient): stays for patient, stays in admissions.groupby("patient_id")}
+    none = admissions.head(0)
+    rows = []
+    for patient in sorted(set(patient_ids)):
+        try:
+            start_us = np.asarray(store.read(patient).start_us)
+        except StoreError:
+            start_us = np.empty(0, np.int64)
+        if not len(start_us):
+            exclusions["patient without usable windows"] += 1
+            continue
+        stays = _in_order(by_patient.get(patient, none)) if len(admissions) else None
+        cuts = sorted(_cut(start_us, stays, config, exclusions), key=lambda cut: cut[1])
+        rows += [(patient, *cut) for cut in cuts]
+    frame = pd.DataFrame(
+        [(f"{index:08x}", *row) for index, row in enumerate(rows)], columns=list(SEQUENCE_COLUMNS)
+    )
+    text = dict.fromkeys(("sequence_id", "patient_id", "admission_id"), str)
+    numbers = dict.fromkeys(("origin_us", "n_steps", "n_windows"), "int64")
+    return Sequences(frame=frame.astype(text | numbers), exclusions=exclusions)
+
+
+def _cut(
+    start_us: np.ndarray, stays: pd.DataFrame | None, config: SequenceConfig, exclusions: Counter[str]
+) -> Iterator[tuple[str, int, int, int]]:
+    """Yield (admission id, origin, steps, windows) of one patient."""
+    stay = np.zeros(len(start_us), int) if stays is None else _nearest_stay(start_us, stays, config)
+    outside = int((stay < 0).sum())
+    if outside:
+        exclusions["window outside every admission"] += outside
+    for index in np.unique(stay[stay >= 0]):
+        admission = "" if stays is None else str(stays["admission_id"].iloc[index])
+        windows = start_us[stay == index]
+        gap = np.diff(windows) - WINDOW_US
+        for run in np.split(windows, np.flatnonzero(gap >= config.max_gap_hours * HOUR_US) + 1):
+            steps = (run - run[0]) // WINDOW_US
+            kept = int(np.searchsorted(steps, config.max_steps))
+            if kept < len(run):
+                exclusions["window after the longest sequence"] += len(run) - kept
+            yield admission, int(run[0]), int(steps[kept - 1]) + 1, kept
+
+
+def _in_order(stays: pd.DataFrame) -> pd.DataFrame:
+    """Sort earliest first, then longest, so that a stay inside another one never splits its windows."""
+    return stays.sort_values(["admitted_us", "discharged_us"], ascending=[True, False], kind="stable")
+
+
+def _nearest_stay(start_us: np.ndarray, stays: pd.DataFrame, config: SequenceConfig) -> np.ndarray:
+    """Return for each window the row of its admission, or -1 where none is within the slack."""
+    if not len(stays):
+        return np.full(len(start_us), -1)
+    admitted, discharged = (stays[name].to_numpy("int64") for name in ("admitted_us", "discharged_us"))
+    before = admitted[None] - start_us[:, None]
+    after = start_us[:, None] + WINDOW_US - discharged[None]
+    distance = np.maximum(np.maximum(before, after), 0)
+    nearest = distance.argmin(axis=1)
+    within = distance.min(axis=1) <= config.admission_slack_hours * HOUR_US
+    return np.where(within, nearest, -1)
