@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline.errors import StoreError
@@ -34,6 +34,10 @@ class EmbeddingKey:
     def content_hash(self) -> str:
         """The name of the version folder: 32 hexadecimal digits."""
         return config_hash(self)[:32]
+
+    def for_source(self, source_hash: str) -> "EmbeddingKey":
+        """Return the key of other records embedded in the same way."""
+        return replace(self, source_hash=source_hash)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,100 @@
+"""Encoders by name or path, and how each wants its windows prepared."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.encoders import Encoder
+from models.errors import CheckpointMismatch
+from models.papagei import PaPaGeiS
+from models.ppg_gpt import PPG_GPT_SCALES, PPGGPT
+from models.pulse_ppg import PulsePPG
+from pipeline.decoding import Prepare
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.resample import prepare_ppg_gpt
+
+WEIGHTS = Path(__file__).parents[1] / "models" / "weights"
+"""Weights that come with the project, ``<name>.safetensors``."""
+ADAPTERS: dict[str, Callable[[str], Encoder]] = {
+    "papagei_s": PaPaGeiS.from_checkpoint,
+    "pulse_ppg": PulsePPG.from_checkpoint,
+}
+"""Published encoders, named ``papagei_s:<path of the downloaded checkpoint>``."""
+
+
+def make_encoder(name_or_path: str, *, precision: str = "float32", device: str = "auto") -> Encoder:
+    """Build a frozen encoder.
+
+    Parameters
+    ----------
+    name_or_path : ``ppg_gpt_<scale>_random`` (seeded random weights), ``ppg_gpt_<scale>`` (shipped weights),
+        the path of a PPG-GPT checkpoint, or ``papagei_s:<path>`` and ``pulse_ppg:<path>``
+    precision : of PPG-GPT, "float32" or "bfloat16"; part of the store's key
+    device : a torch device, or "auto": the GPU where there is one
+
+    Raises
+    ------
+    ConfigError : no such name, weights that are not shipped, or an unknown precision
+    CheckpointError : the checkpoint does not fit
+    """
+    if precision not in ("float32", "bfloat16"):
+        raise ConfigError(f"precision is {precision!r}; choose float32 or bfloat16")
+    try:
+        encoder = _build(name_or_path, precision)
+    except CheckpointMismatch as error:
+        raise CheckpointError(str(error)) from error
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return encoder.to(device) if isinstance(encoder, torch.nn.Module) else encoder  # type: ignore[return-value]
+
+
+def prepare_for(encoder: Encoder) -> Prepare:
+    """Return the function that prepares raw windows for `encoder`: its own, or else that of PPG-GPT."""
+    own = getattr(encoder, "prepare", None)
+    return prepare_ppg_gpt if own is None else _WithoutRails(prepare=own)
+
+
+def encoder_label(encoder: Encoder) -> str:
+    """Return the encoder's name in the store's key; a reduced precision is another encoder."""
+    precision = getattr(encoder, "precision", "float32")
+    return encoder.name if precision == "float32" else f"{encoder.name}_{precision}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WithoutRails:
+    """Adapts a preparation that knows nothing of rails; can travel to a worker process."""
+
+    prepare: Callable[[np.ndarray, float], np.ndarray]
+
+    def __call__(
+        self, samples: np.ndarray, sampling_rate_hz: float, rails: tuple[float, float]
+    ) -> np.ndarray:
+        return self.prepare(samples, sampling_rate_hz)
+
+
+def _build(name_or_path: str, precision: str) -> Encoder:
+    adapter, _, path = name_or_path.partition(":")
+    if path and adapter in ADAPTERS:
+        return ADAPTERS[adapter](path)
+    if scale := re.fullmatch(r"ppg_gpt_(\w+?)_random", name_or_path):
+        if scale[1] in PPG_GPT_SCALES:
+            return PPGGPT.random(scale[1], precision=precision)  # type: ignore[arg-type]
+    elif re.fullmatch(r"ppg_gpt_\w+", name_or_path):
+        shipped = WEIGHTS / f"{name_or_path}.safetensors"
+        if shipped.exists():
+            return PPGGPT.from_checkpoint(shipped, name=name_or_path, precision=precision)  # type: ignore[arg-type]
+    if Path(name_or_path).is_file():
+        return PPGGPT.from_checkpoint(name_or_path, precision=precision)  # type: ignore[arg-type]
+    raise ConfigError(
+        f"there is no encoder {name_or_path!r}: use ppg_gpt_<scale>_random with a scale of "
+        f"{', '.join(PPG_GPT_SCALES)}, a shipped one ({', '.join(_shipped()) or 'none yet'}), the path of a "
+        f"checkpoint, or {', '.join(f'{name}:<path>' for name in ADAPTERS)}"
+    )
+
+
+def _shipped() -> list[str]:
+    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))

@@ -1,0 +1,291 @@
+"""Stage 1: every usable window of every patient through the encoder, once, into the store.
+
+Plan, embed batch by batch, commit after each batch. A run that is killed goes on where it was; two runs at
+the same time share the work; a run with nothing to do costs one ``stat`` a source file.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from models.encoders import Encoder
+from pipeline.embedding_flow import BatchResult, EmbeddingFlow, Meter
+from pipeline.embedding_plan import EmbeddingPlan, PatientTask, plan_embedding
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.encoders import encoder_label, make_encoder
+from pipeline.provenance import to_plain, versions
+from pipeline.schema import WINDOW_SECONDS
+from pipeline.sources.base import Catalog, WaveformSource
+from pipeline.version_folder import QUALITY_BINS
+from pipeline.windows import WindowConfig
+
+__all__ = [
+    "EmbeddingPlan", "EmbeddingProgress", "EmbeddingSummary", "EncodingConfig", "PatientTask",
+    "embed", "embed_batch", "finish_embedding", "make_encoder", "plan_embedding",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodingConfig:
+    """How stage 1 runs; `window` alone decides what comes out.
+
+    Attributes
+    ----------
+    window : which windows are usable; part of the store's key
+    batch_windows : windows given to the encoder at once
+    batch_patients : patients between two commits
+    decode_workers : processes that read and resample; 0 = one thread, enough beside an encoder on a CPU
+    queue_blocks : blocks of at most 512 windows that may wait for the encoder
+    executor : "local", or "ray": actors that keep the encoder loaded, on one machine or many
+    actors : Ray actors
+    """
+
+    window: WindowConfig = field(default_factory=WindowConfig)
+    batch_windows: int = 256
+    batch_patients: int = 32
+    decode_workers: int = 0
+    queue_blocks: int = 4
+    executor: Literal["local", "ray"] = "local"
+    actors: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("batch_windows", "batch_patients", "queue_blocks", "actors"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.decode_workers < 0:
+            raise ValueError(f"decode_workers is {self.decode_workers}; it must not be negative")
+        if self.executor not in ("local", "ray"):
+            raise ValueError(f"executor is {self.executor!r}; choose local or ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingProgress:
+    """How far a run is.
+
+    Attributes
+    ----------
+    patients_done, patients : of those to embed
+    windows : through the encoder so far
+    windows_per_second : since the start of the run
+    seconds_left : estimate from the records' lengths; None before the first window
+    """
+
+    patients_done: int
+    patients: int
+    windows: int
+    windows_per_second: float
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSummary:
+    """What a run did, and what the store holds after it.
+
+    Attributes
+    ----------
+    embedded : patients whose windows went through the encoder
+    adopted : patients that another run had finished without committing
+    unchanged : patients that the store already had
+    returned : of the unchanged, those that had been retired
+    retired : patients whose source vanished since the last run; kept
+    failures : patients without a result, by reason; their last embeddings are kept
+    embedded_windows, seconds : of this run
+    patients, windows, hours : in the store, retired patients left out
+    exclusions : windows and segments of these patients left out, by reason
+    quality_histogram : their windows per tenth of spectral concentration
+    data_version : hash of the manifest
+    """
+
+    embedded: int
+    adopted: int
+    unchanged: int
+    returned: int
+    retired: int
+    failures: Counter[str]
+    embedded_windows: int
+    seconds: float
+    patients: int
+    windows: int
+    hours: float
+    exclusions: Counter[str]
+    quality_histogram: tuple[int, ...]
+    data_version: str
+
+
+ProgressCallback = Callable[[EmbeddingProgress], None]
+
+
+class ProgressMeter:
+    """Counts windows and patients and tells a callback after each encoder batch."""
+
+    def __init__(self, tasks: Sequence[PatientTask], callback: ProgressCallback | None) -> None:
+        self._callback = callback
+        self._patients = len(tasks)
+        self._left = {task.patient: task.planned_windows for task in tasks}
+        self._windows = 0
+        self._began = time.monotonic()
+
+    def embedded(self, task: PatientTask, n_windows: int) -> None:
+        """Count `n_windows` more of a patient."""
+        self._windows += n_windows
+        self._left[task.patient] = max(0, self._left.get(task.patient, 0) - n_windows)
+        self._tell()
+
+    def ended(self, task: PatientTask) -> None:
+        """Count a patient as finished, adopted or failed."""
+        self._left.pop(task.patient, None)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._callback is None:
+            return
+        rate = self._windows / max(time.monotonic() - self._began, 1e-9)
+        self._callback(
+            EmbeddingProgress(
+                patients_done=self._patients - len(self._left),
+                patients=self._patients,
+                windows=self._windows,
+                windows_per_second=rate,
+                seconds_left=sum(self._left.values()) / rate if rate > 0 else None,
+            )
+        )
+
+
+def log_progress(every_seconds: float = 5.0) -> ProgressCallback:
+    """Return a callback that logs rate and time left, at most every so many seconds and at the end."""
+    last = -every_seconds
+
+    def callback(progress: EmbeddingProgress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < every_seconds and progress.patients_done < progress.patients:
+            return
+        last = now
+        left = "?" if progress.seconds_left is None else f"{progress.seconds_left / 60:.1f}"
+        log.info(
+            "embedded %d windows of %d/%d patients, %.0f windows/s, %s min left",
+            progress.windows, progress.patients_done, progress.patients, progress.windows_per_second, left,
+        )  # fmt: skip
+
+    return callback
+
+
+def embed_batch(
+    tasks: Sequence[PatientTask],
+    source: WaveformSource,
+    store: EmbeddingStore,
+    encoder: Encoder,
+    config: EncodingConfig,
+    meter: Meter | None = None,
+) -> BatchResult:
+    """Embed some patients of a plan; the result still has to be committed.
+
+    Raises
+    ------
+    StoreError : an embedding that cannot be stored, or a disk that cannot be written
+    """
+    flow = EmbeddingFlow(
+        source=source,
+        store=store,
+        encoder=encoder,
+        window=config.window,
+        meter=meter or ProgressMeter(tasks, None),
+        provenance=store.write_provenance(_provenance(source, encoder, config)),
+        batch_windows=config.batch_windows,
+        decode_workers=config.decode_workers,
+        queue_blocks=config.queue_blocks,
+    )
+    return flow.embed(tasks)
+
+
+def embed(
+    source: WaveformSource,
+    store: EmbeddingStore,
+    encoder: Encoder,
+    config: EncodingConfig,
+    *,
+    catalog: Catalog | None = None,
+    progress: ProgressCallback | None = None,
+) -> EmbeddingSummary:
+    """Bring the store up to date with a source.
+
+    Parameters
+    ----------
+    catalog : of `source`, when the caller has it already
+    progress : called after each encoder batch
+
+    Raises
+    ------
+    StoreError : an embedding that cannot be stored, or a disk that cannot be written; commits stay
+    """
+    began = time.monotonic()
+    plan = plan_embedding(catalog or source.catalog(), store, encoder, config.window)
+    log.info(
+        "%d patients to embed, %d unchanged, %d vanished", len(plan.stale), plan.unchanged, len(plan.retired)
+    )
+    results = []
+    for result in _run_batches(plan, source, store, encoder, config, ProgressMeter(plan.stale, progress)):
+        store.commit(result.entries)
+        results.append(result)
+    return finish_embedding(store, plan, results, seconds=time.monotonic() - began)
+
+
+def finish_embedding(
+    store: EmbeddingStore, plan: EmbeddingPlan, results: Iterable[BatchResult], *, seconds: float = 0.0
+) -> EmbeddingSummary:
+    """Mark vanished patients as retired, take returned ones back, and sum up."""
+    done = sum(results, BatchResult())
+    version = store.commit(plan.returned, retired=plan.retired)
+    held = [entry for entry in store.manifest().values() if not entry.retired]
+    windows = sum(entry.n_windows for entry in held)
+    histograms = [entry.quality_histogram for entry in held]
+    return EmbeddingSummary(
+        embedded=len(done.entries) - done.adopted,
+        adopted=done.adopted,
+        unchanged=plan.unchanged,
+        returned=len(plan.returned),
+        retired=len(plan.retired),
+        failures=plan.failures + done.failures,
+        embedded_windows=done.embedded_windows,
+        seconds=seconds,
+        patients=len(held),
+        windows=windows,
+        hours=windows * WINDOW_SECONDS / 3600,
+        exclusions=sum((Counter(entry.exclusions) for entry in held), Counter[str]()),
+        quality_histogram=tuple(map(sum, zip(*histograms, strict=True))) or (0,) * QUALITY_BINS,
+        data_version=version,
+    )
+
+
+def _run_batches(
+    plan: EmbeddingPlan,
+    source: WaveformSource,
+    store: EmbeddingStore,
+    encoder: Encoder,
+    config: EncodingConfig,
+    meter: ProgressMeter,
+) -> Iterator[BatchResult]:
+    """Yield each batch's result as it is ready to be committed."""
+    for tasks in plan.batches(config.batch_patients):
+        yield embed_batch(tasks, source, store, encoder, config, meter)
+
+
+def _provenance(source: WaveformSource, encoder: Encoder, config: EncodingConfig) -> dict[str, object]:
+    """Return what made the embeddings; no path, patient or time."""
+    return {
+        "encoder": {
+            "name": encoder_label(encoder),
+            "weights_hash": encoder.weights_hash,
+            "width": encoder.width,
+            "sampling_rate_hz": encoder.sampling_rate_hz,
+            "config": to_plain(getattr(encoder, "config", None)),
+        },
+        "window": to_plain(config.window),
+        "source": {"kind": source.name, "licence": source.licence},
+        "versions": versions(),
+    }
