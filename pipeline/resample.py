@@ -144,9 +144,10 @@ def _resample_batch(samples: np.ndarray, sampling_rate_hz: float, target_rate_hz
     result = np.empty((len(samples), WINDOW_SECONDS, target_rate_hz))
     for second, (first, weights) in enumerate(blocks):
         result[:, second] = padded[:, first : first + len(weights)] @ weights
-    # The filter passes a constant with a gain that differs from 1 in the fourth digit, so `low` takes it as
-    # well.
+    # The filter passes a constant with a gain a little off 1 (fourth or fifth digit), from output to
+    # output: `low` takes it as well, but a flat window stays flat.
     gain = np.concatenate([weights.sum(axis=0) for _, weights in blocks]) / _WEIGHT_SCALE
+    gain = np.where(span > 0, gain, 1)
     return result.reshape(len(samples), -1) * (step / _WEIGHT_SCALE) + low * gain
 
 

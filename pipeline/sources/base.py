@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -75,6 +75,7 @@ class ClinicalTables:
     exclusions: Counter[str] = field(default_factory=Counter)
 
 
+@runtime_checkable  # so that tests can check annotations
 class WaveformSource(Protocol):
     """A folder of waveforms."""
 
@@ -90,6 +91,7 @@ class WaveformSource(Protocol):
         ...
 
 
+@runtime_checkable
 class ClinicalSource(Protocol):
     """A folder of clinical tables."""
 
