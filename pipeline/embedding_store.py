@@ -157,14 +157,21 @@ class EmbeddingStore:
     def change_manifest(self, change: Callable[[dict[str, ManifestEntry]], None]) -> str:
         """Apply `change` to the latest manifest as one transaction and return the new data version."""
         changed: dict[str, ManifestEntry] = {}
+        replaced: set[str] = set()
 
         def rewrite(before: bytes | None) -> bytes:
+            current = manifest_from_json(before)
             changed.clear()
-            changed.update(manifest_from_json(before))
-            change(changed)
-            return manifest_to_json(changed)
+            replaced.clear()
+            replaced.update(entry.path for entry in current.values())
+            change(current)
+            replaced.difference_update(entry.path for entry in current.values())
+            changed.update(current)
+            return manifest_to_json(current)
 
         self.storage.update(MANIFEST, rewrite)
+        for path in replaced:
+            self.storage.touch(path)  # readers hold it: `gc` counts its age from now
         return manifest_version(changed)
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> str:

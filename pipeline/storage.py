@@ -49,6 +49,10 @@ class Storage(Protocol):
         """Return hours since a file last changed, 0 when it is not there."""
         ...
 
+    def touch(self, name: str) -> None:
+        """Set the time of change of a file or folder to now; nothing happens when it is not there."""
+        ...
+
     def remove(self, name: str) -> None:
         """Remove a folder; a reader finds all of it or nothing."""
         ...
@@ -141,6 +145,11 @@ class LocalFolder:
             return max(0.0, time.time() - (self.root / name).stat().st_mtime) / 3600
         except FileNotFoundError:
             return 0.0
+
+    def touch(self, name: str) -> None:
+        """Set the time of change of a file or folder to now; nothing happens when it is not there."""
+        with suppress(FileNotFoundError):
+            os.utime(self.root / name)
 
     def remove(self, name: str) -> None:
         """Move a folder aside in one step, then delete it; parents that become empty go too."""

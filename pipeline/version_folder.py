@@ -209,3 +209,32 @@ def _histogram(quality: np.ndarray) -> tuple[int, ...]:
     scores = quality[:, QUALITY_COLUMNS.index("spectral_concentration")]
     counts, _ = np.histogram(scores[np.isfinite(scores)], bins=QUALITY_BINS, range=(0.0, 1.0))
     return tuple(int(count) for count in counts)
+
+
+def check_layout(patient: PatientEmbeddings) -> None:
+    """Compare the Zarr metadata of a version with its manifest entry.
+
+    Raises
+    ------
+    StoreError : metadata missing or damaged, or not the shape, type, chunks or codec that `ChunkFiles` reads
+    """
+    expected = {
+        "embeddings": ((len(patient), patient.width), (CHUNK_WINDOWS, patient.width), "float16"),
+        "start_us": ((len(patient),), (max(1, len(patient)),), "int64"),
+        "quality": (
+            (len(patient), len(QUALITY_COLUMNS)), (max(1, len(patient)), len(QUALITY_COLUMNS)), "float32",
+        ),
+    }  # fmt: skip
+    try:
+        group = zarr.open_group(patient.folder, mode="r")
+        for name, layout in expected.items():
+            array = group[name]
+            if not isinstance(array, zarr.Array):
+                raise StoreError(f"{name} is not an array")
+            found = (array.shape, array.chunks, array.dtype.name)
+            if found != layout or array.compressors:
+                raise StoreError(
+                    f"{name} has shape, chunks, type {found} and should have {layout}, uncompressed"
+                )
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise StoreError(f"Zarr metadata is missing or damaged ({type(error).__name__})") from error
