@@ -152,22 +152,18 @@ def checkpoint_folders(folder: Path | str) -> list[Path]:
 
 
 def store_encoder(store: WindowStore) -> dict[str, str]:
-    """Return name and weights hash of the encoder that wrote a store; empty for other kinds of store.
+    """Return what the embeddings of a store were computed with; empty for an empty or another kind of store.
 
     Raises
     ------
-    CheckpointError : its patients were embedded by different encoders
+    StoreError : its patients were embedded in different ways
     """
-    if not isinstance(store, EmbeddingStore):
-        return {}
-    keys = [entry.key for entry in store.manifest().values()]
-    found = {(key.encoder_name, key.weights_hash) for key in keys}
-    if len(found) > 1:
-        raise CheckpointError(
-            f"the store mixes embeddings of {sorted(name for name, _ in found)}; embed all patients with "
-            "one encoder"
-        )
-    return {"name": keys[0].encoder_name, "weights_hash": keys[0].weights_hash} if keys else {}
+    encoding = store.one_encoding() if isinstance(store, EmbeddingStore) else None
+    return (
+        dict(zip(("name", "weights_hash", "preprocessing", "dtype"), encoding, strict=True))
+        if encoding
+        else {}
+    )
 
 
 def check_encoder(loaded: LoadedModel, store: WindowStore) -> None:
@@ -175,15 +171,18 @@ def check_encoder(loaded: LoadedModel, store: WindowStore) -> None:
 
     Raises
     ------
-    CheckpointError : name or weights of the encoder differ
+    CheckpointError : the encoder's name or weights, or the windows' preprocessing differ
     """
     expected, found = loaded.provenance.get("encoder") or {}, store_encoder(store)
-    if expected and found and expected["weights_hash"] != found["weights_hash"]:
+    if expected and found and expected != found:
         raise CheckpointError(
-            f"the checkpoint was trained on embeddings of {expected['name']} "
-            f"({expected['weights_hash'][:8]}), the store holds those of {found['name']} "
-            f"({found['weights_hash'][:8]}); embed with the same encoder"
+            f"the checkpoint was trained on embeddings of {_described(expected)}, the store holds those of "
+            f"{_described(found)}; embed with the same encoder and window configuration"
         )
+
+
+def _described(encoder: Mapping[str, str]) -> str:
+    return f"{encoder['name']} (weights {encoder['weights_hash'][:8]}, windows {encoder['preprocessing']})"
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

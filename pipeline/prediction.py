@@ -1,0 +1,215 @@
+"""Estimates for new patients: every 30 s and lab, from a checkpoint, embeddings and the labs so far.
+
+Causal by construction: a row depends on nothing after its ``window_end``. Sequences start at the first usable
+window; at every newly available result the model starts afresh from the history known then (the ``anchored``
+protocol), as it is scored. Rows of a longer silence are left out by a rule that looks back alone, so that not
+even a row's existence depends on the future.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from models.encoders import Encoder
+from pipeline.aligned_cohort import series_by_patient
+from pipeline.alignment_config import AlignmentConfig
+from pipeline.checkpoints import LoadedModel, check_encoder, checkpoint_folders, load_model
+from pipeline.distributed import pick_device
+from pipeline.embedding_cache import EmbeddingCache
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.encoding import EncodingConfig, ProgressCallback, embed
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.forecaster import Forecaster
+from pipeline.history import LabSeries
+from pipeline.intervals import Intervals
+from pipeline.labs import LabConfig, LabEvents, clean_labs
+from pipeline.live_sequence import LiveSequence, restarts
+from pipeline.prediction_config import STATES, PredictionConfig
+from pipeline.provenance import from_plain
+from pipeline.schema import ADMISSION_COLUMNS, LAB_NAMES
+from pipeline.sequences import WindowStore, cut_sequences
+from pipeline.sources.base import ClinicalSource, WaveformSource
+
+__all__ = ["PREDICT_COLUMNS", "STATES", "PredictionConfig", "Predictor", "predict", "predict_sources"]
+
+PREDICT_COLUMNS = (
+    "patient", "sequence", "window_end", "lab", "estimate", "lower", "upper", "last_lab",
+    "hours_since_last_lab", "signal_quality", "state",
+)  # fmt: skip
+
+
+def predict(
+    checkpoint_dir: Path | str,
+    store: WindowStore,
+    labs: LabEvents,
+    config: PredictionConfig = PredictionConfig(),  # noqa: B008 - frozen
+    *,
+    patients: Iterable[str],
+    admissions: pd.DataFrame | None = None,
+    intervals: Intervals | None = None,
+    exclusions: Counter[str] | None = None,
+) -> pd.DataFrame:
+    """Return all rows of `predict_patients` as one table of `PREDICT_COLUMNS`."""
+    predictor = Predictor.load(checkpoint_dir, store, config, intervals=intervals)
+    frames = list(predictor.patients(patients, labs, admissions, exclusions))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(PREDICT_COLUMNS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """A checkpoint ready for new patients.
+
+    Attributes
+    ----------
+    forecasters : one, or one a lab (st_pcs)
+    alignment : how the training cohort was aligned: history and warm-up must be the same
+    method, seed : which intervals apply
+    """
+
+    forecasters: tuple[Forecaster, ...]
+    store: WindowStore
+    config: PredictionConfig
+    alignment: AlignmentConfig
+    method: str
+    seed: int
+    intervals: Intervals | None = None
+
+    @classmethod
+    def load(
+        cls, checkpoint_dir: Path | str, store: WindowStore, config: PredictionConfig,
+        *, intervals: Intervals | None = None,
+    ) -> "Predictor":  # fmt: skip
+        """Load a checkpoint and check that it can serve the store's patients.
+
+        Raises
+        ------
+        CheckpointError : no checkpoint, a damaged one, or one trained on another encoder's embeddings
+        ConfigError : a method that cannot run at the bedside: the twin needs another patient, the centred
+            LSTM and the concatenated steps look ahead
+        """
+        device = pick_device(config.device)
+        models = [load_model(folder, device) for folder in checkpoint_folders(checkpoint_dir)]
+        for loaded in models:
+            check_encoder(loaded, store)
+        forecasters = tuple(Forecaster.of(loaded, device) for loaded in models)
+        alignment = _alignment(models[0])
+        if forecasters[0].twin or forecasters[0].centred or alignment.steps == "concatenated":
+            raise ConfigError(
+                f"a checkpoint of {models[0].method} (twin: {forecasters[0].twin}, centred windows: "
+                f"{forecasters[0].centred}, steps: {alignment.steps}) cannot predict at the bedside: it "
+                "needs another patient or the future; choose a causal method"
+            )
+        return cls(
+            forecasters=forecasters, store=store, config=config, alignment=alignment, method=models[0].method,
+            seed=forecasters[0].seed, intervals=intervals,
+        )  # fmt: skip
+
+    def patients(
+        self, patients: Iterable[str], labs: LabEvents, admissions: pd.DataFrame | None = None,
+        exclusions: Counter[str] | None = None,
+    ) -> Iterator[pd.DataFrame]:  # fmt: skip
+        """Yield the rows of one patient after another; memory holds one patient.
+
+        Parameters
+        ----------
+        patients : whom to predict; one without usable windows has no row and is counted
+        labs : clean results; a patient may have none
+        admissions : ``schema.ADMISSION_COLUMNS``, to cut sequences by stay; None: one per run of records
+        exclusions : counts what was left out, by reason
+        """
+        stays = pd.DataFrame(columns=list(ADMISSION_COLUMNS)) if admissions is None else admissions
+        series = series_by_patient(labs.frame)
+        for patient in dict.fromkeys(patients):
+            sequences = cut_sequences(self.store, [patient], stays, self.config.sequences)
+            if exclusions is not None:
+                exclusions.update(sequences.exclusions)
+            if len(sequences.frame):
+                yield self._patient(patient, sequences.frame, series.get(patient, {}))
+
+    def _patient(self, patient: str, sequences: pd.DataFrame, series: dict[str, LabSeries]) -> pd.DataFrame:
+        cache = EmbeddingCache(self.store)
+        windows = self.store.read(patient)
+        origins, n_steps = (sequences[name].to_list() for name in ("origin_us", "n_steps"))
+        frames = []
+        for number, origin_us in enumerate(origins):
+            live = LiveSequence(
+                windows=windows, known=cache.get(patient), series=series, origin_us=origin_us,
+                n_steps=n_steps[number], until_us=(*origins, None)[number + 1], alignment=self.alignment,
+                config=self.config,
+            )  # fmt: skip
+            frames.append(self._sequence(live).assign(patient=patient, sequence=f"{number:08x}"))
+        return self._bounded(pd.concat(frames, ignore_index=True)).loc[:, list(PREDICT_COLUMNS)]
+
+    def _sequence(self, live: LiveSequence) -> pd.DataFrame:
+        estimate = np.full((live.n_rows, len(LAB_NAMES)), np.nan)
+        for forecaster in self.forecasters:
+            columns = [LAB_NAMES.index(lab) for lab in forecaster.labs]
+            scaled = np.full((live.n_rows, len(columns)), np.nan)
+            for piece in restarts(live):
+                scaled[piece.rows] = piece.estimates(forecaster)
+            estimate[:, columns] = forecaster.scaler.unscale(scaled, forecaster.labs)
+        return live.table(estimate)
+
+    def _bounded(self, rows: pd.DataFrame) -> pd.DataFrame:
+        rows = rows.assign(lower=np.nan, upper=np.nan)
+        if self.intervals is None:
+            return rows
+        given = rows["estimate"].notna()
+        named = rows.loc[given].assign(method=self.method, protocol="anchored", seed=self.seed)
+        bounded = self.intervals.apply(named)
+        calibrated = bounded["last_lab"].notna().to_numpy()  # no example was scored without an earlier result
+        rows.loc[given, "lower"] = np.where(calibrated, bounded["lower"], -np.inf)
+        rows.loc[given, "upper"] = np.where(calibrated, bounded["upper"], np.inf)
+        return rows
+
+
+def _alignment(loaded: LoadedModel) -> AlignmentConfig:
+    try:
+        return from_plain(AlignmentConfig, loaded.provenance["alignment"])
+    except (KeyError, ConfigError) as error:
+        raise CheckpointError(
+            f"the checkpoint of {loaded.method} does not say how its cohort was aligned "
+            f"({error}); train it again"
+        ) from error
+
+
+def predict_sources(
+    checkpoint_dir: Path | str,
+    waveforms: WaveformSource,
+    clinical: ClinicalSource,
+    store: EmbeddingStore,
+    config: PredictionConfig = PredictionConfig(),  # noqa: B008 - frozen
+    *,
+    encoder: Encoder,
+    encoding: EncodingConfig = EncodingConfig(),  # noqa: B008 - frozen
+    lab_config: LabConfig = LabConfig(),  # noqa: B008 - frozen
+    intervals: Intervals | None = None,
+    exclusions: Counter[str] | None = None,
+    progress: ProgressCallback | None = None,
+) -> Iterator[pd.DataFrame]:
+    """Embed new patients into `store`, then yield each one's rows: from records and lab tables to estimates.
+
+    Parameters
+    ----------
+    store : of these patients alone: whoever is not in `waveforms` is retired from it
+    encoder, encoding : those that the checkpoint was trained with, else it is refused
+
+    Raises
+    ------
+    CheckpointError, ConfigError : as `Predictor.load`
+    LabError : the lab tables cannot be understood
+    """
+    catalog = waveforms.catalog()
+    embed(waveforms, store, encoder, encoding, catalog=catalog, progress=progress)
+    predictor = Predictor.load(checkpoint_dir, store, config, intervals=intervals)
+    tables = clinical.tables()
+    labs = clean_labs(tables, lab_config)
+    if exclusions is not None:
+        exclusions.update(catalog.exclusions)
+        exclusions.update(labs.exclusions)
+    patients = dict.fromkeys(record.patient_id for record in catalog.records)
+    yield from predictor.patients(patients, labs, tables.admissions, exclusions)
