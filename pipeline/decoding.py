@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,11 +49,13 @@ class EndOfPatient:
     failure: str | None = None
 
 
+@runtime_checkable
 class _Queue(Protocol):
     def put(self, obj: Any, /, block: bool = True, timeout: float | None = None) -> None: ...
     def get(self, block: bool = True, timeout: float | None = None) -> Any: ...
 
 
+@runtime_checkable
 class _Event(Protocol):
     def set(self) -> None: ...
     def is_set(self) -> bool: ...

@@ -26,7 +26,7 @@ def fingerprint(records: Iterable[Record]) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for record in _ordered(records):
-        digest.update(f"{record.name}|{record.start_us}|{record.end_us}\n".encode())
+        digest.update(f"{record.name}|{record.start_us}\n".encode())
         for path in sorted(record.files):
             status = path.stat()
             digest.update(f"{path.name}|{status.st_size}|{status.st_mtime_ns}\n".encode())
@@ -34,7 +34,7 @@ def fingerprint(records: Iterable[Record]) -> str:
 
 
 def content_hash(records: Iterable[Record]) -> str:
-    """Return the hash of the content of all files of some records, of their names and of their times.
+    """Return the hash of the content of all files of some records, of their names and of their starts.
 
     Names are relative to the source, so moving the whole source changes nothing. Memory stays flat.
 
@@ -44,7 +44,7 @@ def content_hash(records: Iterable[Record]) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for record in _ordered(records):
-        digest.update(f"{record.name}|{record.start_us}|{record.end_us}\n".encode())
+        digest.update(f"{record.name}|{record.start_us}\n".encode())
         for path in sorted(record.files):
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))

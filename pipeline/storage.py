@@ -12,12 +12,13 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pipeline.atomic import explained_os_errors, flush_folder, make_private_dir, publish_folder, write_bytes
 from pipeline.errors import StoreError
 
 
+@runtime_checkable
 class Storage(Protocol):
     """Where the bytes of a store live. Names are relative, with ``/`` between their parts."""
 
