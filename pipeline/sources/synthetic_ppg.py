@@ -115,7 +115,7 @@ def _amplitudes(
     jitter = 1 + 0.015 * rng.standard_normal(block.size)
     amplitude = level * jitter * (1 + depth * np.sin(breath + rng.uniform(0, 2 * np.pi))) / (1 + depth)
     drift = 0.03 * ornstein_uhlenbeck(block.size, 0.1, rng)
-    foot = 0.5 - 0.45 * level + level * (0.03 * np.sin(breath + rng.uniform(0, 2 * np.pi)) + drift)
+    foot = 0.5 - 0.45 * level + level * (0.15 * depth * np.sin(breath + rng.uniform(0, 2 * np.pi)) + drift)
     return amplitude, np.maximum(foot, 0.03)
 
 
@@ -134,9 +134,10 @@ def pulse_shapes(
     systole = np.where(fall < 0, 0.5 - 0.5 * np.cos(np.pi * t / rise), np.exp(-0.5 * fall * fall))
     late = t - rise - delay
     run_off = np.maximum(np.float32(0.55) * (period_s[:, None] - rise - delay), np.float32(0.08))
-    reflected = np.where(late < 0, np.exp(-0.5 * (late / (0.34 * delay)) ** 2), np.exp(-late / run_off))
-    dip = (late + np.float32(0.28) * delay) / (np.float32(0.16) * delay)
-    wave = systole + (0.34 + 0.14 * notch) * reflected - 0.18 * notch * np.exp(-0.5 * dip * dip)
+    after = np.sqrt(late * late + np.float32(0.002)) - np.float32(0.002**0.5)  # no kink at its peak
+    reflected = np.where(late < 0, np.exp(-0.5 * (late / (0.34 * delay)) ** 2), np.exp(-after / run_off))
+    dip = (late + np.float32(0.3) * delay) / (np.float32(0.2) * delay)
+    wave = systole + (0.2 + 0.4 * notch) * reflected - 0.32 * notch * np.exp(-0.5 * dip * dip)
     ramp = np.linspace(0, 1, bins, endpoint=False, dtype=np.float32)
     wave -= wave[:, :1] + ramp * (wave[:, -1:] - wave[:, :1])
     return (wave / wave.max(axis=1, keepdims=True)).astype(np.float32)
