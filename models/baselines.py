@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from models.lab_regressor import FIVE_LABS
+from models.standardize import Standardize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +48,13 @@ class WindowLSTM(nn.Module):
     def __init__(self, config: WindowLSTMConfig):
         super().__init__()
         self.config = config
+        self.input_scale = Standardize(config.embed_width)
         self.input_norm = nn.RMSNorm(config.embed_width, eps=1e-5)
         self.missing_embedding = nn.Parameter(torch.randn(config.embed_width) * 0.02)
         self.lstm = nn.LSTM(config.embed_width, config.hidden, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
         self.heads = nn.Linear(config.hidden, len(config.task_labs))
+        nn.init.zeros_(self.heads.weight)  # the first estimate is the bias: the training mean
         self.log_variance = nn.Parameter(torch.zeros(len(config.task_labs)))
 
     def set_output_means(self, means: Float[Tensor, " labs"]) -> None:
@@ -59,11 +62,17 @@ class WindowLSTM(nn.Module):
         with torch.no_grad():
             self.heads.bias.copy_(means)
 
+    def fit_input_scales(
+        self, windows: Float[Tensor, "n windows embed_width"], window_mask: Bool[Tensor, "n windows"]
+    ) -> None:
+        """Standardise embeddings by those of `windows`: training patients' alone."""
+        self.input_scale.fit(windows.flatten(0, 1), window_mask.flatten())
+
     def forward(
         self, windows: Float[Tensor, "n windows embed_width"], window_mask: Bool[Tensor, "n windows"]
     ) -> Float[Tensor, "n labs"]:
         """Estimate every lab at the last of the windows; masked ones are a learned vector."""
         usable = window_mask[..., None]
-        x = self.input_norm(windows.masked_fill(~usable, 0.0))
+        x = self.input_norm(self.input_scale(windows.masked_fill(~usable, 0.0)))
         outputs, _ = self.lstm(torch.where(usable, x, self.missing_embedding))
         return self.heads(self.dropout(outputs[:, -1]))

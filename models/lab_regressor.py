@@ -17,6 +17,7 @@ from models.inputs import PackedInputs
 from models.mamba_block import MambaBlock, MambaConfig, MambaState
 from models.packing import chunks, enter, padded
 from models.patient_state import MODES, PatientState, PatientStateMode
+from models.standardize import Standardize
 
 FIVE_LABS = ("potassium", "calcium", "sodium", "glucose", "lactate")
 ESTIMATE_STEPS = 2048
@@ -86,6 +87,7 @@ class TaskLayer(nn.Module):
         self.block = MambaBlock(config.mamba, config.dropout)
         self.norm = nn.RMSNorm(config.d_model, eps=1e-5)
         self.head = nn.Linear(config.d_model, 1)
+        nn.init.zeros_(self.head.weight)  # the first estimate is the bias: the training mean
 
     def read_out(self, x: Float[Tensor, "steps d_model"]) -> Float[Tensor, "steps 1"]:
         """Turn the block's output into an estimate."""
@@ -99,6 +101,7 @@ class LabRegressor(nn.Module):
         super().__init__()
         self.config = config
         c = config
+        self.input_scale = Standardize(c.embed_width)
         self.input_norm = nn.RMSNorm(c.embed_width, eps=1e-5)
         self.input_proj = nn.Linear(c.embed_width, c.d_model)
         self.missing_embedding = nn.Parameter(torch.randn(c.d_model) * 0.02)
@@ -120,6 +123,12 @@ class LabRegressor(nn.Module):
         with torch.no_grad():
             for task, mean in zip(self._tasks, means, strict=True):
                 task.head.bias.fill_(float(mean))
+
+    def fit_input_scales(self, inputs: PackedInputs) -> None:
+        """Standardise embeddings, history and pooled vectors by those of `inputs`: training pieces alone."""
+        self.input_scale.fit(inputs.embeddings, inputs.step_mask)
+        for module in [self.patient_state, *(task.patient_state for task in self._tasks)]:
+            module.fit_input_scales(inputs)
 
     def forward(
         self,
@@ -252,7 +261,8 @@ class LabRegressor(nn.Module):
     ) -> Float[Tensor, "steps d_model"]:
         usable = step_mask[:, None]
         # Rows of masked steps may hold anything, NaN included, and NaN would reach the weights' gradients.
-        x = self.input_proj(self.input_norm(embeddings.masked_fill(~usable, 0.0)))
+        x = self.input_scale(embeddings.masked_fill(~usable, 0.0))
+        x = self.input_proj(self.input_norm(x))
         return torch.where(usable, x, self.missing_embedding)
 
 

@@ -169,13 +169,11 @@ class Mamba(nn.Module):
         delta = F.softplus(self._select(u)[0] + self.dt_proj.bias).masked_fill(~step_mask[..., None], 0.0)
         lengths = cu_seqlens.diff().tolist()
         elapsed = torch.cat([piece.cumsum(0) for piece in delta[0].split(lengths)])
-        shares = [
-            torch.exp(elapsed * rate) for rate in self._rates().unbind(-1)
-        ]  # one state at a time: memory
+        rates = self._rates().unbind(-1)  # one state of each channel at a time: memory
         if mode == "mean":
-            return torch.stack([share.mean(-1) for share in shares]).mean(0)
+            return torch.stack([torch.exp(elapsed * rate).mean(-1) for rate in rates]).mean(0)
         if mode == "slowest":
-            return torch.stack([share.amax(-1) for share in shares]).amax(0)
+            return torch.stack([torch.exp(elapsed * rate).amax(-1) for rate in rates]).amax(0)
         raise ValueError(f"mode is {mode!r}; it must be mean or slowest.")
 
     def _convolve(

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from models.inputs import PackedInputs
+from models.standardize import Standardize
+
 PatientStateMode = Literal["none", "learned", "pcs"]
 MODES: tuple[str, ...] = get_args(PatientStateMode)
 
@@ -29,6 +32,8 @@ class HistoryTrunk(nn.Module):
 
     def __init__(self, n_labs: int, n_features: int, embed_width: int, width: int):
         super().__init__()
+        self.history_scale = Standardize(n_labs, n_features)
+        self.pooled_scale = Standardize(embed_width)
         self.lab_embedding = nn.ModuleList(nn.Linear(n_features, width) for _ in range(n_labs))
         self.null_history = nn.Parameter(torch.randn(n_labs, width) * 0.02)
         self.mix = nn.Linear(width, width)
@@ -47,8 +52,8 @@ class HistoryTrunk(nn.Module):
         pooled_present: Bool[Tensor, " pieces"],
     ) -> Float[Tensor, "pieces width"]:
         """Return the code; values where nothing is present are ignored, whatever they are."""
-        history = history.masked_fill(~history_present[..., None], 0.0)
-        pooled = pooled.masked_fill(~pooled_present[:, None], 0.0)
+        history = self.history_scale(history.masked_fill(~history_present[..., None], 0.0))
+        pooled = self.pooled_scale(pooled.masked_fill(~pooled_present[:, None], 0.0))
         labs = torch.stack([embed(history[:, i]) for i, embed in enumerate(self.lab_embedding)], dim=1)
         labs = torch.where(history_present[..., None], labs, self.null_history.to(labs.dtype))
         base = self.mix(F.silu(labs.sum(1)))
@@ -94,6 +99,13 @@ class PatientState(nn.Module):
             )
             for projection in self.projections.parameters():
                 nn.init.zeros_(projection)
+
+    def fit_input_scales(self, inputs: PackedInputs) -> None:
+        """Standardise history and pooled vectors by those of `inputs`: training pieces alone."""
+        if self.mode == "pcs":
+            labs = list(self.labs)
+            self.trunk.history_scale.fit(inputs.history[:, labs], inputs.history_present[:, labs])
+            self.trunk.pooled_scale.fit(inputs.pooled, inputs.pooled_present)
 
     def forward(
         self,
