@@ -122,7 +122,7 @@ def committed(root: Path) -> set[str]:
 
 
 def watch(pid: int, root: Path, seconds: float) -> bool:
-    """Read the store over and over while the process lives; kill it when its time is up. Return if it was killed."""
+    """Read the store over and over while the process lives; kill it when its time is up; True when killed."""
     deadline = time.monotonic() + seconds
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
