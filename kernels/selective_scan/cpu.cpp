@@ -1,6 +1,7 @@
 // C interface of the CPU kernels, called from cpu.py through ctypes. No PyTorch headers: a build takes seconds and
 // outlives upgrades of PyTorch. Every function returns 0, or 1 when memory ran out.
 #include <cstdlib>
+#include "cpu_conv.h"
 #include "cpu_scan_backward.h"
 
 template <class R> static int64_t task_count(const ScanArguments& a) {
@@ -34,7 +35,17 @@ template <class R> static int backward(const ScanArguments& a) {
                       [&](int64_t i, R* scratch) { backward_task(a, make_task<R>(a, i), scratch); });
 }
 
+template <class R> static int convolve(const ConvolutionArguments& a, bool forward) {
+  expect_writes(forward ? a.y.data : a.dx.data, a.batch * a.length * a.channels * (a.dtype == FLOAT64 ? 8 : a.dtype == FLOAT32 ? 4 : 2));
+  const int64_t tasks = a.sequences * ((a.channels + a.block - 1) / a.block);
+  return run_tasks<R>(tasks, a.threads, ConvolutionTask<R>::scratch(a), [&](int64_t i, R* scratch) {
+    forward ? convolve_task(a, i, scratch) : convolve_backward_task(a, i, scratch);
+  });
+}
+
 extern "C" {
+int convolution_forward(const ConvolutionArguments* a) { return a->dtype == FLOAT64 ? convolve<double>(*a, true) : convolve<float>(*a, true); }
+int convolution_backward(const ConvolutionArguments* a) { return a->dtype == FLOAT64 ? convolve<double>(*a, false) : convolve<float>(*a, false); }
 int selective_scan_forward(const ScanArguments* a) { return a->dtype == FLOAT64 ? forward<double>(*a) : forward<float>(*a); }
 int selective_scan_backward(const ScanArguments* a) { return a->dtype == FLOAT64 ? backward<double>(*a) : backward<float>(*a); }
 int64_t selective_scan_chunk() { return CHUNK; }

@@ -1,6 +1,7 @@
 """Backend `cpu`: the compiled kernels, called through ctypes."""
 
 import ctypes
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from kernels.selective_scan.cpu_build import CHUNK, load_library
 from kernels.selective_scan.operands import ScanOperands
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
-BLOCKS = (256, 128, 64, 32, 16)
+BLOCKS = (512, 256, 128, 64, 32, 16)
 """Channels that one task may take, most to least."""
 
 WORK_PER_THREAD = 200_000
@@ -25,7 +26,8 @@ class View(ctypes.Structure):
     ]  # fmt: skip
 
 
-def _fields(kind: type, *names: str) -> list[tuple[str, type]]:
+def make_fields(kind: type, *names: str) -> list[tuple[str, type]]:
+    """Return the fields of one type for a ctypes structure."""
     return [(name, kind) for name in names]
 
 
@@ -33,12 +35,12 @@ class ScanArguments(ctypes.Structure):
     """Mirror of the struct of the same name in cpu_scan.h."""
 
     _fields_ = (
-        _fields(View, "u", "delta", "z", "y", "B", "C", "dy", "du", "ddelta", "dz")
-        + _fields(ctypes.c_void_p, "A", "D", "delta_bias", "initial_state", "d_last_state")
-        + _fields(ctypes.c_void_p, "step_mask", "cu_seqlens", "last_state", "entries")
-        + _fields(ctypes.c_void_p, "d_A", "d_D", "d_delta_bias", "d_initial_state", "d_B", "d_C")
-        + _fields(ctypes.c_int64, "batch", "length", "channels", "state", "groups", "sequences")
-        + _fields(ctypes.c_int64, "block", "delta_softplus", "dtype", "threads")
+        make_fields(View, "u", "delta", "z", "y", "B", "C", "dy", "du", "ddelta", "dz")
+        + make_fields(ctypes.c_void_p, "A", "D", "delta_bias", "initial_state", "d_last_state")
+        + make_fields(ctypes.c_void_p, "step_mask", "cu_seqlens", "last_state", "entries")
+        + make_fields(ctypes.c_void_p, "d_A", "d_D", "d_delta_bias", "d_initial_state", "d_B", "d_C")
+        + make_fields(ctypes.c_int64, "batch", "length", "channels", "state", "groups", "sequences")
+        + make_fields(ctypes.c_int64, "block", "delta_softplus", "dtype", "threads")
     )
 
 
@@ -72,7 +74,7 @@ def forward(x: ScanOperands, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     arguments.y = view(y)
     arguments.last_state = pointer(last_state)
     arguments.entries = pointer(entries) if save else None
-    _call("selective_scan_forward", arguments, keep)
+    call("selective_scan_forward", arguments, keep)
     return y, last_state, entries
 
 
@@ -92,7 +94,7 @@ def backward(x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor)
     arguments.d_last_state, arguments.entries = pointer(d_last_state), pointer(entries)
     arguments.d_A, arguments.d_D, arguments.d_delta_bias = pointer(d_A), pointer(d_D), pointer(d_bias)
     arguments.d_initial_state, arguments.d_B, arguments.d_C = pointer(d_state), pointer(d_B), pointer(d_C)
-    _call("selective_scan_backward", arguments, keep)
+    call("selective_scan_backward", arguments, keep)
     d_B, d_C = (d[0] if parts == 1 else d.sum(0) for d in (d_B, d_C))
     return (
         du, ddelta, d_A.sum(0), d_B.to(x.B.dtype), d_C.to(x.C.dtype),
@@ -115,13 +117,13 @@ def _arguments(x: ScanOperands) -> tuple[ScanArguments, list[Tensor | None]]:
         D=pointer(keep[1]), delta_bias=pointer(keep[2]), initial_state=pointer(keep[3]),
         step_mask=pointer(keep[4]), cu_seqlens=pointer(keep[5]), batch=batch, length=length,
         channels=channels, state=state, groups=groups, sequences=x.sequences,
-        block=_block(channels // groups, groups * x.sequences, threads),
+        block=channel_block(channels // groups, groups * x.sequences, threads),
         delta_softplus=int(x.delta_softplus), dtype=DTYPES[x.u.dtype], threads=threads,
     )  # fmt: skip
     return arguments, keep
 
 
-def _block(width: int, rows: int, threads: int) -> int:
+def channel_block(width: int, rows: int, threads: int) -> int:
     """Return the most channels per task that still leave two tasks to every thread."""
     fits = (b for b in BLOCKS if rows * -(-width // b) >= 2 * threads)
     return min(next(fits, BLOCKS[-1] if threads > 1 else BLOCKS[0]), _padded(width))
@@ -131,7 +133,8 @@ def _padded(width: int) -> int:
     return -(-width // 16) * 16
 
 
-def _call(function: str, arguments: ScanArguments, keep: list[Tensor | None]) -> None:
+def call(function: str, arguments: Any, keep: list[Tensor | None]) -> None:
+    """Call a kernel; `keep` holds the tensors that the arguments point into until it returns."""
     if getattr(load_library(), function)(ctypes.byref(arguments)):
         raise MemoryError(f"{function}: no memory for the scratch space of {arguments.threads} threads")
     keep.clear()

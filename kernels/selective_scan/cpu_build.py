@@ -18,7 +18,11 @@ logger = logging.getLogger(__name__)
 CHUNK = 32
 """Steps between two saved states (our decision: 16, 32 and 64 measured; see the benchmark)."""
 
-LEVELS = {"avx512": ("-march=x86-64-v4",), "avx2": ("-march=x86-64-v3",), "plain": ()}
+LEVELS = {
+    "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
+    "avx2": ("-march=x86-64-v3",),
+    "plain": (),
+}
 """Builds by what they need of the CPU, with the compiler's flags."""
 
 COMPILERS = ("c++", "g++", "clang++")
@@ -111,8 +115,9 @@ def _open(path: Path) -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise BuildError(f"the built kernels cannot be loaded ({error}); {REMEDY}") from error
-    for function in ("selective_scan_forward", "selective_scan_backward"):
-        getattr(library, function).argtypes = [ctypes.c_void_p]
+    for kernel in ("selective_scan", "convolution"):
+        for direction in ("forward", "backward"):
+            getattr(library, f"{kernel}_{direction}").argtypes = [ctypes.c_void_p]
     return library
 
 

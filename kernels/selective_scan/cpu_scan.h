@@ -4,9 +4,6 @@
 #include <algorithm>
 #include "cpu_tensor.h"
 
-#ifndef CHUNK
-#define CHUNK 32  // steps between saved states; the backward pass holds the states of one chunk
-#endif
 #if VECTOR_BYTES == 64
 #define FORWARD_STATES 16
 #else
@@ -95,8 +92,13 @@ template <class R> static void read_projection(const View& view, const ScanArgum
   with_dtype<R>(a.dtype, [&](auto* kind) {
     typedef std::remove_pointer_t<decltype(kind)> E;
     const E* base = (const E*)view.data + w.batch * view.batch + w.start * view.time + group * view.group;
-    for (int64_t t = 0; t < w.steps; t++)
-      for (int64_t n = 0; n < a.state; n++) out[t * a.state + n] = widen(base[t * view.time + n * view.channel]);
+    for (int64_t t = 0; t < w.steps; t++) {
+      const E* row = base + t * view.time;
+      if (view.channel == 1)
+        for (int64_t n = 0; n < a.state; n++) out[t * a.state + n] = widen(row[n]);
+      else
+        for (int64_t n = 0; n < a.state; n++) out[t * a.state + n] = widen(row[n * view.channel]);
+    }
   });
 }
 

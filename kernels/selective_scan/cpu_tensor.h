@@ -12,6 +12,10 @@
 #include <sys/mman.h>
 #endif
 
+#ifndef CHUNK
+#define CHUNK 32  // steps of a tile, and between saved states; the backward pass holds the states of one chunk
+#endif
+
 enum Dtype : int64_t { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2, FLOAT64 = 3 };
 
 // (batch, time, channel) with strides in elements. B and C use `channel` for the state and `group` beside it.
@@ -39,6 +43,17 @@ static inline void narrow(float x, bfloat16* p) {  // to nearest, ties to even; 
   p->bits = x != x ? 0x7fc0 : (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
+template <class R, class E> static inline Vec<R> load_wide(const E* p) {
+  if constexpr (std::is_same_v<R, E>) return load(p);
+  R x[Lanes<R>::W];
+  for (int i = 0; i < Lanes<R>::W; i++) x[i] = widen(p[i]);
+  return load(x);
+}
+template <class R, class E> static inline void store_narrow(E* p, Vec<R> v) {
+  if constexpr (std::is_same_v<R, E>) return store(p, v);
+  for (int i = 0; i < Lanes<R>::W; i++) narrow(v[i], p + i);
+}
+
 // Call f with a null pointer of the element type that stands for `dtype`.
 template <class R, class F> static inline void with_dtype(int64_t dtype, F f) {
   if constexpr (sizeof(R) == 8) f((double*)nullptr);
@@ -59,9 +74,9 @@ template <class R> static void read_tile(const View& view, int64_t dtype, const 
     const E* base = (const E*)view.data + w.batch * view.batch + w.start * view.time + w.channel * view.channel;
     const bool rows = view.channel == 1;
     const int64_t full = rows ? w.channels / W : 0;
-    for (int64_t t = 0; t < w.steps; t++)
-      for (int64_t v = 0; v < full; v++)
-        for (int i = 0; i < W; i++) tile[(v * w.capacity + t) * W + i] = widen(base[t * view.time + v * W + i]);
+    for (int64_t v = 0; v < full; v++)  // by columns: rows written at the tile's pitch would collide in the cache
+      for (int64_t t = 0; t < w.steps; t++)
+        store(tile + (v * w.capacity + t) * W, load_wide<R>(base + t * view.time + v * W));
     for (int64_t v = full; v * W < w.channels; v++)
       for (int i = 0; i < W; i++)
         for (int64_t t = 0; t < w.steps; t++) {
@@ -77,12 +92,12 @@ template <class R> static void write_tile(const View& view, int64_t dtype, const
     typedef std::remove_pointer_t<decltype(kind)> E;
     E* base = (E*)view.data + w.batch * view.batch + w.start * view.time + w.channel * view.channel;
     const int64_t full = view.channel == 1 ? w.channels / W : 0;
-    for (int64_t t = 0; t < w.steps; t++) {
-      for (int64_t v = 0; v < full; v++)
-        for (int i = 0; i < W; i++) narrow(tile[(v * w.capacity + t) * W + i], base + t * view.time + v * W + i);
-      for (int64_t c = full * W; c < w.channels; c++)
+    for (int64_t v = 0; v < full; v++)
+      for (int64_t t = 0; t < w.steps; t++)
+        store_narrow<R>(base + t * view.time + v * W, load(tile + (v * w.capacity + t) * W));
+    for (int64_t c = full * W; c < w.channels; c++)
+      for (int64_t t = 0; t < w.steps; t++)
         narrow(tile[(c / W * w.capacity + t) * W + c % W], base + t * view.time + c * view.channel);
-    }
   });
 }
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kernels.selective_scan import chunked, operators, reference
+from kernels.selective_scan import chunked, cpu_convolution, operators, reference
 from kernels.selective_scan.backends import resolve_backend
 from kernels.selective_scan.convolution import check_convolution, check_filter, convolve
 from kernels.selective_scan.operands import ScanOperands, skip_and_gate, state_dtype, step_sizes
@@ -209,8 +209,9 @@ def causal_conv1d(
         Naming the argument, what it has and what it needs.
     """
     check_convolution(x, weight, bias, activation, initial_state, cu_seqlens)
-    resolve_backend(backend, x.device)
-    y, final_state = convolve(x.transpose(1, 2), weight, bias, activation, initial_state, cu_seqlens)
+    cu_seqlens = None if cu_seqlens is None else cu_seqlens.to(torch.int64)
+    run = cpu_convolution.convolve if resolve_backend(backend, x.device) == "cpu" else convolve
+    y, final_state = run(x.transpose(1, 2), weight, bias, activation, initial_state, cu_seqlens)
     return (y.transpose(1, 2), final_state) if return_final_state else y.transpose(1, 2)
 
 

@@ -1,0 +1,110 @@
+"""The compiled convolution on the CPU as a PyTorch operator."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from kernels.selective_scan.cpu import DTYPES, View, call, channel_block, make_fields, pointer, view
+from kernels.selective_scan.operands import state_dtype
+from kernels.selective_scan.validation import check_bounds
+
+WORK_PER_THREAD = 500_000
+"""Outputs below which one more thread costs more than it saves."""
+
+
+class ConvolutionArguments(ctypes.Structure):
+    """Mirror of the struct of the same name in cpu_conv.h."""
+
+    _fields_ = (
+        make_fields(View, "x", "y", "dy", "dx")
+        + make_fields(ctypes.c_void_p, "weight", "bias", "initial_state", "d_final_state", "cu_seqlens")
+        + make_fields(ctypes.c_void_p, "final_state", "d_weight", "d_bias", "d_initial_state")
+        + make_fields(ctypes.c_int64, "batch", "length", "channels", "width", "sequences", "block", "silu")
+        + make_fields(ctypes.c_int64, "dtype", "threads")
+    )
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return (y, final state) for time-major `x` (batch, length, channels)."""
+    wide = state_dtype(x.dtype)
+    bias = None if bias is None else bias.to(wide)
+    return convolution(x, weight.to(wide), bias, initial_state, cu_seqlens, activation == "silu")
+
+
+@torch.library.custom_op("uniphy::causal_conv1d", mutates_args=())
+def convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None,
+    silu: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return y (batch, length, channels) and the last inputs (sequences, channels, width - 1)."""
+    check_bounds(cu_seqlens, x.shape[1])
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    arguments, keep = _arguments(x, weight, bias, initial_state, cu_seqlens, silu)
+    final_state = x.new_empty(arguments.sequences, x.shape[2], weight.shape[1] - 1)
+    arguments.y, arguments.final_state = view(y), pointer(final_state)
+    call("convolution_forward", arguments, keep)
+    return y, final_state
+
+
+@torch.library.custom_op("uniphy::causal_conv1d_backward", mutates_args=())
+def convolution_backward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None,
+    dy: Tensor, d_final_state: Tensor, silu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return the gradients of x, weight, bias and initial_state."""
+    arguments, keep = _arguments(x, weight, bias, initial_state, cu_seqlens, silu)
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    d_weight = weight.new_empty(arguments.sequences, *weight.shape)
+    d_bias = weight.new_empty(arguments.sequences, weight.shape[0])
+    d_final_state = d_final_state.contiguous()
+    d_state = torch.empty_like(d_final_state)
+    arguments.dy, arguments.dx = view(dy), view(dx)
+    arguments.d_final_state, arguments.d_initial_state = pointer(d_final_state), pointer(d_state)
+    arguments.d_weight, arguments.d_bias = pointer(d_weight), pointer(d_bias)
+    call("convolution_backward", arguments, keep)
+    return dx, d_weight.sum(0), d_bias.sum(0), d_state
+
+
+def _arguments(x, weight, bias, initial_state, cu_seqlens, silu):
+    batch, length, channels = x.shape
+    keep = [None if t is None else t.contiguous() for t in (weight, bias, initial_state, cu_seqlens)]
+    sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    threads = max(1, min(torch.get_num_threads(), x.numel() // WORK_PER_THREAD))
+    arguments = ConvolutionArguments(
+        x=view(x), weight=pointer(keep[0]), bias=pointer(keep[1]), initial_state=pointer(keep[2]),
+        cu_seqlens=pointer(keep[3]), batch=batch, length=length, channels=channels, width=weight.shape[1],
+        sequences=sequences, block=channel_block(channels, sequences, threads), silu=int(silu),
+        dtype=DTYPES[x.dtype], threads=threads,
+    )  # fmt: skip
+    return arguments, keep
+
+
+@convolution.register_fake
+def _(x, weight, bias, initial_state, cu_seqlens, silu):
+    sequences = x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    return x.new_empty(x.shape), x.new_empty(sequences, x.shape[2], weight.shape[1] - 1)
+
+
+@convolution_backward.register_fake
+def _(x, weight, bias, initial_state, cu_seqlens, dy, d_final_state, silu):
+    bias = weight.new_empty(weight.shape[0])
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias, torch.empty_like(d_final_state)
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, ctx.silu = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, dy, d_final_state):
+    *tensors, cu_seqlens = ctx.saved_tensors
+    gradients = convolution_backward(*tensors, cu_seqlens, dy, d_final_state, ctx.silu)
+    present = [g if t is not None else None for g, t in zip(gradients, tensors, strict=True)]
+    return *present, None, None
+
+
+convolution.register_autograd(_backward, setup_context=_setup_context)
