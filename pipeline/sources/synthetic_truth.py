@@ -100,14 +100,22 @@ class CohortTruth:
         )
 
     @cached_property
-    def _draws_of(self) -> dict[str, pd.DataFrame]:
+    def _draws_of(self) -> dict[str, tuple[np.ndarray, ...]]:
+        """Times, measured values and latents of each patient's lab, keyed "patient lab", in order of time."""
         ordered = self.draws.sort_values("sampled_at_us")
         keys = ordered["patient_id"].astype(str) + " " + ordered["lab"].astype(str)
-        return {str(key): rows for key, rows in ordered.groupby(keys)}
+        columns = ("sampled_at_us", "measured", "latent")
+        return {str(key): _arrays(rows, columns) for key, rows in ordered.groupby(keys)}
 
     @cached_property
-    def _latents_of(self) -> dict[str, pd.DataFrame]:
-        return {str(patient): rows for patient, rows in self.latents.groupby("patient_id")}
+    def _latents_of(self) -> dict[str, dict[str, np.ndarray]]:
+        names = ("time_us", *self.parameters.latent_names)
+        groups = self.latents.groupby("patient_id")
+        return {str(patient): dict(zip(names, _arrays(rows, names), strict=True)) for patient, rows in groups}
+
+
+def _arrays(frame: pd.DataFrame, columns: tuple[str, ...]) -> tuple[np.ndarray, ...]:
+    return tuple(frame[column].to_numpy() for column in columns)
 
 
 def oracle_estimates(truth: CohortTruth, examples: pd.DataFrame) -> np.ndarray:
@@ -142,9 +150,9 @@ def _estimate(truth: CohortTruth, patient: str, lab: str, at_us: int, hours: flo
     past = truth._draws_of.get(f"{patient} {lab}")
     mean, variance = 0.0, (1 - noise) * (1 - truth.coupling**2)
     if past is not None and truth.null != "b":
-        times = past["sampled_at_us"].to_numpy()
+        times, measured, latent = past
         seen = (times <= at_us - hours * 3.6e9 + 1_000_000) & (times >= at_us - _HISTORY_US)
-        scores = to_score(process, past["measured"].to_numpy()[seen]) - tie * past["latent"].to_numpy()[seen]
+        scores = to_score(process, measured[seen]) - tie * latent[seen]
         mean, variance = _condition(process, variance, noise, times[seen], scores, at_us)
     if not process.skewed:
         return process.mean + process.sd * (shown + mean)
