@@ -15,14 +15,11 @@ from torch.utils.checkpoint import checkpoint
 
 from models.inputs import PackedInputs
 from models.mamba_block import MambaBlock, MambaConfig, MambaState
-from models.packing import chunks, enter, padded
+from models.packing import chunks, enter
 from models.patient_state import MODES, PatientState, PatientStateMode
 from models.standardize import Standardize
 
 FIVE_LABS = ("potassium", "calcium", "sodium", "glucose", "lactate")
-ESTIMATE_STEPS = 2048
-"""Steps per pass of `LabRegressor.estimate`, always: a matrix product's rounding depends on its shape."""
-
 SequenceState = list[MambaState]
 """One state per layer: the backbone's blocks, then one block per lab."""
 
@@ -164,21 +161,6 @@ class LabRegressor(nn.Module):
             carried = [state.detach() for state in carried] if detach else carried
             outputs.append(output)
         return torch.cat(outputs)
-
-    def estimate(self, inputs: PackedInputs) -> Float[Tensor, "steps labs"]:
-        """Estimate without gradients or dropout, in passes of one fixed shape.
-
-        What follows a step, in its piece or in later ones, changes no bit of its estimate, however long the
-        pack is.
-        """
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                whole = self(padded(inputs, ESTIMATE_STEPS), chunk_steps=ESTIMATE_STEPS)
-        finally:
-            self.train(was_training)
-        return whole[: len(inputs.embeddings)]
 
     def initial_states(self, inputs: PackedInputs) -> SequenceState:
         """Return every layer's h0 per piece."""

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from models.inputs import PackedInputs
 from models.mamba_block import MambaState
 
 
@@ -77,21 +76,3 @@ def _replace_first(own: Tensor | None, carried: Tensor | None, others: int) -> T
     assert carried is not None, "a chunk always leaves a state"
     rest = carried.new_zeros(others, *carried.shape[1:]) if own is None else own[1:].to(carried.dtype)
     return torch.cat([carried[-1:], rest])
-
-
-def padded(inputs: PackedInputs, multiple: int) -> PackedInputs:
-    """Append one piece of masked steps, so that the pack's length becomes a multiple of `multiple`."""
-    missing = -len(inputs.embeddings) % multiple
-
-    def pad(tensor: Tensor, rows: int) -> Tensor:
-        return torch.cat([tensor, tensor.new_zeros(rows, *tensor.shape[1:])])
-
-    return PackedInputs(
-        embeddings=pad(inputs.embeddings, missing),
-        step_mask=pad(inputs.step_mask, missing),
-        cu_seqlens=torch.cat([inputs.cu_seqlens, inputs.cu_seqlens[-1:] + missing]),
-        history=pad(inputs.history, 1),
-        history_present=pad(inputs.history_present, 1),
-        pooled=pad(inputs.pooled, 1),
-        pooled_present=pad(inputs.pooled_present, 1),
-    )

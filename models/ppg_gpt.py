@@ -91,7 +91,7 @@ class PPGGPT(nn.Module):
     ----------
     config : sizes
     name : what the store key, tables and reports call it; by default made from the scale
-    precision : of `embed`: "float32", or "bfloat16" (relative error below 1e-2, and another name); see
+    precision : of `embed`: "float32", or "bfloat16" (relative error below 1e-2, another store key); see
         `fast_precision`
     """
 
@@ -101,18 +101,13 @@ class PPGGPT(nn.Module):
     def __init__(self, config: PPGGPTConfig, *, name: str | None = None, precision: Precision = "float32"):
         super().__init__()
         self.config = config
-        self._name = name or f"ppg_gpt_{scale_of(config)}"
+        self.name = name or f"ppg_gpt_{scale_of(config)}"
         self.precision: Precision = precision
         self.patch_embedding = PatchEmbedding(config.patch, config.d_model)
         self.gpt_layers = nn.ModuleList(
             GPTLayer(config.d_model, config.n_heads, config.dropout) for _ in range(config.n_layers)
         )
         self.head = nn.Linear(config.d_model, config.head)
-
-    @property
-    def name(self) -> str:
-        """What the store's key, tables and reports call it; ends in ``_bf16`` where `embed` rounds so."""
-        return self._name + ("_bf16" if self.precision == "bfloat16" else "")
 
     @property
     def width(self) -> int:

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from models import lab_regressor
 from models.configs import config_from_dict
 from models.inputs import PackedInputs
 from models.lab_regressor import FIVE_LABS, LabRegressor, LabRegressorConfig
@@ -153,42 +152,37 @@ def test_later_content_changes_no_earlier_bit():
     history = inputs.history.clone()
     history[3:] += 1
     changed = replace(inputs, embeddings=embeddings, step_mask=mask, history=history)
-    for run in (model, model.estimate, lambda x: model(x, chunk_steps=16)):
+    for run in (model, lambda x: model(x, chunk_steps=16)):
         before, after = run(inputs), run(changed)
         assert torch.equal(before[:step], after[:step])
         assert not torch.equal(before[step:], after[step:])
 
 
-def test_estimates_keep_their_bits_when_the_pack_ends_sooner(monkeypatch):
-    monkeypatch.setattr(lab_regressor, "ESTIMATE_STEPS", 32)
+def test_chunks_keep_their_bits_however_long_the_pack_is():
     model, inputs = model_of(), inputs_of()
-    whole = model.estimate(inputs)
-    for steps in (1, 20, 32, 33, 60):
-        bounds = inputs.cu_seqlens.clamp(max=steps)
+    whole = model(inputs, chunk_steps=16)
+    for steps in (16, 32, 64):
         cut = replace(
             inputs,
             embeddings=inputs.embeddings[:steps],
             step_mask=inputs.step_mask[:steps],
-            cu_seqlens=bounds,
+            cu_seqlens=inputs.cu_seqlens.clamp(max=steps),
         )
-        assert torch.equal(model.estimate(cut), whole[:steps])
-    assert torch.allclose(whole, model(inputs), atol=1e-5)
+        assert torch.equal(model(cut, chunk_steps=16), whole[:steps])
 
 
-def test_estimate_drops_nothing_and_keeps_the_mode():
-    model, inputs = model_of(replace(SMALL, dropout=0.5)).train(), inputs_of()
-    assert torch.equal(model.estimate(inputs), model.estimate(inputs))
-    assert model.training
-    assert not torch.equal(model(inputs), model(inputs))
-    assert model.estimate(inputs_of([])).shape == (0, 5)
+def test_an_empty_pack_gives_an_empty_result():
+    assert model_of()(inputs_of([])).shape == (0, 5)
+    assert model_of()(inputs_of([0]), chunk_steps=4).shape == (0, 5)
 
 
 @pytest.mark.parametrize(
     ("mode", "chunk_steps"),
-    [("none", 7), ("learned", 7), ("pcs", 3), ("pcs", 7), ("pcs", 23), ("pcs", 79), ("pcs", 80)],
+    [("none", 7), ("learned", 7), ("pcs", 5), ("pcs", 7), ("pcs", 23), ("pcs", 79), ("pcs", 80)],
 )
 def test_chunked_equals_whole_with_gradients(mode, chunk_steps):
-    model, inputs = model_of(replace(SMALL, patient_state=mode)).double(), inputs_of()
+    config = replace(SMALL, patient_state=mode, task_labs=("potassium", "sodium"))
+    model, inputs = model_of(config).double(), inputs_of()
     doubled = {n: getattr(inputs, n).double() for n in ("embeddings", "history", "pooled")}
     inputs = replace(inputs, **doubled)
     assert torch.allclose(model(inputs, chunk_steps=chunk_steps), model(inputs), atol=1e-12)
