@@ -4,15 +4,19 @@ Every score is computed row by row, so that a window's scores do not depend on i
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.fft import rfft
 
 from pipeline.schema import QUALITY_COLUMNS, WINDOW_SECONDS
 
 PULSE_BAND_HZ = (0.5, 3.7)
 """30 to 222 beats a minute."""
 PEAK_HALF_WIDTH_HZ = 0.2
+_FFT_ROWS = 16
+"""A multiple of the rows that scipy transforms at once, on any processor."""
 _PULSE_SECONDS = 3
 """Long enough to hold one beat at 30 a minute, short enough to ride over a drifting baseline."""
 
@@ -107,9 +111,13 @@ def _spectrum_plan(n_samples: int, sampling_rate_hz: float) -> tuple[np.ndarray,
 def _spectral_peak(samples: np.ndarray, sampling_rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
     """Frequency of the highest peak in the pulse band, and the share of the band's power around it."""
     hann, band, bin_hz, half_width = _spectrum_plan(samples.shape[1], sampling_rate_hz)
-    centred = samples - samples.mean(axis=1, keepdims=True)
-    # numpy transforms row by row; scipy takes several rows at once and rounds the last ones differently
-    spectrum = np.fft.rfft(centred * hann, axis=1)[:, band]
+    # scipy transforms several rows at once and may round the last few differently: whole groups of rows, then
+    padded = np.zeros((-(-len(samples) // _FFT_ROWS) * _FFT_ROWS, samples.shape[1]), np.float32)
+    centred = padded[: len(samples)]
+    np.subtract(samples, samples.mean(axis=1, keepdims=True), out=centred)
+    centred *= hann
+    spectrum: Any = rfft(padded, axis=1)
+    spectrum = spectrum[: len(samples), band]
     power = np.square(spectrum.real, dtype=np.float64) + np.square(spectrum.imag, dtype=np.float64)
     peak = power.argmax(axis=1)
     cumulative = np.concatenate([np.zeros((len(power), 1)), power.cumsum(axis=1)], axis=1)

@@ -2,7 +2,7 @@
 
 Polyphase resampling with the filter of ``scipy.signal.resample_poly`` (Kaiser 5.0, ten zero crossings a side)
 and its ``padtype="line"``: beyond its ends a window continues along the line through its first and last
-sample. One second of output is one matrix product of a strided slice of the windows, so no sample is copied
+sample. A block of outputs is one matrix product of a strided slice of the windows, so no sample is copied
 per output.
 
 A matrix product adds in an order that depends on its shape, the processor and the threads, yet the bits of a
@@ -11,6 +11,7 @@ enough for every sum to be exact in float64 (about 2^51 against 2^53): then no o
 machine.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -22,7 +23,7 @@ from scipy.signal import firwin
 from pipeline.schema import WINDOW_SECONDS
 
 PPG_GPT_RATE_HZ = 40
-_BATCH = 32
+_BATCH = 64
 """Windows worked on at once: their float64 copies stay in the second-level cache."""
 _KAISER: Any = ("kaiser", 5.0)  # the stubs know only names of windows
 _SAMPLE_SCALE = 2.0**23
@@ -83,12 +84,13 @@ def replace_rails(samples: Float[np.ndarray, "n m"], rails: tuple[float, float])
     railed = (samples.min(axis=1) <= low) | (samples.max(axis=1) >= high)
     if not railed.any():
         return samples
+    rows = samples[railed]
+    above, below = rows > low, rows < high
+    lowest = np.where(above & below, rows, np.inf).min(axis=1, keepdims=True)
+    highest = np.where(above & below, rows, -np.inf).max(axis=1, keepdims=True)
+    mended = np.isfinite(lowest)
     result = samples.copy()
-    for row in np.flatnonzero(railed):
-        window = samples[row]
-        inside = window[(window > low) & (window < high)]
-        if inside.size:
-            result[row] = np.clip(window, inside.min(), inside.max())
+    result[railed] = np.where(mended, np.clip(rows, lowest, highest), rows)
     return result
 
 
@@ -109,55 +111,81 @@ def rate_ratio(sampling_rate_hz: float, target_rate_hz: int) -> Fraction:
     return (Fraction(target_rate_hz) / rate).limit_denominator(_MAX_DENOMINATOR)
 
 
-@lru_cache(maxsize=16)
-def _plan(sampling_rate_hz: float, target_rate_hz: int) -> tuple[int, int, list[tuple[int, np.ndarray]]]:
-    """Plan the product: padded length, padding before, each second's first padded sample and filter matrix.
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """How to resample from one rate to another.
 
-    Output j lies at input position j / ratio; with h the filter at the common multiple of both rates, its
-    weight of input i is ``h[half + j * down - i * up]``. The matrices hold whole numbers, ``_WEIGHT_SCALE``
-    being one.
+    Attributes
+    ----------
+    length, before : samples of a padded window, and those before the window's own
+    blocks : for each block of outputs its first padded sample, and its filter as whole numbers (_WEIGHT_SCALE is one)
+    gain : what each output makes of a constant
+    """
+
+    length: int
+    before: int
+    blocks: list[tuple[int, np.ndarray]]
+    gain: np.ndarray
+
+
+@lru_cache(maxsize=16)
+def _plan(sampling_rate_hz: float, target_rate_hz: int) -> _Plan:
+    """Cut the filter into blocks.
+
+    Output j lies at input position j / ratio; with h the filter at the common multiple of both rates, its weight of
+    input i is ``h[half + j * down - i * up]``.
     """
     ratio = rate_ratio(sampling_rate_hz, target_rate_hz)
     up, down = ratio.numerator, ratio.denominator
     half = 10 * max(up, down)
-    taps = np.asarray(firwin(2 * half + 1, 1 / max(up, down), window=_KAISER)) * up
-    taps = np.rint(taps * _WEIGHT_SCALE)
+    taps = np.rint(np.asarray(firwin(2 * half + 1, 1 / max(up, down), window=_KAISER)) * up * _WEIGHT_SCALE)
     before = half // up + 1
     blocks = []
-    for second in range(WINDOW_SECONDS):
-        outputs = np.arange(second * target_rate_hz, (second + 1) * target_rate_hz)
+    for outputs in _output_blocks(WINDOW_SECONDS * target_rate_hz):
         first = -((half - outputs[0] * down) // up)
         last = (half + outputs[-1] * down) // up
         lags = half + outputs[None, :] * down - np.arange(first, last + 1)[:, None] * up
         inside = (lags >= 0) & (lags <= 2 * half)
         blocks.append((int(first) + before, np.where(inside, taps[np.clip(lags, 0, 2 * half)], 0)))
-    length = max(first + len(weights) for first, weights in blocks)
-    return max(length, before + samples_per_window(sampling_rate_hz)), before, blocks
+    return _Plan(
+        length=max(before + samples_per_window(sampling_rate_hz), *(first + len(w) for first, w in blocks)),
+        before=before,
+        blocks=blocks,
+        gain=np.concatenate([weights.sum(axis=0) for _, weights in blocks]) / _WEIGHT_SCALE,
+    )
+
+
+def _output_blocks(n: int) -> np.ndarray:
+    """Group outputs in blocks of about 20: larger ones multiply by more zeros, smaller ones call more often."""
+    size = max(size for size in range(1, 26) if n % size == 0)
+    return np.arange(n).reshape(-1, size)
 
 
 def _resample_batch(samples: np.ndarray, sampling_rate_hz: float, target_rate_hz: int) -> np.ndarray:
-    length, before, blocks = _plan(sampling_rate_hz, target_rate_hz)
+    plan = _plan(sampling_rate_hz, target_rate_hz)
     low = samples.min(axis=1, keepdims=True).astype(np.float64)
     span = samples.max(axis=1, keepdims=True) - low
     step = np.where(span > 0, span, 1) / _SAMPLE_SCALE
-    padded = np.rint(_extend_along_line((samples - low) / step, before, length))
-    result = np.empty((len(samples), WINDOW_SECONDS, target_rate_hz))
-    for second, (first, weights) in enumerate(blocks):
-        result[:, second] = padded[:, first : first + len(weights)] @ weights
-    # The filter passes a constant with a gain a little off 1 (fourth or fifth digit), from output to
-    # output: `low` takes it as well, but a flat window stays flat.
-    gain = np.concatenate([weights.sum(axis=0) for _, weights in blocks]) / _WEIGHT_SCALE
-    gain = np.where(span > 0, gain, 1)
-    return result.reshape(len(samples), -1) * (step / _WEIGHT_SCALE) + low * gain
+    padded = _whole_numbers(samples, low, step, plan)
+    result = np.empty((len(samples), WINDOW_SECONDS * target_rate_hz))
+    size = plan.blocks[0][1].shape[1]
+    for i, (first, weights) in enumerate(plan.blocks):
+        result[:, i * size : (i + 1) * size] = padded[:, first : first + len(weights)] @ weights
+    result *= step / _WEIGHT_SCALE
+    # The filter's gain for a constant is a little off 1 (fourth or fifth digit), from output to output: `low` takes
+    # it as well, but a flat window stays flat.
+    result += low * np.where(span > 0, plan.gain, 1)
+    return result
 
 
-def _extend_along_line(samples: np.ndarray, before: int, length: int) -> np.ndarray:
-    """Continue each window along the line through its first and last sample, to `length` samples in all."""
-    n = samples.shape[1]
-    first, last = samples[:, :1], samples[:, -1:]
-    slope = (last - first) / (n - 1)
-    padded = np.empty((len(samples), length))
-    padded[:, :before] = first + slope * np.arange(-before, 0)
-    padded[:, before : before + n] = samples
-    padded[:, before + n :] = last + slope * np.arange(1, length - before - n + 1)
-    return padded
+def _whole_numbers(samples: np.ndarray, low: np.ndarray, step: np.ndarray, plan: _Plan) -> np.ndarray:
+    """Count steps above `low`, continued on both sides along the line through the first and last sample."""
+    n, before = samples.shape[1], plan.before
+    padded = np.empty((len(samples), plan.length))
+    own = padded[:, before : before + n]
+    np.subtract(samples, low, out=own)
+    own *= 1 / step
+    slope = (own[:, -1:] - own[:, :1]) / (n - 1)
+    padded[:, :before] = own[:, :1] + slope * np.arange(-before, 0)
+    padded[:, before + n :] = own[:, -1:] + slope * np.arange(1, plan.length - before - n + 1)
+    return np.rint(padded, out=padded)

@@ -90,9 +90,11 @@ def iterate_windows(
     free_from_us = None
     for record in sorted(records, key=lambda record: (record.start_us, record.name)):
         for stretch, starts_us, samples in _grid_windows(source.stretches(record, exclusions), exclusions):
-            late = np.ones(len(starts_us), bool) if free_from_us is None else starts_us >= free_from_us
-            _count(exclusions, "window: overlaps an earlier record", ~late)
-            windows = _usable(starts_us[late], samples[late], stretch, config, exclusions)
+            if free_from_us is not None and starts_us[0] < free_from_us:
+                late = starts_us >= free_from_us
+                _count(exclusions, "window: overlaps an earlier record", ~late)
+                starts_us, samples = starts_us[late], samples[late]
+            windows = _usable(starts_us, samples, stretch, config, exclusions)
             if len(windows.start_us):
                 free_from_us = int(windows.start_us[-1]) + WINDOW_US
                 yield windows
