@@ -6,31 +6,34 @@ from dataclasses import dataclass
 
 MINUS = "\N{MINUS SIGN}"
 CSS = """
-:root { --ink: #1f2933; --soft: #5f6c7b; --rule: #d5dbe1; --wash: #f5f7f9; --warn: #fff4e0; --warn-rule:
-#d98a00; } * { box-sizing: border-box; }
+:root {
+  --ink: #1f2933; --soft: #5f6c7b; --rule: #d5dbe1; --wash: #f5f7f9; --warn: #fff4e0; --warn-rule: #d98a00;
+}
+* { box-sizing: border-box; }
 body { margin: 0; background: #fff; color: var(--ink); font: 16px/1.55 Georgia, "Times New Roman", serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 5rem; }
+main { max-width: 72rem; margin: 0 auto; padding: 2rem 1.25rem 5rem; }
 h1, h2, h3, table, .meta, .banner, nav, figcaption { font-family: "Helvetica Neue", Arial, sans-serif; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; font-weight: 600; }
 h2 { font-size: 1.3rem; margin: 3rem 0 .6rem; padding-top: 1rem; border-top: 1px solid var(--rule); }
 h3 { font-size: 1.02rem; margin: 1.6rem 0 .3rem; }
 p, li { max-width: 46rem; }
 .lead { color: var(--soft); margin-top: 0; }
-.banner { background: var(--warn); border-left: 4px solid var(--warn-rule); padding: .7rem 1rem; margin:
-1.2rem 0;
-  font-size: .92rem; }
+.banner {
+  background: var(--warn); border-left: 4px solid var(--warn-rule); padding: .7rem 1rem; margin: 1.2rem 0;
+  font-size: .92rem;
+}
 .note { font-size: .86rem; color: var(--soft); }
-nav ul { list-style: none; padding: 0; margin: 1rem 0; display: flex; flex-wrap: wrap; gap: .25rem 1.1rem;
-  font-size: .86rem; }
+nav ul { list-style: none; padding: 0; margin: 1rem 0; display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; }
+nav { font-size: .86rem; }
 nav a { color: #1f5fa8; text-decoration: none; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; min-width: 100%; }
-th, td { padding: .28rem .6rem; text-align: right; white-space: nowrap; vertical-align: baseline; }
+table { border-collapse: collapse; font-size: .78rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .26rem .42rem; text-align: right; white-space: nowrap; vertical-align: baseline; }
 th { font-weight: 600; border-bottom: 1px solid var(--ink); }
 th.span { border-bottom: 1px solid var(--rule); text-align: center; }
 td { border-bottom: 1px solid #eef1f4; }
 th:first-child, td:first-child, .text { text-align: left; }
-td.text { white-space: normal; min-width: 9rem; }
+td.text { white-space: normal; min-width: 7rem; max-width: 30rem; padding-right: 1.4rem; }
 tr.group td { font-weight: 600; background: var(--wash); border-bottom: 1px solid var(--rule); }
 tr.ours td { font-weight: 600; }
 .ci { color: var(--soft); font-weight: 400; }
@@ -38,14 +41,30 @@ dl.meta { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2r
 dl.meta dt { color: var(--soft); }
 dl.meta dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 1.2rem 0; }
-figure img { max-width: 100%; height: auto; display: block; }
+figure svg { max-width: 100%; height: auto; display: block; }
 figcaption { font-size: .84rem; color: var(--soft); margin-top: .4rem; max-width: 46rem; }
-@media (max-width: 40rem) { body { font-size: 15px; } main { padding: 1.2rem .9rem 3rem; } h1 { font-size:
-1.5rem; }
-  dl.meta { grid-template-columns: 1fr; } dl.meta dd { margin-bottom: .4rem; } }
-@media print { body { font-size: 10pt; } main { max-width: none; padding: 0; } nav { display: none; }
-  h2 { break-after: avoid; margin-top: 1.6rem; } figure, tr, .banner { break-inside: avoid; } .scroll {
-  overflow: visible; } table { font-size: 7.4pt; } th, td { padding: .16rem .35rem; } }
+@media (max-width: 40rem) {
+  body { font-size: 15px; }
+  main { padding: 1.2rem .9rem 3rem; }
+  h1 { font-size: 1.5rem; }
+  dl.meta { grid-template-columns: 1fr; gap: 0; }
+  dl.meta dd { margin-bottom: .5rem; }
+  figure { overflow-x: auto; }
+  figure svg { min-width: 36rem; }
+}
+@media print {
+  body { font-size: 10pt; }
+  main { max-width: none; padding: 0; }
+  nav { display: none; }
+  h2 { break-after: avoid; margin-top: 1.6rem; }
+  h3 { break-after: avoid; }
+  figure, tr, .banner { break-inside: avoid; }
+  thead { display: table-header-group; }
+  .scroll { overflow: visible; }
+  table { font-size: 7pt; }
+  th, td { padding: .14rem .28rem; }
+  td.text { min-width: 0; padding-right: .5rem; }
+}
 """
 
 
@@ -138,12 +157,10 @@ def _cell(tag: str, content: str, is_text: bool) -> str:
     return f'<{tag} class="text">{content}</{tag}>' if is_text else f"<{tag}>{content}</{tag}>"
 
 
-def figure(png_base64: str, caption: str, alternative: str) -> str:
-    """Set a picture as an inline PNG with its caption and a text for those who cannot see it."""
-    return (
-        f'<figure><img src="data:image/png;base64,{png_base64}" alt="{html.escape(alternative)}">'
-        f"<figcaption>{text(caption)}</figcaption></figure>"
-    )
+def figure(svg: str, caption: str) -> str:
+    """Set a drawing with its caption, which also tells it to those who cannot see it."""
+    drawn = svg.replace("<svg", f'<svg aria-label="{html.escape(caption, quote=True)}"', 1)
+    return f"<figure>{drawn}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:

@@ -37,7 +37,7 @@ def interval(lower: float | None, upper: float | None, digits: int = 2) -> str:
     return f"[{number(lower, digits)}, {number(upper, digits)}]"
 
 
-def count(value: float | None) -> str:
+def count(value: float | int | None) -> str:
     """Format a whole number in groups of three digits; a dash when it is not known."""
     return ABSENT if value is None or math.isnan(value) else f"{int(value):,}".replace(",", " ")
 

@@ -1,0 +1,197 @@
+"""Figures of agreement and calibration: Bland-Altman, Clarke grid, reliability, error by hours."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from pipeline import report_style as style
+from pipeline.agreement import repeated_bland_altman
+from pipeline.intervals import GAP_EDGES_HOURS, gap_names
+from pipeline.report_html import MINUS
+from pipeline.report_numbers import UNITS, error_digits, short_label, signed
+from pipeline.schema import LAB_NAMES
+from pipeline.scored_sets import ScoredSet
+
+
+def bland_altman_svg(blocks: Sequence[ScoredSet], method: str) -> str:
+    """Difference against mean of estimate and truth, with bias and limits of agreement for repeated draws."""
+    with style.styled():
+        figure = style.new_figure(9.6, 2.5)
+        panels = figure.subplots(1, len(blocks), squeeze=False)[0]
+        for axes, block in zip(panels, blocks, strict=True):
+            difference = block.estimates[method] - block.truth
+            found = repeated_bland_altman(difference, block.patient)
+            mean = (block.estimates[method] + block.truth) / 2
+            axes.plot(
+                mean,
+                difference,
+                ".",
+                color=style.BLUE,
+                alpha=0.35,
+                markersize=4,
+                markeredgewidth=0,
+                rasterized=True,
+            )
+            digits = error_digits(block.lab)
+            for name, line in (("limit_high", ":"), ("bias", "-"), ("limit_low", ":")):
+                value = float(getattr(found, name)[0])
+                if np.isfinite(value):
+                    axes.axhline(value, color=style.INK, linewidth=1, linestyle=line)
+                    axes.annotate(
+                        signed(value, digits).replace("-", MINUS),
+                        (1, value),
+                        xycoords=("axes fraction", "data"),
+                        fontsize=7.5,
+                        ha="right",
+                        va="bottom",
+                    )
+            axes.set_title(block.lab)
+            axes.set_xlabel(f"mean, {UNITS[block.lab]}")
+        panels[0].set_ylabel("estimate \N{MINUS SIGN} truth")
+        return style.to_svg(figure)
+
+
+def clarke_svg(blocks: Sequence[ScoredSet], methods: Sequence[str]) -> str:
+    """Glucose estimate against truth on Clarke's grid, a panel per method."""
+    block = next(block for block in blocks if block.lab == "glucose")
+    top = (
+        max(400.0, float(block.truth.max()), *(float(block.estimates[name].max()) for name in methods)) * 1.03
+    )
+    with style.styled():
+        figure = style.new_figure(3.2 * len(methods), 3.6, layout="compressed")
+        panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
+        for axes, method in zip(panels, methods, strict=True):
+            _clarke_borders(axes, top)
+            axes.plot(
+                block.truth, block.estimates[method], ".", color=style.METHOD_COLOURS.get(method, style.BLUE),
+                alpha=0.4, markersize=4, markeredgewidth=0, rasterized=True,
+            )  # fmt: skip
+            axes.set_title(short_label(method))
+            axes.set_xlabel("truth, mg/dL")
+            axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+        panels[0].set_ylabel("estimate, mg/dL")
+        return style.to_svg(figure)
+
+
+def _clarke_borders(axes: Axes, top: float) -> None:
+    lines = [
+        ([0, top], [0, top], (0, (2, 3))),
+        ([0, 175 / 3, top / 1.2], [70, 70, top], "-"),
+        ([70, 70, top], [0, 56, 0.8 * top], "-"),
+        ([70, 70], [84, top], "-"),
+        ([0, 70], [180, 180], "-"),
+        ([70, top - 110], [180, top], "-"),
+        ([130, 180], [0, 70], "-"),
+        ([180, 180], [0, 70], "-"),
+        ([180, top], [70, 70], "-"),
+        ([240, 240], [70, 180], "-"),
+        ([240, top], [180, 180], "-"),
+    ]
+    for x, y, line in lines:
+        axes.plot(x, y, color=style.SOFT, linewidth=0.8, linestyle=line)
+    for zone, x, y in (
+        ("A", 30, 20), ("B", 300, 220), ("B", 225, 303), ("C", 110, 330), ("C", 170, 18), ("D", 25, 110),
+        ("D", 350, 110),         ("E", 25, 300), ("E", 300, 25),
+    ):  # fmt: skip
+        axes.text(x, y, zone, color=style.SOFT, fontsize=10, fontweight="bold", ha="center", va="center")
+
+
+def reliability_svg(levels: pd.DataFrame, blocks: Sequence[ScoredSet], method: str) -> str:
+    """Coverage against the promised level, and mean truth against mean estimate in fifths of the estimate.
+
+    Parameters
+    ----------
+    levels
+        ``intervals.reliability`` of one method, protocol, scoring and seed; rows that are mostly
+        unbounded are left out.
+    blocks
+        The same method's draws, one block per lab.
+    """
+    with style.styled():
+        figure = style.new_figure(9.6, 3.3)
+        coverage, calibration = figure.subplots(1, 2)
+        bounded = levels.loc[levels["unbounded_share"] < 0.5]
+        for lab in LAB_NAMES:
+            rows = bounded.loc[bounded["lab"] == lab].sort_values("nominal")
+            coverage.plot(
+                100 * rows["nominal"], 100 * rows["coverage_patient_macro"],
+                marker=style.LAB_MARKERS[lab], markersize=4, linewidth=1.1,
+                color=style.LAB_COLOURS[lab], label=lab,
+            )  # fmt: skip
+        coverage.plot([45, 100], [45, 100], color=style.SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
+        coverage.set(
+            xlabel="promised coverage, %",
+            ylabel="coverage, mean over test patients, %",
+            xlim=(45, 100),
+            ylim=(0, 103),
+        )
+        coverage.set_title("Intervals")
+        coverage.legend(loc="lower right", ncols=2)
+        if bounded.empty:
+            coverage.text(
+                72,
+                50,
+                "too few calibration patients\nfor any bounded interval",
+                ha="center",
+                color=style.SOFT,
+            )
+        for block in blocks:
+            _fifths(calibration, block, method)
+        calibration.axline((0, 0), slope=1, color=style.SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
+        calibration.set(
+            xlabel="mean estimate, SDs of the lab's truth", ylabel="mean truth, SDs of the lab's truth"
+        )
+        calibration.set_title("Estimates, by fifths")
+        for axes in (coverage, calibration):
+            style.quiet_grid(axes, "both")
+        return style.to_svg(figure)
+
+
+def _fifths(axes: Axes, block: ScoredSet, method: str) -> None:
+    spread = block.truth.std()
+    if block.truth.size < 10 or spread == 0:
+        return
+    estimate = (block.estimates[method] - block.truth.mean()) / spread
+    truth = (block.truth - block.truth.mean()) / spread
+    fifths = np.array_split(np.argsort(estimate, kind="stable"), 5)
+    axes.plot(
+        [estimate[rows].mean() for rows in fifths], [truth[rows].mean() for rows in fifths],
+        marker=style.LAB_MARKERS[block.lab], markersize=4, linewidth=1.1, color=style.LAB_COLOURS[block.lab],
+    )  # fmt: skip
+
+
+def gap_svg(subgroups: pd.DataFrame, methods: Sequence[str]) -> str:
+    """MAE by hours since the last lab, a panel per lab; ``subgroups`` of one protocol, scoring and seed."""
+    rows = subgroups.loc[(subgroups["grouping"] == "gap") & ~subgroups["suppressed"].astype(bool)]
+    names = gap_names(GAP_EDGES_HOURS)
+    labs = [lab for lab in LAB_NAMES if lab in set(subgroups["lab"])]
+    with style.styled():
+        figure = style.new_figure(9.6, 2.6)
+        panels = figure.subplots(1, len(labs), squeeze=False)[0]
+        for axes, lab in zip(panels, labs, strict=True):
+            for number, method in enumerate(methods):
+                mine = rows.loc[(rows["lab"] == lab) & (rows["method"] == method)]
+                places = np.array([names.index(group) for group in mine["group"]]) + 0.14 * (number - 1)
+                errors = mine[["mae", "mae_lower", "mae_upper"]].to_numpy(dtype=float)
+                colour = style.METHOD_COLOURS.get(method, style.BLUE)
+                axes.vlines(places, errors[:, 1], errors[:, 2], color=colour, linewidth=1.2)
+                axes.plot(
+                    places,
+                    errors[:, 0],
+                    "o-",
+                    color=colour,
+                    markersize=3.5,
+                    linewidth=1,
+                    label=short_label(method),
+                )
+            axes.set_xticks(range(len(names)), [name.removesuffix(" h") for name in names], rotation=60)
+            axes.set_title(f"{lab}, {UNITS[lab]}")
+            axes.set_ylim(bottom=0)
+            style.quiet_grid(axes, "y")
+        panels[0].set_ylabel("MAE")
+        figure.supxlabel("hours since the last lab", fontsize=8.5, color=style.SOFT)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=len(methods))
+        return style.to_svg(figure)

@@ -1,0 +1,218 @@
+"""The report stands alone, tells no identity, and renders whatever little there is."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.evaluation import EvaluationConfig, compare, evaluate
+from pipeline.intervals import fit_intervals
+from pipeline.report import RESEARCH_ONLY, render, write_report
+from pipeline.report_details import calibration
+from pipeline.report_figures import loss_curve_svg, trajectory_svg
+from pipeline.report_inputs import ReportInputs
+from pipeline.report_sections import summary
+from pipeline.schema import LAB_NAMES, METHOD_LABELS
+
+QUICK = EvaluationConfig(bootstrap=50)
+VOID = {"meta", "br", "img", "input", "hr", "link"}
+
+
+class Outline(HTMLParser):
+    """Collects what the tests ask for and checks that tags nest."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.links, self.tags = [], [], [], set()
+        self.urls, self.faults = [], []
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.tags.add(tag)
+        self.urls += [value for name, value in attributes if name in ("src", "href", "xlink:href") and value]
+        if tag == "section":
+            self.ids.append(given["id"])
+        if tag == "a":
+            self.links.append(given["href"].removeprefix("#"))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(tag)
+
+
+def outline(page):
+    parser = Outline()
+    parser.feed(page)
+    return parser
+
+
+def _trajectories():
+    hours = np.arange(0, 12, 0.5)
+    parts = [
+        pd.DataFrame({"sequence": "Test patient 1", "protocol": protocol, "lab": lab, "hours_since_t0": hours,
+                      "estimate": 4 + np.sin(hours), "lower": 3.0, "upper": 6.0})
+        for lab in LAB_NAMES for protocol in ("start", "anchored")
+    ]  # fmt: skip
+    draws = pd.DataFrame(
+        {"sequence": "Test patient 1", "lab": "sodium", "hours_since_t0": [-2.0, 3.0], "value": [4.0, 4.5]}
+    )
+    return pd.concat(parts), draws
+
+
+def _epochs():
+    return [
+        {
+            "part": "all",
+            "epoch": epoch,
+            "loss": 1 / epoch,
+            "validation": {"sodium": 0.1, "lactate": 0.2 / epoch},
+        }
+        for epoch in (1, 2, 3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def inputs(make_predictions):
+    methods = ("locf", "shrunk_locf", "live_locf", "mt_pcs", "mt_pcs_twin")
+    table = make_predictions(n_patients=60, splits=("test", "test", "calibration"), methods=methods)
+    table = fit_intervals(table).apply(table)
+    trajectories, draws = _trajectories()
+    ids = sorted(table["patient"].unique())
+    patients = pd.DataFrame({"patient_id": ids, "age_years": np.linspace(20, 90, len(ids)), "sex": "F"})
+    return ReportInputs(
+        experiment="demo <1>",
+        predictions=table,
+        evaluation=evaluate(table, QUICK),
+        comparisons=compare(table, "mt_pcs", "mt_pcs_twin", EvaluationConfig(bootstrap=250)),
+        config_hash="abc123",
+        source="synthetic cohort",
+        data_licence="free to share",
+        caveat="These figures flatter: dense scoring.",
+        funnel=[("records", 12), ("30 s windows", 34567)],
+        exclusions={"windows": {"flat": 3}, "labs": {}},
+        training_curves={"mt_pcs": _epochs()},
+        trajectories=trajectories,
+        draws=draws,
+        patients=patients,
+    )
+
+
+@pytest.fixture(scope="module")
+def page(inputs):
+    return render(inputs)
+
+
+def test_tags_nest_and_the_contents_lead_to_every_section(page):
+    found = outline(page)
+    assert found.faults == []
+    assert found.open == []
+    assert found.links == found.ids
+    assert len(found.ids) == len(set(found.ids)) == 15
+
+
+def test_nothing_is_fetched_and_nothing_runs(page):
+    found = outline(page)
+    assert "script" not in found.tags
+    assert all(url.startswith(("#", "data:")) for url in found.urls)
+    assert not re.search(r"@import|url\((?!#)", page)
+
+
+def test_no_identity_and_no_date_of_care(page, inputs):
+    assert not [patient for patient in inputs.predictions["patient"].unique() if f">{patient}<" in page]
+    assert not [name for name in inputs.predictions["sequence"].unique() if name in page]
+    years = inputs.predictions["sampled_at"].dt.year.unique()
+    assert not [year for year in years if re.search(rf"\b{year}-\d\d-\d\d", page)]
+
+
+def test_the_banner_the_caveat_and_the_facts_are_there(page):
+    assert RESEARCH_ONLY in page
+    assert "demo &lt;1&gt;" in page
+    assert "<1>" not in page
+    assert page.count("These figures flatter") >= 4
+    for words in ("abc123", "free to share", "34 567", "mmol/L", "mg/dL", "arXiv 2509.16345", "not verified"):
+        assert words in page
+
+
+def test_every_method_is_named(page, inputs):
+    for method in inputs.predictions["method"].unique():
+        assert METHOD_LABELS[method].split(" (sees")[0] in page
+
+
+def test_no_raw_nan_or_hyphen_for_minus(page):
+    words = re.sub(r"<svg.*?</svg>|<style>.*?</style>", "", page, flags=re.DOTALL)
+    assert not re.search(r"\bnan\b", words, flags=re.IGNORECASE)
+    assert not re.search(r">-\d", words)
+
+
+def test_drawings_are_well_formed_and_named(page):
+    drawings = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    assert len(drawings) >= 8
+    for drawing in drawings:
+        root = ElementTree.fromstring(drawing)
+        assert root.attrib["aria-label"]
+        assert root.attrib["viewBox"]
+
+
+def test_verdict_follows_the_numbers(inputs):
+    assert "raised R2 for all 5 labs" in summary(inputs).body
+    shown = inputs.comparisons.copy()
+    shown.loc[shown["lab"] != "sodium", "lower"] = -1.0
+    assert "raised R2 for 1 of 5 labs (sodium)" in summary(replace(inputs, comparisons=shown)).body
+    shown.loc[shown["lab"] == "sodium", "p_holm"] = 0.06
+    assert "raised R2 for none of 5 labs" in summary(replace(inputs, comparisons=shown)).body
+
+
+def test_small_cohorts_hide_cells_and_admit_unbounded_intervals(make_predictions):
+    table = make_predictions(n_patients=9, splits=("test", "test", "calibration"), methods=("locf", "mt_pcs"))
+    table = fit_intervals(table).apply(table)
+    inputs = ReportInputs(experiment="tiny", predictions=table, evaluation=evaluate(table, QUICK))
+    page = render(inputs)
+    assert "<td>100</td></tr>" in calibration(inputs).body  # unbounded, %
+    assert page.count(">hidden<") > 20
+    assert outline(page).faults == []
+
+
+def test_one_patient_one_method_one_lab_still_renders(make_predictions):
+    table = make_predictions(n_patients=1, methods=("mt_pcs",), labs=("sodium",), protocols=("anchored",))
+    page = render(ReportInputs(experiment="least", predictions=table, evaluation=evaluate(table, QUICK)))
+    found = outline(page)
+    assert found.faults == []
+    assert "glucose" not in found.ids
+    assert "added" not in found.ids
+
+
+def test_the_file_is_private_complete_and_the_same_again(tmp_path, inputs, page):
+    path = tmp_path / "report.html"
+    write_report(path, inputs)
+    assert path.read_text() == page
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_trajectory_without_bounded_intervals_or_draws():
+    trajectories, draws = _trajectories()
+    drawn = trajectory_svg(trajectories.assign(lower=-np.inf, upper=np.inf), draws.iloc[:0])
+    assert "estimate, protocol start" in drawn
+    assert "interval" not in drawn
+
+
+def test_loss_curves_of_single_task_models_name_their_labs():
+    rows = [
+        row | {"part": lab, "validation": {lab: row["validation"][lab]}}
+        for lab in ("sodium", "lactate")
+        for row in _epochs()
+    ]
+    drawn = loss_curve_svg(rows)
+    assert drawn.count(">sodium<") == 2
+    assert "Date" not in drawn
