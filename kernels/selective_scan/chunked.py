@@ -22,20 +22,21 @@ def scan(x: ScanOperands) -> tuple[Tensor, Tensor]:
     if x.cu_seqlens is not None:
         return _scan_pack(x)
     batch, length, channels = x.u.shape
-    groups = x.B.shape[2]
+    groups, states = x.B.shape[2:]
+    width = channels // groups
     wide = x.state_dtype
     delta = step_sizes(x)
     save = torch.is_grad_enabled()
     y, state, _ = chunked_recurrence(
-        (delta * x.u.to(wide)).reshape(batch, length, groups, -1),
-        delta.reshape(batch, length, groups, -1),
-        x.A.reshape(groups, channels // groups, -1),
+        (delta * x.u.to(wide)).reshape(batch, length, groups, width),
+        delta.reshape(batch, length, groups, width),
+        x.A.reshape(groups, width, states),
         x.B.to(wide),
         x.C.to(wide),
-        x.entry_state().reshape(x.sequences, groups, channels // groups, -1),
+        x.entry_state().reshape(x.sequences, groups, width, states),
         save,
     )
-    return skip_and_gate(y.reshape(batch, length, channels), x), state.reshape(x.sequences, channels, -1)
+    return skip_and_gate(y.reshape(batch, length, channels), x), state.reshape(x.sequences, channels, states)
 
 
 def _scan_pack(x: ScanOperands) -> tuple[Tensor, Tensor]:

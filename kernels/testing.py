@@ -1,0 +1,163 @@
+"""Inputs, tolerances and comparison that the kernels' tests and benchmarks share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kernels.selective_scan.operands import state_dtype
+
+TOLERANCES = {
+    # (dtype, what): largest relative distance |ours - truth| / |truth| in the Euclidean norm, truth in float64
+    (torch.float64, "any"): 1e-11,  # float64 against float64: another order of summation over 20160 steps
+    (torch.float32, "output"): 2e-6,  # float32 state, exp2 good to 2e-7, at most ~10 time constants add up
+    (torch.float32, "gradient"): 1e-5,  # the same twice, and sums over batch and time in another order
+    (torch.bfloat16, "output"): 4e-3,  # one rounding of the output to 8 bits (2^-9), the state stays float32
+    (torch.bfloat16, "gradient"): 1e-2,  # gradients rounded to 8 bits; inputs equal bit for bit on both sides
+    (torch.float16, "output"): 6e-4,  # one rounding of the output to 11 bits (2^-12)
+    (torch.float16, "gradient"): 2e-3,  # gradients rounded to 11 bits
+}
+"""The one tolerance table; a reason stands in every row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanCase:
+    """The sizes and options of one selective scan.
+
+    Attributes
+    ----------
+    batch, channels, length, state, groups : sizes
+    lengths : lengths of packed sequences (then batch is 1 and length their sum), or None
+    dtype : of u, delta, z, B and C
+    skip, gate, bias, mask, initial : whether D, z, delta_bias (with softplus), step_mask, initial_state are given
+    channels_last : activations as transposed views of (batch, length, channels)
+    """
+
+    batch: int = 2
+    channels: int = 5
+    length: int = 7
+    state: int = 4
+    groups: int = 1
+    lengths: tuple[int, ...] | None = None
+    dtype: torch.dtype = torch.float32
+    skip: bool = True
+    gate: bool = True
+    bias: bool = True
+    mask: bool = False
+    initial: bool = True
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        if self.lengths is not None and (self.batch != 1 or self.length != sum(self.lengths)):
+            raise ValueError(f"lengths is {self.lengths}; it needs batch 1 and length {sum(self.lengths)}")
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences."""
+        return self.batch if self.lengths is None else len(self.lengths)
+
+
+def make_inputs(case: ScanCase, *, seed: int = 0, device: str = "cpu") -> dict[str, Tensor | bool]:
+    """Return keyword arguments for `selective_scan`, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    wide = state_dtype(case.dtype)
+
+    def normal(*shape: int, dtype: torch.dtype = wide) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).to(device)
+
+    def activation() -> Tensor:
+        if case.channels_last:
+            return normal(case.batch, case.length, case.channels, dtype=case.dtype).transpose(1, 2)
+        return normal(case.batch, case.channels, case.length, dtype=case.dtype)
+
+    def projection() -> Tensor:
+        return normal(case.batch, case.groups, case.state, case.length, dtype=case.dtype)
+
+    decay = torch.arange(1, case.state + 1, dtype=wide, device=device)
+    inputs: dict[str, Tensor | bool] = {
+        "u": activation(),
+        "delta": activation() if case.bias else activation().abs() * 0.1,
+        "A": -decay * (1 + 0.1 * normal(case.channels, case.state).abs()),
+        "B": projection(),
+        "C": projection(),
+    }
+    if case.skip:
+        inputs["D"] = normal(case.channels)
+    if case.gate:
+        inputs["z"] = activation()
+    if case.bias:
+        inputs |= {"delta_bias": normal(case.channels) - 2.0, "delta_softplus": True}
+    if case.initial:
+        inputs["initial_state"] = normal(case.sequences, case.channels, case.state)
+    if case.mask:
+        inputs["step_mask"] = torch.rand(case.batch, case.length, generator=generator).to(device) < 0.7
+    if case.lengths is not None:
+        bounds = torch.tensor([0, *case.lengths]).cumsum(0)
+        inputs["cu_seqlens"] = bounds.to(device)
+    return inputs
+
+
+def widen(inputs: dict[str, Tensor | bool]) -> dict[str, Tensor | bool]:
+    """Return the same values in float64, for the reference."""
+    return {
+        name: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+        for name, x in inputs.items()
+    }
+
+
+def outputs_and_gradients(
+    scan: Callable[..., tuple[Tensor, Tensor]], inputs: dict[str, Tensor | bool], *, seed: int = 1
+) -> dict[str, Tensor]:
+    """Run `scan` forward and backward, with fixed random weights on both of its outputs.
+
+    Returns
+    -------
+    dict
+        "y", "last_state", and "d_<name>" for every floating input.
+    """
+    leaves = {
+        name: x.detach().clone().requires_grad_()
+        for name, x in inputs.items()
+        if isinstance(x, Tensor) and x.is_floating_point()
+    }
+    y, last_state = scan(**{**inputs, **leaves})
+    generator = torch.Generator().manual_seed(seed)
+    loss = torch.zeros((), dtype=torch.float64, device=y.device)
+    for output in (y, last_state):
+        weight = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+        # Weights that bfloat16 and float16 hold exactly: every dtype gets the same incoming gradient.
+        weight = (weight * 8).round() / 8
+        loss = loss + (output.double() * weight.to(output.device)).sum()
+    gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+    named = {f"d_{name}": g for name, g in zip(leaves, gradients, strict=True)}
+    return {"y": y.detach(), "last_state": last_state.detach(), **named}
+
+
+def relative_distance(ours: Tensor, truth: Tensor) -> float:
+    """Return |ours - truth| / |truth|, or the plain distance where the truth is zero."""
+    truth = truth.double().cpu()
+    distance = torch.linalg.vector_norm(ours.double().cpu() - truth)
+    return (
+        float(distance / torch.linalg.vector_norm(truth).clamp_min(1e-30)) if truth.any() else float(distance)
+    )
+
+
+def assert_close(ours: dict[str, Tensor], truth: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """Compare results of `outputs_and_gradients` by the tolerance table.
+
+    Raises
+    ------
+    AssertionError
+        Naming every result that is too far off, and by how much.
+    """
+    assert ours.keys() == truth.keys()
+    far = {}
+    for name, value in ours.items():
+        assert torch.isfinite(value).all(), f"{name} is not finite"
+        what = "gradient" if name.startswith("d_") else "output"
+        tolerance = TOLERANCES.get((dtype, "any")) or TOLERANCES[dtype, what]
+        distance = relative_distance(value, truth[name])
+        if not distance <= tolerance:
+            far[name] = f"{distance:.1e} > {tolerance:.0e}"
+    assert not far, far
