@@ -25,7 +25,7 @@ $(READY): requirements.lock pyproject.toml scripts/environment.sh
 	@touch $(READY)
 
 demo: $(READY)
-	@. $(BIN)/activate && python -m pipeline demo
+	@. $(BIN)/activate && python -m assets demo
 
 test: $(READY)
 	@. $(BIN)/activate && python -m pytest -n 2 -m "not slow and not gpu"

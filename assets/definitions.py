@@ -1,0 +1,36 @@
+"""The one Definitions object."""
+
+import dagster as dg
+
+from assets.automation import jobs, schedules, sensors
+from assets.checks import asset_checks
+from assets.cohort import cohort_splits, lab_alignment, normalization_stats
+from assets.console import console
+from assets.embeddings import ppg_embeddings
+from assets.evaluation import evaluation, predictions, report
+from assets.ingest import lab_events, synthetic_cohort, waveform_catalog
+from assets.resources import Project
+from assets.training import training_assets
+
+defs = dg.Definitions(
+    assets=[
+        synthetic_cohort,
+        waveform_catalog,
+        lab_events,
+        ppg_embeddings,
+        cohort_splits,
+        normalization_stats,
+        lab_alignment,
+        *training_assets.values(),
+        predictions,
+        evaluation,
+        report,
+    ],
+    asset_checks=asset_checks,
+    jobs=jobs,
+    schedules=schedules,
+    sensors=sensors,
+    resources={"project": Project()},
+    loggers={"console": console},
+    executor=dg.in_process_executor,
+)

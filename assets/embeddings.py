@@ -1,0 +1,52 @@
+"""Group embed: every 30 s window through the encoder, once, into the store."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.common import OWNERS
+from assets.failures import explained
+from assets.ingest import waveform_catalog
+from assets.metadata import metadata
+from assets.resources import Project
+from pipeline import stages
+
+RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
+
+
+@dg.op(out=dg.DynamicOut(list), ins={"waveform_catalog": dg.In(dg.Nothing)})
+def plan_batches(project: Project) -> Iterator[dg.DynamicOutput[list]]:
+    """List the patients whose records, encoder or preprocessing changed, in batches of minutes of work."""
+    with explained("ppg_embeddings"):
+        batches = stages.plan_embedding_batches(project.workspace(), project.config())
+    for number, patient_keys in enumerate(batches):
+        yield dg.DynamicOutput(patient_keys, mapping_key=f"batch_{number:04d}")
+
+
+@dg.op(pool="gpu", retry_policy=RETRIES)
+def embed_batch(project: Project, patient_keys: list) -> dict:
+    """Embed one batch of patients and commit it to the store."""
+    with explained("ppg_embeddings"):
+        return dict(stages.embed_patient_batch(project.workspace(), project.config(), patient_keys))
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def commit_manifest(context: dg.OpExecutionContext, project: Project, batches: list) -> dg.Output:
+    """Retire patients that vanished and report what the store now holds; the manifest's hash is the data version."""
+    with explained("ppg_embeddings"):
+        summary = stages.finish_embedding(project.workspace(), project.config(), batches)
+    version = dg.DataVersion(summary.data_version or "")
+    return dg.Output(None, metadata=dict(metadata(summary)), data_version=version)
+
+
+@dg.graph_asset(
+    group_name="embed",
+    kinds={"pytorch", "zarr"},
+    owners=OWNERS,
+    ins={"waveform_catalog": dg.AssetIn(waveform_catalog.key, dagster_type=dg.Nothing)},
+    description="One embedding for each usable 30 s window, per patient, in a Zarr store with a manifest. "
+    "Only patients whose records, encoder or preprocessing changed are embedded again.",
+)
+def ppg_embeddings(waveform_catalog: None) -> None:
+    """Plan, embed batch by batch, commit."""
+    return commit_manifest(plan_batches(waveform_catalog).map(embed_batch).collect())

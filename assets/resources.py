@@ -1,0 +1,40 @@
+"""Paths and the experiment's name: all that Dagster knows of the science."""
+
+import dagster as dg
+from pydantic import Field
+
+from pipeline.experiments import ExperimentConfig, default_experiment_name, experiment
+from pipeline.workspace import Workspace
+
+
+class Project(dg.ConfigurableResource):
+    """Which experiment runs, on which folders.
+
+    Empty fields fall back to ``UNIPHY_EXPERIMENT``, ``UNIPHY_WAVEFORMS``, ``UNIPHY_LABS`` and ``UNIPHY_ARTIFACTS``.
+    """
+
+    experiment: str = Field(
+        default="",
+        description="demo, default, paper, authors or tiny; empty: demo, or default on your own folders",
+    )
+    overrides: dict[str, str] = Field(
+        default={}, description="fields of the experiment by dotted name, for example training.epochs: '3'"
+    )
+    waveforms: str = Field(default="", description="folder of waveform records; empty: the synthetic cohort")
+    labs: str = Field(default="", description="folder of lab tables; empty: the synthetic cohort's")
+    artifacts: str = Field(
+        default="", description="folder for everything that is written; empty: ./artifacts"
+    )
+
+    def config(self) -> ExperimentConfig:
+        """Return the whole configuration of the experiment."""
+        return experiment(self.experiment or default_experiment_name(), dict(self.overrides))
+
+    def workspace(self) -> Workspace:
+        """Return the folders of the experiment."""
+        return Workspace.from_environment(
+            self.config().name,
+            waveforms=self.waveforms or None,
+            labs=self.labs or None,
+            artifacts=self.artifacts or None,
+        )

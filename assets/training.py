@@ -1,0 +1,36 @@
+"""Group train: one asset a method."""
+
+from functools import partial, update_wrapper
+
+import dagster as dg
+
+from assets.cohort import lab_alignment, normalization_stats
+from assets.common import Stage, stage_asset
+from pipeline import stages
+
+DESCRIPTIONS = {
+    "lstm": "Shared LSTM over the ten latest windows (5 min), five heads, no history: the paper's baseline.",
+    "mt": "Multi-task Mamba without patient conditioning (initial state zero).",
+    "mt_learned": "Multi-task Mamba whose initial state is a learned constant.",
+    "st_pcs": "Single-task Mamba with patient-conditioned initial state, one model per lab.",
+    "mt_pcs": "Multi-task Mamba with patient-conditioned initial state: the paper's method.",
+    "mt_pcs_twin": "The same, trained and scored with another patient's waveform: what history alone achieves.",
+}
+
+
+def _stage(method: str) -> Stage:
+    return update_wrapper(partial(stages.train, method=method), stages.train)
+
+
+def _training_asset(method: str) -> dg.AssetsDefinition:
+    return stage_asset(
+        _stage(method),
+        name=f"train_{method}",
+        group="train",
+        deps=[lab_alignment, normalization_stats],
+        kinds={"pytorch"},
+        description=DESCRIPTIONS[method],
+    )
+
+
+training_assets = {method: _training_asset(method) for method in DESCRIPTIONS}

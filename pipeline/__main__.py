@@ -1,0 +1,140 @@
+"""Command line: one sub-command a stage.
+
+``python -m pipeline <stage> [--experiment NAME] [--waveforms DIR] [--labs DIR] [--artifacts DIR] [--set field=value]``
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from pipeline import stages
+from pipeline.errors import ProjectError
+from pipeline.experiments import EXPERIMENTS, ExperimentConfig, default_experiment_name, experiment
+from pipeline.store_commands import add_store_commands
+from pipeline.summary import StageSummary
+from pipeline.workspace import Workspace
+
+Stage = Callable[[Workspace, ExperimentConfig], StageSummary]
+
+STAGES: dict[str, tuple[Stage, str]] = {
+    "cohort": (stages.synthetic_cohort, "write the synthetic cohort"),
+    "catalog": (stages.waveform_catalog, "find every waveform record"),
+    "embed": (stages.ppg_embeddings, "window, encode and store what is new or changed"),
+    "labs": (stages.lab_events, "read and clean the labs"),
+    "split": (stages.cohort_splits, "divide patients by subject"),
+    "normalize": (stages.normalization_stats, "fit lab scaling on training patients"),
+    "align": (stages.lab_alignment, "cut sequences and match draws with windows"),
+    "score": (stages.predictions, "estimate every scored draw with every trained method"),
+    "evaluate": (stages.evaluation, "metrics, skill and paired differences"),
+    "report": (stages.report, "write report.html"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one stage and print its summary; return the exit status."""
+    parsed = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    try:
+        parsed.run(parsed)
+    except ProjectError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Lab values from PPG, stage by stage.")
+    commands = parser.add_subparsers(required=True, metavar="stage")
+    for name, (stage, help_text) in STAGES.items():
+        _add_stage(commands, name, help_text, stage)
+    train = _add_stage(commands, "train", "train one method, or all of the experiment's", _train_all)
+    train.add_argument(
+        "--method", help="lstm, mt, mt_learned, st_pcs, mt_pcs or mt_pcs_twin; all when left out"
+    )
+    everything = _add_stage(commands, "all", "every stage in order", _everything)
+    everything.set_defaults(method=None)
+    _add_predict(commands)
+    add_store_commands(commands)
+    return parser
+
+
+def _add_stage(commands, name: str, help_text: str, stage: Callable) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=help_text)
+    _add_project_options(command)
+    command.set_defaults(run=lambda parsed: _run_stage(stage, parsed))
+    return command
+
+
+def _add_project_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--experiment", choices=EXPERIMENTS, default=default_experiment_name())
+    command.add_argument("--waveforms", help="waveform folder; UNIPHY_WAVEFORMS, or the synthetic cohort")
+    command.add_argument("--labs", help="lab folder; UNIPHY_LABS, or the synthetic cohort's")
+    command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="override, repeatable"
+    )
+
+
+def _project(parsed: argparse.Namespace) -> tuple[Workspace, ExperimentConfig]:
+    overrides = dict(item.partition("=")[::2] for item in parsed.set)
+    config = experiment(parsed.experiment, overrides)
+    workspace = Workspace.from_environment(
+        config.name, waveforms=parsed.waveforms, labs=parsed.labs, artifacts=parsed.artifacts
+    )
+    return workspace, config
+
+
+def _run_stage(stage: Callable, parsed: argparse.Namespace) -> None:
+    workspace, config = _project(parsed)
+    if stage in (_train_all, _everything):
+        stage(workspace, config, parsed.method)
+    else:
+        print(_text(stage(workspace, config)))
+
+
+def _train_all(workspace: Workspace, config: ExperimentConfig, method: str | None) -> None:
+    for name in (method,) if method else config.methods:
+        print(_text(stages.train(workspace, config, method=name)))
+
+
+def _everything(workspace: Workspace, config: ExperimentConfig, method: str | None) -> None:
+    names = list(STAGES)
+    for name in names[: names.index("score")]:
+        print(_text(STAGES[name][0](workspace, config)))
+    _train_all(workspace, config, method)
+    for name in names[names.index("score") :]:
+        print(_text(STAGES[name][0](workspace, config)))
+    print(stages.printed_table(workspace, config))
+
+
+def _add_predict(commands) -> None:
+    command = commands.add_parser(
+        "predict", help="estimate labs of new patients every 30 s, into a Parquet file"
+    )
+    _add_project_options(command)
+    command.add_argument(
+        "--checkpoint", required=True, help="folder of a trained method, such as .../mt_pcs/seed0"
+    )
+    command.add_argument("--out", required=True, help="Parquet file to write")
+    command.set_defaults(run=_predict)
+
+
+def _predict(parsed: argparse.Namespace) -> None:
+    workspace, config = _project(parsed)
+    print(_text(stages.predict_new_patients(workspace, config, parsed.checkpoint, parsed.out)))
+
+
+def _text(summary: StageSummary) -> str:
+    """Return a summary as lines of text."""
+    lines = [f"{summary.stage}:"]
+    lines += [f"  {name.replace('_', ' ')}: {value}" for name, value in summary.counts.items()]
+    if summary.exclusions:
+        lines.append("  dropped:")
+        lines += [f"    {count:>9}  {reason}" for reason, count in sorted(summary.exclusions.items())]
+    lines += [f"  {name}: {path}" for name, path in summary.artefacts.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""What must hold of an experiment's artefacts, each recomputed from them and not taken on trust."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.errors import LeakError
+from pipeline.experiments import ExperimentConfig
+from pipeline.labs import PLAUSIBLE_MEDIANS
+from pipeline.normalization import LabScaler
+from pipeline.schema import DAY_US
+from pipeline.splits import Splits
+from pipeline.store_admin import verify_store
+from pipeline.workspace import Workspace, require
+
+LEAST_SHARE_WITH_WINDOW = 0.5
+"""Share of the draws inside sequences that must have found a usable window."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOutcome:
+    """Whether a rule holds, in one sentence, with the numbers behind it."""
+
+    passed: bool
+    explanation: str
+    numbers: Mapping[str, int | float] = field(default_factory=dict)
+
+
+def store_matches_its_manifest(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:
+    """Every embedding is there, finite, and hashes to what the manifest says."""
+    found = verify_store(EmbeddingStore.open(workspace.store))
+    damaged = len(found.damaged)
+    problems = "; ".join(sorted(set(found.damaged.values())))
+    return CheckOutcome(
+        passed=found.ok and found.checked > 0,
+        explanation=f"{found.checked} patients read, {damaged} damaged{': ' + problems if problems else ''}.",
+        numbers={"patients": found.checked, "damaged": damaged},
+    )
+
+
+def units_are_plausible(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:
+    """Check that the median of each lab lies where its unit puts it."""
+    events = pd.read_parquet(workspace.lab_events)
+    medians = {lab: float(np.median(group["value"])) for lab, group in events.groupby("lab")}
+    wrong = [
+        str(lab)
+        for lab, median in medians.items()
+        if not PLAUSIBLE_MEDIANS[str(lab)][0] <= median <= PLAUSIBLE_MEDIANS[str(lab)][1]
+    ]
+    text = f"implausible: {', '.join(wrong)}" if wrong else "all medians are plausible"
+    return CheckOutcome(
+        passed=not wrong and bool(medians),
+        explanation=f"{len(medians)} labs, {text}.",
+        numbers={f"median {lab}": median for lab, median in medians.items()},
+    )
+
+
+def no_subject_in_two_splits(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:
+    """No subject is in two splits, and the stored membership is the one that was drawn."""
+    try:
+        splits = Splits.load(workspace.splits)
+    except LeakError as leak:
+        return CheckOutcome(passed=False, explanation=str(leak))
+    return CheckOutcome(passed=True, explanation="Each subject is in one split.", numbers=splits.counts)
+
+
+def scaling_comes_from_training_patients(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:
+    """Check that the labs' scaling equals the range of the training patients of the stored splits."""
+    scaler = LabScaler.from_json(json.loads(workspace.scaler.read_text()))
+    splits = Splits.load(workspace.splits)
+    events = pd.read_parquet(workspace.lab_events)
+    events = events.loc[events["patient_id"].isin(splits.patients("train"))]
+    differing = [
+        lab
+        for lab, group in events.groupby("lab")
+        if group["value"].nunique() > 1
+        and (scaler.low[str(lab)], scaler.high[str(lab)]) != (group["value"].min(), group["value"].max())
+    ]
+    same_splits = scaler.split_hash == splits.hash
+    told = "" if experiment.scaler.fitted_on == "train" else f" This experiment's caveat: {experiment.caveat}"
+    return CheckOutcome(
+        passed=(same_splits and not differing) or experiment.scaler.fitted_on != "train",
+        explanation=f"Fitted under {'the stored' if same_splits else 'other'} splits; "
+        f"{len(differing)} labs differ from the training patients' range.{told}",
+        numbers={"training_patients": scaler.n_patients},
+    )
+
+
+def draws_found_a_window(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:
+    """Most draws inside a sequence have a usable window shortly before them."""
+    summary = json.loads(workspace.summary("lab_alignment").read_text())
+    exclusions = summary["exclusions"]
+    scored = sum(row["draws"] for row in summary["tables"]["scored draws"])
+    without = sum(n for reason, n in exclusions.items() if "no usable window" in reason)
+    share = scored / max(scored + without, 1)
+    return CheckOutcome(
+        passed=share >= LEAST_SHARE_WITH_WINDOW,
+        explanation=f"{share:.0%} of the draws inside sequences found a window (at least "
+        f"{LEAST_SHARE_WITH_WINDOW:.0%} expected; fewer points to shifted clocks or missing signal).",
+        numbers={"scored": scored, "without_window": without},
+    )
+
+
+def locf_recomputed_independently(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:
+    """LOCF in the predictions equals the latest earlier result, looked up anew in the lab table."""
+    table = pd.read_parquet(workspace.predictions)
+    table = table.loc[
+        (table["method"] == "locf") & (table["scoring"] == "measured") & (table["split"] == "test")
+    ]
+    events = pd.read_parquet(workspace.lab_events)
+    results = {key: group for key, group in events.groupby(["patient_id", "lab"])}
+    wrong = sum(not _is_latest(row, results) for row in table.to_dict(orient="records"))
+    return CheckOutcome(
+        passed=wrong == 0 and len(table) > 0,
+        explanation=f"{len(table)} test draws looked up again, {wrong} differ.",
+        numbers={"draws": len(table), "differing": wrong},
+    )
+
+
+def _is_latest(row: dict, results: Mapping) -> bool:
+    """Whether the estimate is a result seen by then: available by t0 (start) or before the draw (anchored)."""
+    earlier = results[row["patient"], row["lab"]]
+    sampled_us, t0_us = (int(pd.Timestamp(row[name]).to_datetime64().astype("datetime64[us]").astype(int))
+                         for name in ("sampled_at", "t0"))  # fmt: skip
+    seen = (earlier["available_at_us"] <= t0_us) & (earlier["sampled_at_us"] >= t0_us - 30 * DAY_US)
+    seen &= earlier["available_at_us"] < sampled_us
+    latest = earlier.loc[seen].sort_values(["sampled_at_us", "available_at_us"])["value"]
+    return len(latest) > 0 and latest.iloc[-1] == row["estimate"]
+
+
+def no_patient_ids_in_metadata(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:
+    """No patient id stands in a summary, in the store's manifest, in a file name of the store, or in the report."""
+    splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset="report"))
+    ids = {patient for patient in splits.patients(*splits.members) if len(patient) >= 4}
+    texts = [path.read_text() for path in workspace.root.glob("summaries/*.json")]
+    texts += [str(path.relative_to(workspace.store)) for path in workspace.store.rglob("*")]
+    texts += [path.read_text() for path in workspace.store.glob("*.json")]
+    texts += [re.sub(r"base64,[^\"')]+|<svg.*?</svg>", "", workspace.report.read_text(), flags=re.DOTALL)]
+    words = set(re.findall(r"[A-Za-z0-9_-]+", "\n".join(texts)))
+    return CheckOutcome(
+        passed=not ids & words,
+        explanation=f"{len(ids & words)} of {len(ids)} patient ids appear in metadata, file names or the report.",
+        numbers={"patients": len(ids)},
+    )
+
+
+def future_does_not_leak(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:
+    """Estimates of a held-out patient up to t stay identical to the bit when PPG and labs after t change."""
+    from pipeline.leak_check import changed_rows  # imports torch, which definitions must not
+
+    rows, changed = changed_rows(
+        workspace.checkpoint("mt_pcs", experiment.seeds[0]),
+        EmbeddingStore.open(workspace.store),
+        pd.read_parquet(workspace.lab_events),
+        pd.read_parquet(workspace.admissions),
+        Splits.load(workspace.splits).patients("test"),
+        experiment.sequences,
+    )
+    return CheckOutcome(
+        passed=changed == 0 and rows > 0,
+        explanation=f"{rows} estimates before t compared after changing everything after t, {changed} changed.",
+        numbers={"estimates": rows, "changed": changed},
+    )

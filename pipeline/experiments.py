@@ -1,0 +1,201 @@
+"""Experiments: functions that return one whole configuration. A variant is ``dataclasses.replace``.
+
+The configuration, as JSON with its hash, travels in every artefact (``pipeline.provenance``).
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pipeline.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
+from pipeline.errors import ConfigError
+from pipeline.evaluation import EvaluationConfig
+from pipeline.labs import LabConfig
+from pipeline.normalization import ScalerConfig
+from pipeline.sequences import SequenceConfig
+from pipeline.sources.synthetic import CohortSize
+from pipeline.splits import SplitConfig
+from pipeline.training_config import TrainingConfig
+from pipeline.windows import WindowConfig
+
+EXPERIMENT_VARIABLE = "UNIPHY_EXPERIMENT"
+PAPER_METHODS = ("lstm", "mt", "st_pcs", "mt_pcs", "mt_pcs_twin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortPlan:
+    """The embedded cohort: its size, and how its labs hang on the physiology that drives the pulse."""
+
+    size: CohortSize = field(default_factory=lambda: CohortSize(n_patients=200))
+    """Patients and hours."""
+    coupling: float = 0.8
+    """0 = labs know nothing of the pulse, 1 = labs follow from the physiology behind it."""
+    null: str | None = None
+    """``a`` (coupling 0) or ``b`` (draws independent in time, no patient offset)."""
+    seed: int = 0
+    """Seed of the cohort."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """Sizes of the trained models; defaults are section 4 of the specification."""
+
+    d_model: int = 256
+    """Width of the backbone."""
+    n_blocks: int = 4
+    """Backbone blocks (paper: 4)."""
+    d_state: int = 16
+    """States per channel."""
+    dropout: float = 0.1
+    """Share dropped in training."""
+    trunk_width: int = 128
+    """Width of the patient's code in the PCS trunk."""
+    hidden: int = 256
+    """Width of the LSTM baseline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """Everything that decides the numbers of one experiment."""
+
+    name: str
+    """Also the folder under ``artifacts/``."""
+    caveat: str = ""
+    """Printed with every table where the protocol flatters."""
+    cohort: CohortPlan = field(default_factory=CohortPlan)
+    """The synthetic cohort, used where no waveform folder is given."""
+    encoder: str = "ppg_gpt_1m_random"
+    """Name of a shipped encoder, or the path of a checkpoint."""
+    embedding_executor: Literal["local", "ray"] = "local"
+    """Where the encoder runs; changes no number."""
+    window: WindowConfig = field(default_factory=WindowConfig)
+    labs: LabConfig = field(default_factory=LabConfig)
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    scaler: ScalerConfig = field(default_factory=ScalerConfig)
+    sequences: SequenceConfig = field(default_factory=SequenceConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    model: ModelShape = field(default_factory=ModelShape)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    methods: tuple[str, ...] = (*PAPER_METHODS, "mt_learned")
+    """Methods that the report expects; one that is not trained is left out and named."""
+    seeds: tuple[int, ...] = (0,)
+    """One training run for each."""
+    scorings: tuple[str, ...] = ("measured",)
+    """``measured`` draws alone, or ``dense`` beside them (interpolated points; labelled)."""
+
+
+def default() -> ExperimentConfig:
+    """Return our defaults at full size, for real data."""
+    return ExperimentConfig(name="default")
+
+
+def demo() -> ExperimentConfig:
+    """Return the embedded cohort at a size that two cores finish in minutes."""
+    return ExperimentConfig(
+        name="demo",
+        cohort=CohortPlan(size=CohortSize(n_patients=80, hours_low=8.0, hours_high=24.0)),
+        model=ModelShape(d_model=64, dropout=0.0, trunk_width=64, hidden=64),
+        training=TrainingConfig(
+            epochs=8, learning_rate=2e-3, warmup_epochs=1.0, final_lr=1e-5, batch_pieces=8, tensorboard=False
+        ),
+        methods=PAPER_METHODS,
+    )
+
+
+def tiny() -> ExperimentConfig:
+    """Return the smallest whole run, for the tests."""
+    return dataclasses.replace(
+        demo(),
+        name="tiny",
+        cohort=CohortPlan(size=CohortSize(n_patients=10, hours_low=3.0, hours_high=5.0)),
+        model=ModelShape(d_model=16, n_blocks=1, d_state=4, dropout=0.0, trunk_width=16, hidden=16),
+        training=TrainingConfig(
+            epochs=1, learning_rate=1e-3, warmup_epochs=0.0, final_lr=1e-5, batch_pieces=8, tensorboard=False
+        ),
+        evaluation=EvaluationConfig(bootstrap=50),
+    )
+
+
+def paper() -> ExperimentConfig:
+    """Return the paper's protocol on any data, three seeds, dense scoring beside the measured one."""
+    return ExperimentConfig(
+        name="paper",
+        alignment=paper_alignment(),
+        training=TrainingConfig(protocols=("start",), lstm_centred=True),
+        seeds=(0, 1, 2),
+        scorings=("measured", "dense"),
+    )
+
+
+def authors() -> ExperimentConfig:
+    """Return the way of the authors' public preparation code, which flatters; every table says so."""
+    return ExperimentConfig(
+        name="authors",
+        caveat="Flatters: windows may pass their draw, gaps are cut out, lab ranges come from all patients, "
+        "interpolated points are scored, and no validation set selects the epoch.",
+        labs=LabConfig(duplicates="max"),
+        alignment=authors_alignment(),
+        scaler=ScalerConfig(fitted_on="everything", clip=True),
+        splits=SplitConfig(fractions=(0.74, 0.01, 0.25)),
+        training=TrainingConfig(protocols=("start",), lstm_centred=True, selection="last", allow_leaks=True),
+        scorings=("measured", "dense"),
+    )
+
+
+EXPERIMENTS: Mapping[str, Callable[[], ExperimentConfig]] = {
+    build.__name__: build for build in (demo, default, paper, authors, tiny)
+}
+
+
+def default_experiment_name() -> str:
+    """Return ``UNIPHY_EXPERIMENT``, or ``default`` where a waveform folder is named, or else ``demo``."""
+    return os.environ.get(EXPERIMENT_VARIABLE) or (
+        "default" if os.environ.get("UNIPHY_WAVEFORMS") else "demo"
+    )
+
+
+def experiment(name: str, overrides: Mapping[str, str] | None = None) -> ExperimentConfig:
+    """Return the named experiment with fields replaced, e.g. ``{"training.epochs": "3"}``.
+
+    Raises
+    ------
+    ConfigError
+        No such experiment or field, or a value that the field's owner refuses.
+    """
+    if name not in EXPERIMENTS:
+        raise ConfigError(f"There is no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}.")
+    config = EXPERIMENTS[name]()
+    for path, text in (overrides or {}).items():
+        config = _replaced(config, path.split("."), text, path)
+    return config
+
+
+def _replaced(config: Any, path: list[str], text: str, full_path: str) -> Any:
+    known = [f.name for f in dataclasses.fields(config)]
+    if path[0] not in known:
+        raise ConfigError(
+            f"Override {full_path!r}: there is no field {path[0]!r}; choose from {', '.join(known)}."
+        )
+    current = getattr(config, path[0])
+    if dataclasses.is_dataclass(current) and len(path) > 1:
+        value = _replaced(current, path[1:], text, full_path)
+    elif len(path) > 1 or dataclasses.is_dataclass(current):
+        raise ConfigError(f"Override {full_path!r} must name a single value, such as training.epochs.")
+    else:
+        value = _parsed(text)
+    try:
+        return dataclasses.replace(config, **{path[0]: value})
+    except (ValueError, TypeError) as problem:
+        raise ConfigError(f"Override {full_path!r} = {text!r} is refused: {problem}") from None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,87 @@
+"""The leak check: change everything after a moment, and compare every estimate before it, bit by bit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.labs import LabEvents
+from pipeline.prediction import PredictionConfig, predict
+from pipeline.sequences import PatientWindows, SequenceConfig, WindowStore
+
+CHECKED_PATIENTS = 3
+
+
+@dataclass(frozen=True)
+class _ChangedWindows:
+    """A patient's windows with other embeddings after `after_us`."""
+
+    start_us: np.ndarray
+    quality: np.ndarray
+    embeddings: np.ndarray
+    width: int
+
+
+@dataclass(frozen=True)
+class _ChangedStore:
+    """A store in which everything after `after_us` is different."""
+
+    store: WindowStore
+    after_us: int
+
+    def read(self, patient_id: str) -> PatientWindows:
+        windows = self.store.read(patient_id)
+        embeddings = np.array(windows.embeddings[:])
+        later = windows.start_us >= self.after_us
+        embeddings[later] = -embeddings[later] + 1
+        return _ChangedWindows(windows.start_us, windows.quality, embeddings, windows.width)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.store, name)
+
+
+def changed_rows(
+    checkpoint: Path,
+    store: WindowStore,
+    lab_events: pd.DataFrame,
+    admissions: pd.DataFrame,
+    patients: Sequence[str],
+    sequences: SequenceConfig,
+) -> tuple[int, int]:
+    """Return how many estimates lie before the change, and how many of them changed.
+
+    For each of some patients, t is the middle of the recording; embeddings and lab values after t are replaced.
+    """
+    compared = changed = 0
+    for patient in [p for p in patients if _length(store, p) > 0][:CHECKED_PATIENTS]:
+        start_us = store.read(patient).start_us
+        t_us = int(start_us[len(start_us) // 2])
+        events = lab_events.loc[lab_events["patient_id"] == patient]
+        later = events["available_at_us"] > t_us
+        altered = events.assign(value=events["value"].where(~later, events["value"] * 1.1 + 0.1))
+        rows = [
+            predict(
+                checkpoint,
+                used_store,
+                LabEvents(frame=frame),
+                PredictionConfig(sequences=sequences),
+                patients=[patient],
+                admissions=admissions,
+            )
+            for used_store, frame in ((store, events), (_ChangedStore(store, t_us), altered))
+        ]
+        before = [_estimates_until(table, t_us) for table in rows]
+        compared += len(before[0])
+        changed += sum(a != b for a, b in zip(*before, strict=True))
+    return compared, changed
+
+
+def _length(store: WindowStore, patient: str) -> int:
+    return len(store.read(patient).start_us)
+
+
+def _estimates_until(table: pd.DataFrame, t_us: int) -> list[bytes]:
+    end_us = table["window_end"].to_numpy().astype("datetime64[us]").astype("int64")
+    return [value.tobytes() for value in table["estimate"].to_numpy(np.float64)[end_us <= t_us]]

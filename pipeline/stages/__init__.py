@@ -1,0 +1,37 @@
+"""Every stage of the job: read its inputs from the experiment's folder, call one domain function, write the result.
+
+A stage is ``stage(workspace, experiment) -> StageSummary``. The command line and the Dagster assets call these alike.
+Modules that need torch are imported inside the stages, so that Dagster loads its definitions in a few seconds.
+"""
+
+from pipeline.stages.align import cohort_splits, lab_alignment, normalization_stats
+from pipeline.stages.embed import (
+    embed_patient_batch,
+    finish_embedding,
+    plan_embedding_batches,
+    ppg_embeddings,
+)
+from pipeline.stages.evaluate import evaluation, predictions, printed_table
+from pipeline.stages.ingest import lab_events, synthetic_cohort, waveform_catalog
+from pipeline.stages.predict import predict_new_patients
+from pipeline.stages.reporting import report
+from pipeline.stages.training import train
+
+__all__ = [
+    "cohort_splits",
+    "embed_patient_batch",
+    "evaluation",
+    "finish_embedding",
+    "lab_alignment",
+    "lab_events",
+    "normalization_stats",
+    "plan_embedding_batches",
+    "ppg_embeddings",
+    "predict_new_patients",
+    "predictions",
+    "printed_table",
+    "report",
+    "synthetic_cohort",
+    "train",
+    "waveform_catalog",
+]

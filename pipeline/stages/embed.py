@@ -1,0 +1,134 @@
+"""Stage 1, in one call for the command line and in three steps (plan, batches, finish) for Dagster."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+from pipeline.catalog import load_catalog
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.experiments import ExperimentConfig
+from pipeline.sources.base import Catalog, WaveformSource
+from pipeline.stages.ingest import waveform_source
+from pipeline.summary import StageSummary
+from pipeline.workspace import Workspace, require
+
+if TYPE_CHECKING:
+    from models.encoders import Encoder
+    from pipeline.embedding_plan import EmbeddingPlan
+    from pipeline.encoding import EmbeddingSummary, EncodingConfig
+
+logger = logging.getLogger(__name__)
+
+ASSET = "ppg_embeddings"
+
+
+class BatchCounts(TypedDict):
+    """What came of one batch; plain values, which Dagster passes between steps."""
+
+    embedded: int
+    windows: int
+    failures: dict[str, int]
+
+
+class _Inputs(NamedTuple):
+    source: WaveformSource
+    catalog: Catalog
+    store: EmbeddingStore
+    encoder: "Encoder"
+    config: "EncodingConfig"
+
+    def plan(self, only: Sequence[str] | None = None) -> "EmbeddingPlan":
+        from pipeline.encoding import plan_embedding  # imports torch, which definitions must not
+
+        return plan_embedding(self.catalog, self.store, self.encoder, self.config.window, only=only)
+
+
+def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> _Inputs:
+    from pipeline.encoding import EncodingConfig, make_encoder  # imports torch, which definitions must not
+
+    source, root = waveform_source(workspace)
+    catalog = load_catalog(require(workspace.catalog, made_by="waveform_catalog", asset=ASSET), root)
+    store = EmbeddingStore.open(workspace.store, create=True)
+    config = EncodingConfig(window=experiment.window, executor=experiment.embedding_executor)
+    return _Inputs(source, catalog, store, make_encoder(experiment.encoder), config)
+
+
+def plan_embedding_batches(workspace: Workspace, experiment: ExperimentConfig) -> list[list[str]]:
+    """Return the patients to embed, as keyed hashes, in batches of minutes of work."""
+    inputs = _inputs(workspace, experiment)
+    plan = inputs.plan()
+    logger.info(
+        "%d patients to embed, %d unchanged, %d vanished", len(plan.stale), plan.unchanged, len(plan.retired)
+    )
+    return [[task.patient for task in batch] for batch in plan.batches(inputs.config.batch_patients)]
+
+
+def embed_patient_batch(
+    workspace: Workspace, experiment: ExperimentConfig, patient_keys: Sequence[str]
+) -> BatchCounts:
+    """Embed and commit what is still stale among `patient_keys`; return counts."""
+    from pipeline.encoding import ProgressMeter, embed_batch, log_progress  # imports torch, as above
+
+    inputs = _inputs(workspace, experiment)
+    tasks = inputs.plan(patient_keys).stale
+    meter = ProgressMeter(tasks, log_progress())
+    done = embed_batch(tasks, inputs.source, inputs.store, inputs.encoder, inputs.config, meter)
+    inputs.store.commit(done.entries)
+    return {
+        "embedded": len(done.entries) - done.adopted,
+        "windows": done.embedded_windows,
+        "failures": dict(done.failures),
+    }
+
+
+def finish_embedding(
+    workspace: Workspace, experiment: ExperimentConfig, batches: Sequence[BatchCounts]
+) -> StageSummary:
+    """Retire vanished patients and describe the store."""
+    from pipeline.encoding import finish_embedding as finish  # imports torch, as above
+
+    inputs = _inputs(workspace, experiment)
+    state = finish(inputs.store, inputs.plan(), ())
+    failures = sum((Counter(batch["failures"]) for batch in batches), Counter[str]())
+    embedded = sum(batch["embedded"] for batch in batches)
+    return _summary(workspace, experiment, state, embedded, state.failures + failures)
+
+
+def ppg_embeddings(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
+    """Bring the store up to date in one call."""
+    batches = [
+        embed_patient_batch(workspace, experiment, keys)
+        for keys in plan_embedding_batches(workspace, experiment)
+    ]
+    return finish_embedding(workspace, experiment, batches)
+
+
+def _summary(
+    workspace: Workspace,
+    experiment: ExperimentConfig,
+    state: "EmbeddingSummary",
+    embedded: int,
+    failures: Counter[str],
+) -> StageSummary:
+    tenths = [
+        {"spectral concentration": f"{tenth / 10:.1f} to {(tenth + 1) / 10:.1f}", "windows": count}
+        for tenth, count in enumerate(state.quality_histogram)
+    ]
+    return StageSummary(
+        stage=ASSET,
+        counts={
+            "encoder": experiment.encoder,
+            "patients": state.patients,
+            "patients_embedded_now": embedded,
+            "patients_unchanged": state.unchanged - embedded,
+            "patients_retired": state.retired,
+            "windows": state.windows,
+            "hours": round(state.hours, 1),
+            "hours_per_patient": round(state.hours / max(state.patients, 1), 1),
+        },
+        exclusions=state.exclusions + failures,
+        tables={"windows by quality": tenths},
+        artefacts={"store": workspace.store},
+        data_version=state.data_version,
+    ).save(workspace.summary(ASSET))

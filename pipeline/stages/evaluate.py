@@ -1,0 +1,141 @@
+"""Stages that score every method on the same draws, judge them and write the report."""
+
+import logging
+from collections.abc import Iterator
+
+import pandas as pd
+
+from pipeline.atomic import write_parquet, write_text
+from pipeline.comparison_text import comparison_table
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.errors import MissingArtifactError
+from pipeline.evaluation import compare, evaluate
+from pipeline.experiments import ExperimentConfig
+from pipeline.intervals import coverage, fit_intervals
+from pipeline.schema import METHOD_LABELS
+from pipeline.splits import Splits
+from pipeline.summary import StageSummary
+from pipeline.workspace import Workspace, require
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_LEVEL = 0.9
+PAIRS = (("mt_pcs", "mt_pcs_twin"), ("mt_pcs", "shrunk_locf"), ("mt_pcs", "st_pcs"))
+"""Differences that are reported; the first is what PPG added."""
+
+
+def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
+    """Estimate every scored draw with every method that is trained, and put conformal intervals around it."""
+    trained = _trained(workspace, experiment)
+    table = pd.concat(list(_scored(workspace, experiment, trained)), ignore_index=True)
+    intervals = fit_intervals(table, INTERVAL_LEVEL)
+    table = intervals.apply(table)
+    write_parquet(workspace.predictions, table)
+    for method in trained:
+        for seed in experiment.seeds:
+            write_text(workspace.checkpoint(method, seed) / "intervals.json", intervals.to_json())
+    missing = [METHOD_LABELS[method] for method in experiment.methods if method not in trained]
+    return StageSummary(
+        stage="predictions",
+        counts={
+            "methods": len(set(table["method"])),
+            "not_trained": ", ".join(missing) or "none",
+            "scored_draws_of_test_patients": len(
+                table.loc[table["split"] == "test"].drop_duplicates(
+                    ["protocol", "patient", "lab", "sampled_at"]
+                )
+            ),
+        },
+        tables={"coverage of the 90 % intervals": _coverage_rows(table)},
+        artefacts={"predictions": workspace.predictions},
+    ).save(workspace.summary("predictions"))
+
+
+def _trained(workspace: Workspace, experiment: ExperimentConfig) -> list[str]:
+    """Methods with a checkpoint for every seed."""
+    found = [
+        method
+        for method in experiment.methods
+        if all(workspace.checkpoint(method, seed).exists() for seed in experiment.seeds)
+    ]
+    if not found:
+        raise MissingArtifactError(
+            f"No method is trained in {workspace.root}: materialise one with everything before it, for example "
+            "dagster asset materialize --select '*train_mt_pcs'"
+        )
+    return found
+
+
+def _scored(workspace: Workspace, experiment: ExperimentConfig, trained: list[str]) -> Iterator[pd.DataFrame]:
+    from pipeline.aligned_cohort import AlignedCohort  # imports torch, which definitions must not
+    from pipeline.carry_forward import fit_carry_forward
+    from pipeline.scoring import score, score_estimator
+
+    aligned = AlignedCohort.load(workspace.aligned)
+    splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset="predictions"))
+    store = EmbeddingStore.open(workspace.store)
+    of_training = aligned.examples["patient_id"].isin(splits.patients("train"))
+    baselines = fit_carry_forward(aligned.examples.loc[of_training])
+    for scoring in experiment.scorings:
+        for seed in experiment.seeds:
+            for method, fitted in baselines.items():
+                yield score_estimator(method, fitted.estimate, aligned, splits, scoring=scoring, seed=seed)
+            for method in trained:
+                logger.info("scoring %s, seed %d, %s draws", METHOD_LABELS[method], seed, scoring)
+                yield score(workspace.checkpoint(method, seed), aligned, store, splits, scoring=scoring)
+
+
+def _coverage_rows(table: pd.DataFrame) -> list[dict]:
+    rows = coverage(table.loc[table["method"] == "mt_pcs"], INTERVAL_LEVEL, gap_edges_hours=())
+    return [
+        {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
+        for row in rows.to_dict(orient="records")
+    ]
+
+
+def evaluation(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
+    """Compute metrics, skill and paired differences with intervals."""
+    table = pd.read_parquet(require(workspace.predictions, made_by="predictions", asset="evaluation"))
+    metrics = evaluate(table, experiment.evaluation)
+    write_parquet(workspace.evaluation, metrics)
+    methods = set(table["method"])
+    pairs = [compare(table, a, b, experiment.evaluation) for a, b in PAIRS if {a, b} <= methods]
+    if pairs:
+        write_parquet(workspace.comparisons, pd.concat(pairs, ignore_index=True))
+    return StageSummary(
+        stage="evaluation",
+        counts={"rows": len(metrics), "methods": len(set(metrics["method"]))},
+        tables={
+            f"{protocol} protocol": _headline(metrics, protocol) for protocol in metrics["protocol"].unique()
+        },
+        artefacts={"evaluation": workspace.evaluation},
+    ).save(workspace.summary("evaluation"))
+
+
+def _headline(metrics: pd.DataFrame, protocol: str) -> list[dict]:
+    rows = metrics.loc[
+        (metrics["protocol"] == protocol)
+        & (metrics["scoring"] == "measured")
+        & (metrics["aggregation"] == "pooled")
+        & (metrics["seed"] == metrics["seed"].min())
+    ]
+    return [
+        {
+            "lab": row["lab"],
+            "method": METHOD_LABELS[row["method"]],
+            "draws": int(row["n_labs"]),
+            "R2": round(row["r2"], 3),
+            "R2 95 %": f"{row['r2_lower']:.2f} to {row['r2_upper']:.2f}",
+            "MAE": round(row["mae"], 3),
+            "skill over LOCF": round(row["skill_vs_locf"], 3),
+        }
+        for row in rows.to_dict(orient="records")
+    ]
+
+
+def printed_table(workspace: Workspace, experiment: ExperimentConfig) -> str:
+    """Return the comparison as text for the terminal."""
+    metrics = pd.read_parquet(require(workspace.evaluation, made_by="evaluation", asset="report"))
+    pairs = pd.read_parquet(workspace.comparisons) if workspace.comparisons.exists() else None
+    text = comparison_table(metrics, pairs)
+    return f"{text}\n{experiment.caveat}\n" if experiment.caveat else text

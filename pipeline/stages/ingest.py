@@ -1,0 +1,126 @@
+"""Stages that bring waveforms and labs in."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.atomic import write_parquet
+from pipeline.catalog import save_catalog
+from pipeline.experiments import ExperimentConfig
+from pipeline.labs import clean_labs, lab_counts
+from pipeline.schema import HOUR_US
+from pipeline.sources.base import Catalog, ClinicalSource, WaveformSource
+from pipeline.sources.detect import open_clinical, open_waveforms
+from pipeline.sources.synthetic import CohortParameters, write_cohort
+from pipeline.summary import StageSummary
+from pipeline.workspace import Workspace, require
+
+logger = logging.getLogger(__name__)
+
+PLANTED_NOTE = (
+    "Planted waveforms: no PPG of these patients exists; the pulse was synthesised around their labs."
+)
+
+
+def waveform_source(workspace: Workspace) -> tuple[WaveformSource, Path]:
+    """Return the waveform source in use and its folder."""
+    root = workspace.waveforms or require(
+        workspace.cohort / "waveforms", made_by="synthetic_cohort", asset="waveform_catalog"
+    )
+    return open_waveforms(root), root
+
+
+def clinical_source(workspace: Workspace) -> ClinicalSource:
+    """Return the lab source in use; real labs with planted waveforms come from the cohort's copy of them."""
+    if workspace.waveforms is not None and workspace.labs is not None:
+        return open_clinical(workspace.labs)
+    return open_clinical(
+        require(workspace.cohort / "clinical", made_by="synthetic_cohort", asset="lab_events")
+    )
+
+
+def source_note(workspace: Workspace) -> str:
+    """Return one sentence on where the data come from, for reports and artefacts."""
+    if not workspace.is_synthetic:
+        return f"Waveforms and labs from the user's folders. {clinical_source(workspace).tables().licence}"
+    if workspace.labs is not None:
+        return f"Real labs. {PLANTED_NOTE}"
+    return "Synthetic cohort: planted waveforms and planted labs, no patient."
+
+
+def synthetic_cohort(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
+    """Write the embedded cohort, or nothing where the user names waveforms."""
+    summary = StageSummary(stage="synthetic_cohort", counts={"used": "no: waveforms come from your folder"})
+    if workspace.is_synthetic:
+        plan = experiment.cohort
+        written = write_cohort(
+            CohortParameters.load(),
+            plan.size,
+            workspace.cohort,
+            coupling=plan.coupling,
+            null=plan.null,
+            seed=plan.seed,
+            real_labs=workspace.labs,
+        )
+        summary = StageSummary(
+            stage="synthetic_cohort",
+            counts={
+                "used": source_note(workspace),
+                "patients": written.n_patients,
+                "records": written.n_records,
+                "hours": round(written.hours, 1),
+                "draws": written.n_labs,
+                "coupling": plan.coupling,
+                "parameters": written.parameters_sha256[:12],
+            },
+            artefacts={"cohort": workspace.cohort},
+        )
+    return summary.save(workspace.summary("synthetic_cohort"))
+
+
+def waveform_catalog(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
+    """Find every usable record."""
+    source, root = waveform_source(workspace)
+    catalog = source.catalog()
+    save_catalog(workspace.catalog, catalog, root)
+    return StageSummary(
+        stage="waveform_catalog",
+        counts=_catalog_counts(catalog),
+        exclusions=catalog.exclusions,
+        artefacts={"catalog": workspace.catalog},
+    ).save(workspace.summary("waveform_catalog"))
+
+
+def _catalog_counts(catalog: Catalog) -> dict[str, int | float]:
+    hours = sum(record.end_us - record.start_us for record in catalog.records) / HOUR_US
+    patients = len({record.patient_id for record in catalog.records})
+    return {"patients": patients, "records": len(catalog.records), "recorded_hours": round(hours, 1)}
+
+
+def lab_events(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
+    """Read and clean the labs of the five analytes."""
+    tables = clinical_source(workspace).tables()
+    events = clean_labs(tables, experiment.labs)
+    write_parquet(workspace.lab_events, events.frame)
+    write_parquet(workspace.admissions, tables.admissions)
+    return StageSummary(
+        stage="lab_events",
+        counts={
+            "patients": len(set(events.frame["patient_id"])),
+            "admissions": len(tables.admissions),
+            **lab_counts(events),
+        },
+        exclusions=events.exclusions + tables.exclusions,
+        tables={"value range by lab": _lab_ranges(events.frame)},
+        artefacts={"lab events": workspace.lab_events},
+    ).save(workspace.summary("lab_events"))
+
+
+def _lab_ranges(frame: pd.DataFrame) -> list[dict]:
+    rows = []
+    for lab, group in frame.groupby("lab"):
+        low, median, high = np.quantile(group["value"].to_numpy(), [0.01, 0.5, 0.99]).round(2).tolist()
+        rows.append({"lab": str(lab), "1 %": low, "median": median, "99 %": high})
+    return rows

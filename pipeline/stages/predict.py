@@ -1,0 +1,87 @@
+"""Estimate labs of new patients with a trained method."""
+
+import dataclasses
+import logging
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.atomic import write_parquet
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.experiments import ExperimentConfig
+from pipeline.intervals import Intervals
+from pipeline.labs import LabEvents
+from pipeline.provenance import from_plain
+from pipeline.stages.embed import ppg_embeddings
+from pipeline.stages.ingest import lab_events, waveform_catalog
+from pipeline.summary import StageSummary
+from pipeline.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+
+def predict_new_patients(
+    workspace: Workspace, experiment: ExperimentConfig, checkpoint: str, out: str
+) -> StageSummary:
+    """Catalogue, embed and clean the new patients' data, then estimate each lab every 30 s.
+
+    Encoder, windows and lab cleaning are those the checkpoint was trained with; `workspace` says where the new data
+    lie and where their embeddings are cached.
+
+    Raises
+    ------
+    CheckpointError
+        No checkpoint there, or one that cannot serve.
+    """
+    from pipeline.prediction import PredictionConfig, predict  # imports torch, which definitions must not
+
+    folder = Path(checkpoint)
+    trained_with = _experiment_of(folder, experiment.name)
+    catalog = waveform_catalog(workspace, trained_with)
+    embedded = ppg_embeddings(workspace, trained_with)
+    cleaned = lab_events(workspace, trained_with)
+    patients = sorted(set(pd.read_parquet(workspace.catalog, columns=["patient_id"])["patient_id"]))
+    store = EmbeddingStore.open(workspace.store)
+    exclusions: Counter[str] = Counter()
+    table = predict(
+        folder,
+        store,
+        LabEvents(frame=pd.read_parquet(workspace.lab_events), exclusions=Counter()),
+        PredictionConfig(sequences=trained_with.sequences),
+        patients=[patient for patient in patients if patient in store],
+        admissions=pd.read_parquet(workspace.admissions),
+        intervals=_intervals_of(folder),
+        exclusions=exclusions,
+    )
+    write_parquet(Path(out), table)
+    dropped = sum(map(Counter, (catalog.exclusions, embedded.exclusions, cleaned.exclusions)), exclusions)
+    states = {f"rows_{state}": int(n) for state, n in table["state"].value_counts().items()}
+    return StageSummary(
+        stage="predict",
+        counts={"patients": len(set(table["patient"])), "rows": len(table), **states},
+        exclusions=dropped,
+        artefacts={"predictions": Path(out)},
+    )
+
+
+def _experiment_of(folder: Path, name: str) -> ExperimentConfig:
+    from pipeline.checkpoints import checkpoint_folders, load_model  # imports torch, as above
+
+    stored = load_model(checkpoint_folders(folder)[0]).experiment
+    try:
+        return dataclasses.replace(from_plain(ExperimentConfig, stored), name=name)
+    except (ConfigError, TypeError, ValueError) as problem:
+        raise CheckpointError(
+            f"{folder} does not hold the configuration of its experiment ({problem}); train the method again."
+        ) from None
+
+
+def _intervals_of(folder: Path) -> Intervals | None:
+    """Return the intervals that were calibrated beside this checkpoint, if any."""
+    path = folder / "intervals.json"
+    if not path.exists():
+        logger.warning("no calibrated intervals beside the checkpoint: lower and upper stay empty")
+        return None
+    return Intervals.from_json(path.read_text())

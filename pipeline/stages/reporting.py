@@ -1,0 +1,111 @@
+"""The stage that writes ``report.html``."""
+
+import datetime
+from collections.abc import Iterator
+
+import pandas as pd
+
+from pipeline.curves import read_curves
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.errors import MissingArtifactError
+from pipeline.experiments import ExperimentConfig
+from pipeline.provenance import config_hash, versions
+from pipeline.report import write_report
+from pipeline.report_inputs import ReportInputs
+from pipeline.stages.ingest import source_note
+from pipeline.store_admin import list_store
+from pipeline.summary import StageSummary, load_summary
+from pipeline.workspace import Workspace, require
+
+FUNNEL = (
+    ("waveform_catalog", "patients", "patients with waveforms"),
+    ("waveform_catalog", "records", "waveform records"),
+    ("ppg_embeddings", "windows", "usable 30 s windows"),
+    ("lab_alignment", "sequences", "sequences"),
+    ("predictions", "scored_draws_of_test_patients", "scored draws of test patients"),
+)
+
+
+def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
+    """Write the self-contained report."""
+    predictions = pd.read_parquet(require(workspace.predictions, made_by="predictions", asset="report"))
+    evaluation = pd.read_parquet(require(workspace.evaluation, made_by="evaluation", asset="report"))
+    store = EmbeddingStore.open(workspace.store)
+    trajectories, draws = _trajectories(workspace, experiment, predictions)
+    summaries = dict(_summaries(workspace, experiment))
+    inputs = ReportInputs(
+        experiment=experiment.name,
+        predictions=predictions,
+        evaluation=evaluation,
+        comparisons=pd.read_parquet(workspace.comparisons) if workspace.comparisons.exists() else None,
+        created=datetime.date.today().isoformat(),  # noqa: DTZ011 - the reader's calendar, not a patient's
+        config_hash=config_hash(experiment)[:16],
+        encoder=experiment.encoder,
+        source=source_note(workspace),
+        data_licence="; ".join(list_store(store).licences),
+        caveat=experiment.caveat,
+        provenance={name: str(version) for name, version in versions().items()},
+        funnel=[(text, summaries[stage]["counts"][count]) for stage, count, text in FUNNEL],
+        exclusions={stage: found["exclusions"] for stage, found in summaries.items() if found["exclusions"]},
+        training_curves=_curves(workspace, experiment),
+        trajectories=trajectories,
+        draws=draws,
+        patients=pd.read_parquet(workspace.admissions),
+        quality=_quality(workspace),
+    )
+    write_report(workspace.report, inputs)
+    return StageSummary(
+        stage="report",
+        counts={"megabytes": round(workspace.report.stat().st_size / 1e6, 2)},
+        artefacts={"report": workspace.report},
+    ).save(workspace.summary("report"))
+
+
+def _summaries(workspace: Workspace, experiment: ExperimentConfig) -> Iterator[tuple[str, dict]]:
+    trained = [f"train_{method}" for method in experiment.methods]
+    for stage in (
+        "waveform_catalog",
+        "lab_events",
+        "ppg_embeddings",
+        "lab_alignment",
+        *trained,
+        "predictions",
+    ):
+        try:
+            yield stage, load_summary(workspace.summary(stage))
+        except MissingArtifactError:
+            if stage not in trained:
+                raise
+
+
+def _curves(workspace: Workspace, experiment: ExperimentConfig) -> dict[str, list[dict]]:
+    seed = experiment.seeds[0]
+    found = {method: read_curves(workspace.checkpoint(method, seed)) for method in experiment.methods}
+    return {method: rows for method, rows in found.items() if rows}
+
+
+def _quality(workspace: Workspace) -> pd.DataFrame:
+    """Signal quality of the window behind each scored draw."""
+    examples = pd.read_parquet(workspace.aligned / "examples.parquet")
+    times = examples["sampled_at_us"].to_numpy().astype("datetime64[us]")
+    renamed = examples.assign(sampled_at=times).rename(columns={"sequence_id": "sequence"})
+    return renamed.loc[:, ["sequence", "lab", "sampled_at", "spectral_concentration"]].drop_duplicates()
+
+
+def _trajectories(
+    workspace: Workspace, experiment: ExperimentConfig, predictions: pd.DataFrame
+) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    from pipeline.trajectories import bedside_trajectories  # imports torch, which definitions must not
+
+    folder = workspace.checkpoint("mt_pcs", experiment.seeds[0])
+    if not folder.exists():
+        return None, None
+    return bedside_trajectories(
+        folder,
+        EmbeddingStore.open(workspace.store),
+        pd.read_parquet(workspace.lab_events),
+        pd.read_parquet(workspace.admissions),
+        predictions.loc[predictions["split"] == "test", "patient"].to_list(),
+        experiment.sequences,
+        experiment.alignment.start_history_windows,
+    )

@@ -1,0 +1,91 @@
+"""The stage that trains one method, for every seed of the experiment."""
+
+import dataclasses
+import json
+import logging
+from typing import TYPE_CHECKING
+
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.experiments import ExperimentConfig
+from pipeline.normalization import LabScaler
+from pipeline.provenance import to_plain
+from pipeline.splits import Splits
+from pipeline.stages.ingest import source_note
+from pipeline.summary import StageSummary
+from pipeline.workspace import Workspace, require
+
+if TYPE_CHECKING:
+    from pipeline.training_config import TrainingProgress, TrainingResult
+
+logger = logging.getLogger(__name__)
+
+
+def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) -> StageSummary:
+    """Train `method`, or go on where an interrupted training stopped."""
+    from pipeline.aligned_cohort import AlignedCohort  # imports torch, which definitions must not
+    from pipeline.training import train as train_method
+
+    asset = f"train_{method}"
+    require(workspace.aligned, made_by="lab_alignment", asset=asset)
+    aligned = AlignedCohort.load(workspace.aligned)
+    store = EmbeddingStore.open(require(workspace.store, made_by="ppg_embeddings", asset=asset))
+    scaler_file = require(workspace.scaler, made_by="normalization_stats", asset=asset)
+    scaler = LabScaler.from_json(json.loads(scaler_file.read_text()))
+    splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset=asset))
+    results = [
+        train_method(
+            method,
+            aligned,
+            store,
+            scaler,
+            splits,
+            dataclasses.asdict(experiment.model),
+            dataclasses.replace(experiment.training, seed=seed),
+            workspace.checkpoint(method, seed),
+            _log_epoch,
+            experiment=to_plain(experiment),
+            provenance={"source": source_note(workspace), "data_version": store.data_version()},
+        )
+        for seed in experiment.seeds
+    ]
+    return _summary(asset, results).save(workspace.summary(asset))
+
+
+def _log_epoch(progress: "TrainingProgress") -> None:
+    if progress.validation is None:
+        return
+    part = "" if progress.part == "all" else f" {progress.part}"
+    errors = ", ".join(f"{lab} {error:.4f}" for lab, error in progress.validation.items())
+    logger.info(
+        "%s%s: epoch %d of %d, loss %.4f, validation error %s",
+        progress.method, part, progress.epoch, progress.epochs, progress.loss, errors,
+    )  # fmt: skip
+
+
+def _summary(asset: str, results: list["TrainingResult"]) -> StageSummary:
+    from pipeline.report_figures import loss_curve_svg
+
+    first = results[0]
+    counts: dict[str, int | float | str] = {"seeds": len(results)}
+    for part, numbers in first.counts.items():
+        prefix = "" if part == "all" else f"{part}_"
+        counts |= {f"{prefix}{name}": value for name, value in numbers.items()}
+        counts[f"{prefix}best_epoch"] = first.best_epochs[part]
+    return StageSummary(
+        stage=asset,
+        counts=counts,
+        tables={"epochs": [_flat(row) for row in first.epochs]},
+        figures={"loss": loss_curve_svg(first.epochs)},
+        artefacts={"checkpoint": first.checkpoint_dir},
+    )
+
+
+def _flat(row: dict) -> dict:
+    """One level of nesting becomes ``name.lab`` columns, as tables show them."""
+    flat = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            flat[name] = value
+    return flat

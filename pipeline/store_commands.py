@@ -1,0 +1,78 @@
+"""``python -m pipeline store ls | verify | gc | forget``."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.errors import StoreError
+from pipeline.experiments import default_experiment_name, experiment
+from pipeline.store_admin import forget_patient, gc_store, list_store, verify_store
+from pipeline.workspace import Workspace
+
+Command = Callable[[EmbeddingStore, argparse.Namespace], Iterable[str]]
+
+
+def add_store_commands(commands) -> None:
+    """Add ``store`` and its sub-commands to the command line."""
+    store = commands.add_parser("store", help="look at the embedding store and keep it in order")
+    kinds = store.add_subparsers(required=True, metavar="command")
+    _add(kinds, "ls", "patients, windows, encoders, size", _ls)
+    _add(kinds, "verify", "read everything and compare it with the manifest", _verify)
+    gc = _add(kinds, "gc", "remove versions that nothing names", _gc)
+    gc.add_argument("--older-than-hours", type=float, default=24.0)
+    gc.add_argument("--dry-run", action="store_true")
+    forget = _add(kinds, "forget", "remove one patient entirely", _forget)
+    forget.add_argument(
+        "patient", nargs="?", help="patient id as in the catalogue; read from standard input when absent"
+    )
+
+
+def _add(kinds, name: str, help_text: str, command: Command) -> argparse.ArgumentParser:
+    parser = kinds.add_parser(name, help=help_text)
+    parser.add_argument("--store", help="folder or URL of the store; the experiment's when absent")
+    parser.add_argument("--experiment", default=default_experiment_name())
+    parser.add_argument("--artifacts")
+    parser.set_defaults(run=lambda parsed: _run(command, parsed))
+    return parser
+
+
+def _run(command: Command, parsed: argparse.Namespace) -> None:
+    name = experiment(parsed.experiment).name
+    where = parsed.store or Workspace.from_environment(name, artifacts=parsed.artifacts).store
+    for line in command(EmbeddingStore.open(where), parsed):
+        sys.stdout.write(f"{line}\n")
+
+
+def _ls(store: EmbeddingStore, parsed: argparse.Namespace) -> Iterable[str]:
+    listing = list_store(store)
+    yield f"patients  {listing.patients}  (and {listing.retired} retired)"
+    yield f"windows   {listing.windows}  ({listing.hours:.1f} h)"
+    yield f"size      {listing.bytes_referenced / 1e6:.1f} MB"
+    yield f"version   {listing.data_version}"
+    for encoding, patients in sorted(listing.encodings.items()):
+        yield f"encoder   {encoding}: {patients} patients"
+    for reason, count in sorted(listing.exclusions.items()):
+        yield f"dropped   {count:>8}  {reason}"
+    for licence in listing.licences:
+        yield f"licence   {licence}"
+
+
+def _verify(store: EmbeddingStore, parsed: argparse.Namespace) -> Iterable[str]:
+    report = verify_store(store)
+    yield f"{report.checked} patients read, {len(report.damaged)} damaged"
+    yield from (f"  {patient}: {problem}" for patient, problem in sorted(report.damaged.items()))
+    if not report.ok:
+        raise StoreError("the store is damaged: embed the patients above again, or restore it from a backup")
+
+
+def _gc(store: EmbeddingStore, parsed: argparse.Namespace) -> Iterable[str]:
+    report = gc_store(store, older_than_hours=parsed.older_than_hours, dry_run=parsed.dry_run)
+    verb = "would remove" if report.dry_run else "removed"
+    yield f"{verb} {report.versions} versions and {report.staging_folders} staging folders"
+
+
+def _forget(store: EmbeddingStore, parsed: argparse.Namespace) -> Iterable[str]:
+    elsewhere = forget_patient(store, parsed.patient or sys.stdin.readline().strip())
+    yield "The patient is gone from the store. The patient may also be in:"
+    yield from (f"  {place}" for place in elsewhere)

@@ -1,0 +1,82 @@
+"""Trajectories for the report: a few test patients as the bedside would show them, without identity or dates."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.intervals import Intervals
+from pipeline.labs import LabEvents
+from pipeline.prediction import PredictionConfig, predict
+from pipeline.schema import HOUR_US, WINDOW_US
+from pipeline.sequences import SequenceConfig
+
+SHOWN_PATIENTS = 4
+"""Those with the most scored draws."""
+HOURS_BEFORE = 12
+"""Draws up to so many hours before t0 are shown too: they are the history that the model starts from."""
+
+
+def bedside_trajectories(
+    checkpoint: Path,
+    store: EmbeddingStore,
+    lab_events: pd.DataFrame,
+    admissions: pd.DataFrame,
+    scored_patients: Sequence[str],
+    sequences: SequenceConfig,
+    warm_up_windows: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predict some patients every 30 s and put them on hours since t0.
+
+    Parameters
+    ----------
+    checkpoint : folder of a trained method with its ``intervals.json``
+    scored_patients : patient of each scored draw; those named most often are shown
+    warm_up_windows : windows of a sequence before t0
+
+    Returns
+    -------
+    trajectories, draws : as ``ReportInputs`` wants them, patients under letters
+    """
+    most_scored = [
+        patient for patient, _ in sorted(Counter(scored_patients).items(), key=lambda i: (-i[1], i[0]))
+    ]
+    table = predict(
+        checkpoint,
+        store,
+        LabEvents(frame=lab_events),
+        PredictionConfig(sequences=sequences),
+        patients=most_scored[:SHOWN_PATIENTS],
+        admissions=admissions,
+        intervals=Intervals.from_json((checkpoint / "intervals.json").read_text()),
+    )
+    trajectories, draws = [], []
+    for letter, (patient, rows) in zip("ABCDEFGH", table.groupby("patient", sort=False), strict=False):
+        longest = Counter(rows["sequence"]).most_common(1)[0][0]
+        rows = rows.loc[rows["sequence"] == longest]
+        end_us = rows["window_end"].to_numpy().astype("datetime64[us]").astype("int64")
+        t0_us = int(end_us.min()) + (warm_up_windows - 1) * WINDOW_US
+        label = f"Patient {letter}"
+        hours = (end_us - t0_us) / HOUR_US
+        shown = rows.loc[:, ["lab", "estimate", "lower", "upper"]].assign(
+            sequence=label, hours_since_t0=hours
+        )
+        trajectories.append(shown)
+        draws.append(_draws_near(lab_events, str(patient), label, t0_us, int(end_us.max())))
+    return pd.concat(trajectories, ignore_index=True), pd.concat(draws, ignore_index=True)
+
+
+def _draws_near(lab_events: pd.DataFrame, patient: str, label: str, t0_us: int, end_us: int) -> pd.DataFrame:
+    sampled_us = lab_events["sampled_at_us"].to_numpy()
+    near = (sampled_us >= t0_us - HOURS_BEFORE * HOUR_US) & (sampled_us <= end_us)
+    mine = near & (lab_events["patient_id"] == patient).to_numpy()
+    return pd.DataFrame(
+        {
+            "sequence": label,
+            "lab": lab_events["lab"].to_numpy()[mine],
+            "hours_since_t0": (sampled_us[mine] - t0_us) / HOUR_US,
+            "value": lab_events["value"].to_numpy()[mine],
+        }
+    )

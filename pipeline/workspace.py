@@ -1,0 +1,142 @@
+"""Where every artefact of one experiment lies, and where its input comes from."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ConfigError, MissingArtifactError
+
+WAVEFORMS_VARIABLE = "UNIPHY_WAVEFORMS"
+LABS_VARIABLE = "UNIPHY_LABS"
+ARTIFACTS_VARIABLE = "UNIPHY_ARTIFACTS"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """The folders of one experiment.
+
+    Attributes
+    ----------
+    root : all artefacts of the experiment
+    waveforms : the user's waveform folder; None = the synthetic cohort's
+    labs : the user's lab folder or table; None = the synthetic cohort's
+    """
+
+    root: Path
+    waveforms: Path | None = None
+    labs: Path | None = None
+
+    def __post_init__(self) -> None:
+        for variable, path in ((WAVEFORMS_VARIABLE, self.waveforms), (LABS_VARIABLE, self.labs)):
+            if path is not None and not path.exists():
+                raise ConfigError(f"{variable} names {path}, which does not exist; name a folder that does.")
+        if self.waveforms is not None and self.labs is None:
+            raise ConfigError(
+                f"{WAVEFORMS_VARIABLE} is set and {LABS_VARIABLE} is not: real waveforms need the labs of the same "
+                f"patients. Set {LABS_VARIABLE} to the folder with LABEVENTS, ADMISSIONS, ICUSTAYS and PATIENTS."
+            )
+
+    @classmethod
+    def from_environment(
+        cls,
+        experiment: str,
+        *,
+        waveforms: str | None = None,
+        labs: str | None = None,
+        artifacts: str | None = None,
+    ) -> "Workspace":
+        """Build the workspace from arguments, or else from ``UNIPHY_*`` variables, or else under ``artifacts/``."""
+
+        def path(value: str | None, variable: str) -> Path | None:
+            chosen = value or os.environ.get(variable)
+            return Path(chosen).expanduser().absolute() if chosen else None
+
+        base = path(artifacts, ARTIFACTS_VARIABLE) or Path("artifacts").absolute()
+        return cls(
+            root=base / experiment,
+            waveforms=path(waveforms, WAVEFORMS_VARIABLE),
+            labs=path(labs, LABS_VARIABLE),
+        )
+
+    @property
+    def is_synthetic(self) -> bool:
+        """True where waveforms are planted (labs may still be real)."""
+        return self.waveforms is None
+
+    @property
+    def cohort(self) -> Path:
+        """Folder of the synthetic cohort: waveforms/, clinical/, truth/."""
+        return self.root / "cohort"
+
+    @property
+    def catalog(self) -> Path:
+        """Table of all waveform records."""
+        return self.root / "catalog.parquet"
+
+    @property
+    def store(self) -> Path:
+        """Embedding store."""
+        return self.root / "embeddings"
+
+    @property
+    def lab_events(self) -> Path:
+        """Clean lab results."""
+        return self.root / "lab_events.parquet"
+
+    @property
+    def admissions(self) -> Path:
+        """Admissions with demographics."""
+        return self.root / "admissions.parquet"
+
+    @property
+    def splits(self) -> Path:
+        """Which subject belongs to which split."""
+        return self.root / "splits.json"
+
+    @property
+    def scaler(self) -> Path:
+        """Lab scaling, fitted on training patients."""
+        return self.root / "normalization.json"
+
+    @property
+    def aligned(self) -> Path:
+        """Sequences, pieces, targets, scored examples and history."""
+        return self.root / "aligned"
+
+    def checkpoint(self, method: str, seed: int) -> Path:
+        """Folder of one trained method."""
+        return self.root / "checkpoints" / method / f"seed{seed}"
+
+    @property
+    def predictions(self) -> Path:
+        """One row for each method and scored draw."""
+        return self.root / "predictions.parquet"
+
+    @property
+    def evaluation(self) -> Path:
+        """Metrics with intervals."""
+        return self.root / "evaluation.parquet"
+
+    @property
+    def comparisons(self) -> Path:
+        """Paired differences between methods."""
+        return self.root / "comparisons.parquet"
+
+    @property
+    def report(self) -> Path:
+        """Self-contained HTML report."""
+        return self.root / "report.html"
+
+    def summary(self, stage: str) -> Path:
+        """Return where one stage keeps its counts, as JSON, without patient ids."""
+        return self.root / "summaries" / f"{stage}.json"
+
+
+def require(path: Path, *, made_by: str, asset: str) -> Path:
+    """Return `path`, or raise one error that says which stage makes it."""
+    if not path.exists():
+        raise MissingArtifactError(
+            f"{path} does not exist: '{made_by}' has not run for this experiment. Materialise it together with "
+            f"everything before it: dagster asset materialize --select '*{asset}'"
+        )
+    return path
