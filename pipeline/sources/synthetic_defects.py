@@ -40,18 +40,19 @@ def plan_defects(recording: Recording, samples: int, rng: np.random.Generator) -
     return Defects(kind=kind, first=first, stop=stop, shape=rng.random((kind.size, 6)))
 
 
-def _spans(defects: Defects, kinds: tuple[str, ...], first: int, stop: int) -> list[tuple[int, int, int]]:
-    """List (defect, from, to) of the given kinds within `first`..`stop`, relative to `first`."""
-    wanted = np.isin(defects.kind, [KINDS.index(kind) for kind in kinds])
-    hit = np.flatnonzero(wanted & (defects.first < stop) & (defects.stop > first))
+def _spans(defects: Defects, first: int, stop: int, *, missing: bool) -> list[tuple[int, int, int]]:
+    """List (defect, from, to), relative to `first`, of what is missing in `first`..`stop`, or of all else."""
+    hit = (defects.first < stop) & (defects.stop > first)
+    hit &= (defects.kind == KINDS.index("missing")) == missing
     return [
-        (int(i), max(int(defects.first[i]) - first, 0), min(int(defects.stop[i]), stop) - first) for i in hit
+        (int(i), max(int(defects.first[i]) - first, 0), min(int(defects.stop[i]), stop) - first)
+        for i in np.flatnonzero(hit)
     ]
 
 
 def apply_defects(defects: Defects, wave: np.ndarray, first: int, scale: float) -> None:
     """Distort `wave` in place; it starts at sample `first` and holds shares of full scale times `scale`."""
-    for i, begin, end in _spans(defects, KINDS[:3], first, first + wave.size):
+    for i, begin, end in _spans(defects, first, first + wave.size, missing=False):
         part, shape = wave[begin:end], defects.shape[i]
         match KINDS[defects.kind[i]]:
             case "motion":
@@ -72,4 +73,4 @@ def apply_defects(defects: Defects, wave: np.ndarray, first: int, scale: float) 
 
 def missing_spans(defects: Defects, first: int, stop: int) -> list[slice]:
     """List the runs of missing samples within `first`..`stop`, relative to `first`."""
-    return [slice(begin, end) for _, begin, end in _spans(defects, ("missing",), first, stop)]
+    return [slice(begin, end) for _, begin, end in _spans(defects, first, stop, missing=True)]

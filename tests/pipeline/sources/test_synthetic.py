@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from pipeline.schema import LABS
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
-from pipeline.sources.synthetic import CohortSize, CohortSummary, subject_id_of, write_cohort
+from pipeline.sources.synthetic import CohortSize, CohortSummary, write_cohort
 from pipeline.sources.synthetic_parameters import CohortParameters
 from pipeline.sources.synthetic_physiology import plan_course, plan_stay
+from pipeline.sources.synthetic_plan import subject_id_of
 from pipeline.sources.synthetic_wfdb import (
     EIGHT_BIT,
     PACKED_TWELVE_BIT,
@@ -104,9 +105,7 @@ def test_each_format_keeps_the_same_wave(tmp_path: Path, coding: SampleFormat) -
     write_record(tmp_path / "reference", reference)
     other = wfdb.rdrecord(str(tmp_path / "reference" / plan.name)).p_signal[:, 0] / (4095 / 1023)
     np.testing.assert_array_equal(np.isnan(pleth_values), np.isnan(other))
-    lowest = (
-        (coding.lowest + 128) / 255 if coding.code == 80 else (coding.lowest - (coding.zero - 2048)) / 1023
-    )
+    lowest = {80: 1 / 255, 16: 0.0, 212: 1 / 1023}[coding.code]
     np.testing.assert_allclose((pleth_values - lowest) / full, other, atol=0.006)
     edges = np.cumsum([0, *(part.samples for part in parts)])
     for (first, stop), part in zip(pairwise(edges), parts, strict=True):
