@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 PLETH = "PLETH"
 CHUNK_SECONDS = 3600
+MAX_CHUNK_SAMPLES = 2**24
+"""Of all signals that share the data file: bounds the memory of records with many fast channels."""
 MIN_RATE_HZ, MAX_RATE_HZ = 20.0, 2000.0
 
 
@@ -251,7 +253,8 @@ def _warn_once(segment: Segment, channel: str, warned: set[str]) -> None:
 def _chunks(segment: Segment) -> Iterator[Stretch]:
     header, signal = segment.header, segment.signal
     rails = physical_rails(signal)
-    step = max(int(CHUNK_SECONDS * header.frame_rate_hz), 1)
+    samples_per_frame = sum(s.samples_per_frame for s in segment.file_signals)
+    step = max(min(int(CHUNK_SECONDS * header.frame_rate_hz), MAX_CHUNK_SAMPLES // samples_per_frame), 1)
     for first_frame in range(0, segment.n_frames, step):
         codes = _codes(segment, first_frame, min(step, segment.n_frames - first_frame))
         yield Stretch(

@@ -16,6 +16,7 @@ from pipeline.errors import RecordError
 from pipeline.schema import DAY_US
 
 MAX_HEADER_BYTES = 16 * 2**20
+MAX_SIGNALS = 256
 MAX_RECORD_DAYS = 366
 """A record (gaps included) that claims to last longer is refused: nothing bedside does, and a wrong gap moves
 time."""
@@ -148,6 +149,8 @@ def read_header(path: Path, root: Path) -> Header:
     body = lines[1:]
     if "/" in fields[0]:
         return _with_segments(header, body, int(n_segments or 0))
+    if n_signals > MAX_SIGNALS:
+        raise _broken(path, "number of signals", fields[1], f"at most {MAX_SIGNALS}")
     if len(body) != n_signals:
         raise BadRecord(
             "header: number of signal lines",

@@ -39,13 +39,14 @@ class Mimic3Waveforms:
     Parameters
     ----------
     root : folder that holds ``p00`` .. ``p09``, or one of the folders below it
+    licence : licence and sharing limits; another one for other data in this layout, such as a synthetic cohort
     """
 
     name = "mimic3"
-    licence = WAVEFORM_LICENCE
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, licence: str = WAVEFORM_LICENCE) -> None:
         self.root = Path(root).resolve()
+        self.licence = licence
         if not self.root.is_dir():
             raise RecordError(f"{root} is no folder; point at the folder of the Matched Subset.")
 
@@ -93,12 +94,14 @@ class Mimic3Tables:
     Parameters
     ----------
     root : folder with LABEVENTS.csv[.gz], ADMISSIONS.csv[.gz], and best ICUSTAYS and PATIENTS too
+    licence : licence and sharing limits; another one for other data in these tables
     """
 
     name = "mimic3"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, licence: str = CLINICAL_LICENCE) -> None:
         self.root = Path(root)
+        self.licence = licence
         if not self.root.is_dir():
             raise LabError(f"{root} is no folder; point at the folder of the MIMIC-III tables.")
 
@@ -115,7 +118,7 @@ class Mimic3Tables:
         return ClinicalTables(
             labs=labs,
             admissions=self._admissions(exclusions),
-            licence=CLINICAL_LICENCE,
+            licence=self.licence,
             exclusions=exclusions,
         )
 

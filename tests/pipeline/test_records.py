@@ -144,6 +144,28 @@ def test_memory_stays_flat_over_seven_days(tmp_path):
     assert peak < 16e6, "one hour of float32 is 1.8 MB"
 
 
+def test_many_channels_are_read_in_smaller_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.records.MAX_CHUNK_SAMPLES", 200)
+    codes = np.arange(300) % 100
+    (tmp_path / "a.dat").write_bytes(np.repeat(codes + 128, 4).astype(np.uint8).tobytes())
+    others = f"a.dat {PLETH[:-5]}II\n" * 3
+    (tmp_path / "a.hea").write_text(f"a 4 125 300 10:00:00 01/01/2200\n{others}a.dat {PLETH}\n")
+    found, _ = stretches(tmp_path / "a.hea")
+    assert {len(s.samples) for s in found} == {50}
+    np.testing.assert_allclose(np.concatenate([s.samples for s in found]) * 255 - 128, codes, atol=1e-4)
+
+
+def test_a_segment_may_have_its_own_rate(tmp_path, codes):
+    """Time goes on by the master's count; the samples have the rate of their own header."""
+    segment(tmp_path, "x_0001", codes)
+    segment(tmp_path, "x_0002", codes, rate="250")
+    segment(tmp_path, "x_0003", codes)
+    found, exclusions = stretches(master(tmp_path, "x_0001 3000", "x_0002 3000", "x_0003 3000"))
+    assert [s.sampling_rate_hz for s in found] == [125.0, 250.0, 125.0]
+    assert [s.start_us - found[0].start_us for s in found] == [0, 24_000_000, 48_000_000]
+    assert not exclusions
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

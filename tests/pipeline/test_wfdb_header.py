@@ -78,6 +78,7 @@ def test_reads_a_master(tmp_path):
         ("a 1 125 -5\n" + SIGNAL, "header: number of samples"),
         ("a 1 125 1000000000000\n" + SIGNAL, "header: record too long"),
         ("a 1 125 9999999999999999\n" + SIGNAL, "header: number of samples"),
+        ("a 999 125 10\n" + SIGNAL, "header: number of signals"),
         ("a 2 125 10\n" + SIGNAL, "header: number of signal lines"),
         ("a 1 125 10\n" + SIGNAL + "\n" + SIGNAL, "header: number of signal lines"),
         ("a 1 125 10 25:61:00 01/01/2100\n" + SIGNAL, "header: base time"),
