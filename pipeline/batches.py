@@ -8,7 +8,7 @@ the whole global batch although only a part of it is ever in memory.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,10 +20,12 @@ from pipeline.aligned_cohort import AlignedCohort
 from pipeline.dataset import PieceDataset, pack
 from pipeline.embedding_cache import EmbeddingCache
 from pipeline.errors import StoreError
+from pipeline.inference import shortened
 from pipeline.normalization import LabScaler
-from pipeline.schema import LAB_NAMES
 from pipeline.sequences import WindowStore
-from pipeline.trailing_windows import LSTM_WINDOWS, trailing_windows
+
+SAMPLED_PIECES, SAMPLED_STEPS = 512, 60
+"""Pieces, and steps of each, from which the statistics of the inputs are taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,7 @@ class MicroBatch:
     weights: Float[Tensor, "rows labs"]
 
 
+@runtime_checkable
 class BatchSource(Protocol):
     """Items in groups, to be planned by ``schedule.plan_epoch`` and loaded in micro-batches."""
 
@@ -63,6 +66,10 @@ class BatchSource(Protocol):
 
     def load(self, group: int, items: Sequence[int], epoch: int) -> MicroBatch:
         """Read `items`; `epoch` decides which history windows are drawn."""
+        ...
+
+    def sample(self, seed: int) -> PackedInputs | WindowInputs:
+        """Return inputs of a bounded number of items, to take the statistics of the inputs from."""
         ...
 
     def target_means(self) -> Float64[np.ndarray, " labs"]:
@@ -108,7 +115,7 @@ class PieceSource:
             self._items.append(used)
             self._weights.append(weights)
             measured += [targets[i].measured for i in used]
-            self._count(targets, used, [aligned.history_present[rows[i]].any() for i in used])
+            self._count(targets, used, [bool(aligned.history_present[rows[i]].any()) for i in used])
         self.group_sizes = [len(items) for items in self._items]
         self._means = mean_scaled(measured, scaler, labs)
 
@@ -131,6 +138,13 @@ class PieceSource:
             weights=torch.as_tensor(packed.weights),
         )
 
+    def sample(self, seed: int) -> PackedInputs:
+        """Return the first half hour of at most `SAMPLED_PIECES` pieces."""
+        places = [(group, int(i)) for group, items in enumerate(self._items) for i in items]
+        drawn = np.random.default_rng(seed).permutation(len(places))[:SAMPLED_PIECES]
+        items = [self._datasets[group][i] for group, i in (places[k] for k in np.sort(drawn))]
+        return pack([shortened(item, SAMPLED_STEPS) for item in items]).inputs
+
     def target_means(self) -> Float64[np.ndarray, " labs"]:
         """Return the mean scaled measured target per lab."""
         return self._means
@@ -152,76 +166,13 @@ class PieceSource:
                 self._counts[f"targets_measured_{lab}"] += len(values)
 
 
-class DrawSource:
-    """Measured draws of training patients and the windows before them; one in both protocols counts once."""
-
-    def __init__(
-        self,
-        aligned: AlignedCohort,
-        store: WindowStore,
-        scaler: LabScaler,
-        *,
-        patients: Sequence[str],
-        protocols: Sequence[str],
-        centred: bool = False,
-    ) -> None:
-        self.labs = LAB_NAMES
-        draws = _measured_draws(aligned, set(patients), set(protocols))
-        parts = [_windows_of(aligned, store, *key, list(steps), centred) for key, steps in draws.items()]
-        values = np.array([row for steps in draws.values() for row in steps.values()]).reshape(
-            -1, len(LAB_NAMES)
-        )
-        width = embedding_width(store, patients)
-        self._embeddings = np.concatenate(
-            [e for e, _ in parts] or [np.zeros((0, LSTM_WINDOWS, width), np.float16)]
-        )
-        self._mask = np.concatenate([mask for _, mask in parts] or [np.zeros((0, LSTM_WINDOWS), bool)])
-        self._weights = np.isfinite(values).astype(np.float32)
-        self._targets = np.nan_to_num(scaler.scale(values)).astype(np.float32)
-        self._means = mean_scaled([[c[np.isfinite(c)] for c in values.T]], scaler, self.labs)
-        self.group_sizes = [len(values)]
-
-    def lengths(self, group: int, items: Sequence[int]) -> list[int]:
-        """Return ten steps for every draw."""
-        return [LSTM_WINDOWS] * len(items)
-
-    def weight_sums(self, group: int, items: Sequence[int]) -> Float64[np.ndarray, " labs"]:
-        """Return the number of targets of `items` per lab."""
-        return self._weights[list(items)].sum(axis=0, dtype=np.float64)
-
-    def load(self, group: int, items: Sequence[int], epoch: int) -> MicroBatch:
-        """Return the windows of `items`."""
-        chosen = list(items)
-        inputs = WindowInputs(
-            embeddings=torch.from_numpy(self._embeddings[chosen].astype(np.float32)),
-            mask=torch.from_numpy(self._mask[chosen]),
-        )
-        return MicroBatch(
-            inputs=inputs,
-            targets=torch.from_numpy(self._targets[chosen]),
-            weights=torch.from_numpy(self._weights[chosen]),
-        )
-
-    def target_means(self) -> Float64[np.ndarray, " labs"]:
-        """Return the mean scaled measured target per lab."""
-        return self._means
-
-    def counts(self) -> dict[str, int]:
-        """Return draws and targets per lab; a "piece" is the ten windows before one or several draws."""
-        per_lab = self._weights.sum(axis=0).astype(int).tolist()
-        return {
-            "pieces": len(self._weights),
-            "pieces_without_window": int((~self._mask.any(axis=1)).sum()),
-            "targets_measured": sum(per_lab),
-            **{f"targets_measured_{lab}": n for lab, n in zip(self.labs, per_lab, strict=True)},
-        }
-
-
-def forward(model: nn.Module, inputs: PackedInputs | WindowInputs) -> Float[Tensor, "rows labs"]:
-    """Run either kind of model on its own kind of inputs."""
+def forward(
+    model: nn.Module, inputs: PackedInputs | WindowInputs, chunk_steps: int | None = None
+) -> Float[Tensor, "rows labs"]:
+    """Run either kind of model on its own kind of inputs; a pack longer than `chunk_steps` in chunks of that."""
     if isinstance(inputs, WindowInputs):
         return model(inputs.embeddings, inputs.mask)
-    return model(inputs)
+    return model(inputs, chunk_steps=chunk_steps)
 
 
 def embedding_width(store: WindowStore, patients: Sequence[str]) -> int:
@@ -266,27 +217,3 @@ def _summarise(aligned: AlignedCohort, row: int, labs: tuple[str, ...]) -> _Piec
         measured=[targets.value[targets.measured[:, i], i] for i in range(len(labs))],
         n_interpolated=int(((targets.weight > 0) & ~targets.measured).sum()),
     )
-
-
-def _measured_draws(
-    aligned: AlignedCohort, patients: set[str], protocols: set[str]
-) -> dict[tuple[str, str], dict[int, np.ndarray]]:
-    """Return, by (patient, sequence) and step of the sequence, the values drawn (labs,), NaN where none."""
-    draws: dict[tuple[str, str], dict[int, np.ndarray]] = {}
-    columns = (aligned.pieces[n] for n in ("patient_id", "sequence_id", "protocol", "first_step"))
-    for row, (patient, sequence, protocol, first) in enumerate(zip(*columns, strict=True)):
-        if patient in patients and protocol in protocols:
-            targets = aligned.piece_targets(row)
-            for step in np.flatnonzero(targets.measured.any(axis=1)):
-                value = np.where(targets.measured[step], targets.value[step], np.nan)
-                draws.setdefault((patient, sequence), {})[int(first) + int(step)] = value
-    return draws
-
-
-def _windows_of(
-    aligned: AlignedCohort, store: WindowStore, patient: str, sequence: str, steps: list[int], centred: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    values, mask = trailing_windows(
-        store.read(patient), aligned.grid(sequence), np.array(steps, dtype=np.int64), centred=centred
-    )
-    return values.astype(np.float16), mask  # as they lie in the store: half the memory

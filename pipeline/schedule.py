@@ -86,7 +86,7 @@ def micro_batches(items: Sequence[int], lengths: Sequence[int], limit: int) -> l
 
 def seed_of(*numbers: int) -> int:
     """Mix `numbers` (seed, epoch, batch, ...) into one 63-bit seed for a generator of its own."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence((len(numbers), *numbers)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _stream(size: int, first: int, count: int, key: tuple[int, ...]) -> tuple[int, ...]:

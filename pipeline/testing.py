@@ -5,7 +5,7 @@ learn.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,10 @@ ORIGIN_US = 4_500_000_000 * 1_000_000
 """A date in 2112, on the grid of 30 s."""
 CENTRES = {"potassium": 4.1, "calcium": 8.4, "sodium": 139.0, "glucose": 140.0, "lactate": 2.1}
 SPREADS = {"potassium": 0.5, "calcium": 0.6, "sodium": 4.0, "glucose": 40.0, "lactate": 0.6}
+TINY_MODEL: Mapping[str, float] = {
+    "d_model": 8, "n_blocks": 1, "d_state": 2, "trunk_width": 8, "hidden": 8, "dropout": 0.1,
+}  # fmt: skip
+"""Sizes of models that train in a second, for `training.train`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +73,15 @@ class TinyCohort:
     scaler: LabScaler
     sequences: Sequences
     aligned: AlignedCohort
-    config: AlignmentConfig = field(default_factory=AlignmentConfig)
+    config: AlignmentConfig
 
     def with_windows(self, windows: Mapping[str, MemoryWindows]) -> "TinyCohort":
         """Return the cohort with other windows, cut and aligned again, everything fitted as before."""
-        return _aligned(replace(self, store=MemoryStore(windows=windows)))
+        return _aligned(MemoryStore(windows=windows), self.labs, self.splits, self.scaler, self.config)
 
     def with_labs(self, labs: pd.DataFrame) -> "TinyCohort":
         """Return the cohort with other lab events, aligned again, everything fitted as before."""
-        return _aligned(replace(self, labs=labs.reset_index(drop=True)))
+        return _aligned(self.store, labs.reset_index(drop=True), self.splits, self.scaler, self.config)
 
 
 def tiny_cohort(
@@ -96,24 +100,24 @@ def tiny_cohort(
     made = {patient: _patient(rng, patient, hours, width, draws, labs) for patient in patients}
     events = pd.concat([frame for _, frame in made.values()], ignore_index=True)
     splits = split_subjects(patients, SplitConfig(seed=seed, fractions=(0.4, 0.4, 0.2)))
-    return _aligned(
-        TinyCohort(
-            store=MemoryStore(windows={patient: windows for patient, (windows, _) in made.items()}),
-            labs=events,
-            splits=splits,
-            scaler=fit_lab_scaler(events, splits),
-            sequences=Sequences(frame=pd.DataFrame()),
-            aligned=None,  # type: ignore[arg-type]  # filled in below
-            config=config,
-        )
+    store = MemoryStore(windows={patient: windows for patient, (windows, _) in made.items()})
+    return _aligned(store, events, splits, fit_lab_scaler(events, splits), config)
+
+
+def _aligned(
+    store: MemoryStore, labs: pd.DataFrame, splits: Splits, scaler: LabScaler, config: AlignmentConfig
+) -> TinyCohort:
+    sequences = cut_sequences(store, list(store.windows), pd.DataFrame(columns=list(ADMISSION_COLUMNS)))
+    aligned = align(sequences, LabEvents(frame=labs), store, config)
+    return TinyCohort(
+        store=store,
+        labs=labs,
+        splits=splits,
+        scaler=scaler,
+        sequences=sequences,
+        aligned=aligned,
+        config=config,
     )
-
-
-def _aligned(cohort: TinyCohort) -> TinyCohort:
-    patients = list(cohort.store.windows)
-    sequences = cut_sequences(cohort.store, patients, pd.DataFrame(columns=list(ADMISSION_COLUMNS)))
-    aligned = align(sequences, LabEvents(frame=cohort.labs), cohort.store, cohort.config)
-    return replace(cohort, sequences=sequences, aligned=aligned)
 
 
 def _patient(

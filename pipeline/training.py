@@ -17,12 +17,14 @@ import pandas as pd
 import torch
 
 from models.baselines import WindowLSTM, WindowLSTMConfig
+from models.inputs import PackedInputs
 from models.lab_regressor import LabRegressor, LabRegressorConfig
 from models.losses import parameter_groups
 from pipeline.aligned_cohort import AlignedCohort
-from pipeline.batches import BatchSource, DrawSource, PieceSource, embedding_width
+from pipeline.batches import BatchSource, PieceSource, WindowInputs, embedding_width
 from pipeline.checkpoints import store_encoder
 from pipeline.distributed import Ranks, joined_ranks, pick_device
+from pipeline.draw_source import DrawSource
 from pipeline.embedding_cache import EmbeddingCache
 from pipeline.errors import ConfigError, LeakError
 from pipeline.forecaster import Forecaster, scale_rows
@@ -130,8 +132,10 @@ class _Recipe:
                 "check that the lab table covers the recorded stays and the splits were made for this cohort"
             )
         device = pick_device(self.config.device)
-        model = self._model(embedding_width(data.store, data.patients("train"))).to(device)
-        model.set_output_means(torch.tensor(source.target_means(), dtype=torch.float32, device=device))
+        model = self._model(embedding_width(data.store, data.patients("train")))
+        model.set_output_means(torch.tensor(source.target_means(), dtype=torch.float32))
+        _fit_scales(model, source.sample(self.config.seed))
+        model = model.to(device)
         groups = parameter_groups(model, self.config.weight_decay)
         known = data.provenance()
         described = {"model": to_plain(model.config), "training": to_plain(self.config), **known}
@@ -235,6 +239,15 @@ def _check_scaler(scaler: LabScaler, splits: Splits, config: TrainingConfig) -> 
             f"the lab scaling was fitted on {scaler.fitted_on!r}, which knows held-out patients; fit it on "
             "the training patients, or set allow_leaks (the authors preset) and say so beside every number"
         )
+
+
+def _fit_scales(model: LabRegressor | WindowLSTM, inputs: PackedInputs | WindowInputs) -> None:
+    if isinstance(model, WindowLSTM):
+        assert isinstance(inputs, WindowInputs)
+        model.fit_input_scales(inputs.embeddings, inputs.mask)
+    else:
+        assert isinstance(inputs, PackedInputs)
+        model.fit_input_scales(inputs)
 
 
 def _mean_errors(

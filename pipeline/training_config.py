@@ -30,8 +30,8 @@ class TrainingConfig:
     """Pieces in a global batch, over all micro-batches and ranks."""
     batches_per_epoch: int | None = None
     """Batches of each protocol in an epoch; None: one pass over the protocol that needs the fewest."""
-    steps_per_micro_batch: int = 32_768
-    """Most packed steps in memory at once; a longer piece stands alone."""
+    steps_per_micro_batch: int = 16_384
+    """Most packed steps in memory at once (d_model 256: about 4 GB); a longer piece runs in chunks of that."""
     protocols: tuple[str, ...] = PROTOCOLS
     """Kinds of pieces to learn from, each giving an equal number of batches."""
     lstm_centred: bool = False

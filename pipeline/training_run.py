@@ -156,7 +156,8 @@ class TrainingRun:
         The penalty on sigma belongs to the batch as a whole: its first part carries it.
         """
         with self._autocast():
-            prediction = forward(self.model, loaded.inputs.to(self.device))
+            inputs = loaded.inputs.to(self.device)
+            prediction = forward(self.model, inputs, self.config.steps_per_micro_batch)
         target, weight = loaded.targets.to(self.device), loaded.weights.to(self.device)
         total = totals.to(self.device, torch.float32)
         errors, _ = weighted_error_sums(prediction, target, weight)
