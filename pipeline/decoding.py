@@ -119,17 +119,29 @@ def decoded(
     ------
     RecordError : a worker process was killed from outside
     """
-    with _running(workers, queue_blocks, source, prepare, window) as (executor, submit, items):
-        futures = [submit(executor, number, *task) for number, task in enumerate(tasks)]
-        ended = 0
-        while ended < len(tasks):
-            try:
-                item = items.get(timeout=POLL_SECONDS)
-            except queue.Empty:
-                _raise_failure(futures)
-                continue
-            ended += isinstance(item, EndOfPatient)
-            yield item
+    try:
+        with _running(workers, queue_blocks, source, prepare, window) as (executor, submit, items):
+            futures = [submit(executor, number, *task) for number, task in enumerate(tasks)]
+            yield from _received(items, futures)
+    except BrokenProcessPool as error:
+        raise RecordError(
+            "a decoding process was killed, most likely for lack of memory: use fewer decode_workers"
+        ) from error
+
+
+def _received(items: _Queue, futures: Sequence[Future]) -> Iterator[PreparedWindows | EndOfPatient]:
+    """Yield what the workers put, to the last end; raise what made a worker fail."""
+    ended = 0
+    while ended < len(futures):
+        try:
+            item = items.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            for future in futures:
+                if future.done():
+                    future.result()
+            continue
+        ended += isinstance(item, EndOfPatient)
+        yield item
 
 
 @contextmanager
@@ -176,17 +188,6 @@ def _decode_here(*task: Any) -> None:
 
 def _submit_to_process(executor: Executor, *task: Any) -> Future:
     return executor.submit(_decode_here, *task)
-
-
-def _raise_failure(futures: Sequence[Future]) -> None:
-    for future in futures:
-        if future.done():
-            try:
-                future.result()
-            except BrokenProcessPool as error:
-                raise RecordError(
-                    "a decoding process was killed, most likely for lack of memory: use fewer decode_workers"
-                ) from error
 
 
 def _differs(records: Sequence[Record], expected: str) -> bool:

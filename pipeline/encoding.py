@@ -8,12 +8,15 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from models.encoders import Encoder
 from pipeline.embedding_flow import BatchResult, EmbeddingFlow, Meter
 from pipeline.embedding_plan import EmbeddingPlan, PatientTask, plan_embedding
+from pipeline.embedding_progress import EmbeddingProgress, ProgressCallback, ProgressMeter, log_progress
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoders import encoder_label, make_encoder
 from pipeline.provenance import to_plain, versions
@@ -24,7 +27,7 @@ from pipeline.windows import WindowConfig
 
 __all__ = [
     "EmbeddingPlan", "EmbeddingProgress", "EmbeddingSummary", "EncodingConfig", "PatientTask",
-    "embed", "embed_batch", "finish_embedding", "make_encoder", "plan_embedding",
+    "ProgressMeter", "embed", "embed_batch", "finish_embedding", "log_progress", "make_encoder", "plan_embedding",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -64,25 +67,6 @@ class EncodingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingProgress:
-    """How far a run is.
-
-    Attributes
-    ----------
-    patients_done, patients : of those to embed
-    windows : through the encoder so far
-    windows_per_second : since the start of the run
-    seconds_left : estimate from the records' lengths; None before the first window
-    """
-
-    patients_done: int
-    patients: int
-    windows: int
-    windows_per_second: float
-    seconds_left: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class EmbeddingSummary:
     """What a run did, and what the store holds after it.
 
@@ -117,64 +101,6 @@ class EmbeddingSummary:
     data_version: str
 
 
-ProgressCallback = Callable[[EmbeddingProgress], None]
-
-
-class ProgressMeter:
-    """Counts windows and patients and tells a callback after each encoder batch."""
-
-    def __init__(self, tasks: Sequence[PatientTask], callback: ProgressCallback | None) -> None:
-        self._callback = callback
-        self._patients = len(tasks)
-        self._left = {task.patient: task.planned_windows for task in tasks}
-        self._windows = 0
-        self._began = time.monotonic()
-
-    def embedded(self, task: PatientTask, n_windows: int) -> None:
-        """Count `n_windows` more of a patient."""
-        self._windows += n_windows
-        self._left[task.patient] = max(0, self._left.get(task.patient, 0) - n_windows)
-        self._tell()
-
-    def ended(self, task: PatientTask) -> None:
-        """Count a patient as finished, adopted or failed."""
-        self._left.pop(task.patient, None)
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._callback is None:
-            return
-        rate = self._windows / max(time.monotonic() - self._began, 1e-9)
-        self._callback(
-            EmbeddingProgress(
-                patients_done=self._patients - len(self._left),
-                patients=self._patients,
-                windows=self._windows,
-                windows_per_second=rate,
-                seconds_left=sum(self._left.values()) / rate if rate > 0 else None,
-            )
-        )
-
-
-def log_progress(every_seconds: float = 5.0) -> ProgressCallback:
-    """Return a callback that logs rate and time left, at most every so many seconds and at the end."""
-    last = -every_seconds
-
-    def callback(progress: EmbeddingProgress) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < every_seconds and progress.patients_done < progress.patients:
-            return
-        last = now
-        left = "?" if progress.seconds_left is None else f"{progress.seconds_left / 60:.1f}"
-        log.info(
-            "embedded %d windows of %d/%d patients, %.0f windows/s, %s min left",
-            progress.windows, progress.patients_done, progress.patients, progress.windows_per_second, left,
-        )  # fmt: skip
-
-    return callback
-
-
 def embed_batch(
     tasks: Sequence[PatientTask],
     source: WaveformSource,
@@ -189,18 +115,8 @@ def embed_batch(
     ------
     StoreError : an embedding that cannot be stored, or a disk that cannot be written
     """
-    flow = EmbeddingFlow(
-        source=source,
-        store=store,
-        encoder=encoder,
-        window=config.window,
-        meter=meter or ProgressMeter(tasks, None),
-        provenance=store.write_provenance(_provenance(source, encoder, config)),
-        batch_windows=config.batch_windows,
-        decode_workers=config.decode_workers,
-        queue_blocks=config.queue_blocks,
-    )
-    return flow.embed(tasks)
+    with _runner(source, store, encoder, config, meter or ProgressMeter(tasks, None)) as run:
+        return run(tasks)
 
 
 def embed(
@@ -229,9 +145,11 @@ def embed(
         "%d patients to embed, %d unchanged, %d vanished", len(plan.stale), plan.unchanged, len(plan.retired)
     )
     results = []
-    for result in _run_batches(plan, source, store, encoder, config, ProgressMeter(plan.stale, progress)):
-        store.commit(result.entries)
-        results.append(result)
+    if plan.stale:
+        with _runner(source, store, encoder, config, ProgressMeter(plan.stale, progress)) as run:
+            for tasks in plan.batches(config.batch_patients):
+                results.append(run(tasks))
+                store.commit(results[-1].entries)
     return finish_embedding(store, plan, results, seconds=time.monotonic() - began)
 
 
@@ -262,17 +180,31 @@ def finish_embedding(
     )
 
 
-def _run_batches(
-    plan: EmbeddingPlan,
-    source: WaveformSource,
-    store: EmbeddingStore,
-    encoder: Encoder,
-    config: EncodingConfig,
-    meter: ProgressMeter,
-) -> Iterator[BatchResult]:
-    """Yield each batch's result as it is ready to be committed."""
-    for tasks in plan.batches(config.batch_patients):
-        yield embed_batch(tasks, source, store, encoder, config, meter)
+@contextmanager
+def _runner(
+    source: WaveformSource, store: EmbeddingStore, encoder: Encoder, config: EncodingConfig, meter: Meter
+) -> Iterator[Callable[[Sequence[PatientTask]], BatchResult]]:
+    """Give what embeds a batch of patients: this process, or actors that live as long as the block."""
+    if config.executor == "ray":
+        from pipeline.ray_executor import actors  # ray is an extra
+
+        local = replace(config, executor="local")
+        work = partial(embed_batch, source=source, store=store, encoder=encoder, config=local)
+        with actors(work, config.actors, meter) as run:
+            yield run
+    else:
+        flow = EmbeddingFlow(
+            source=source,
+            store=store,
+            encoder=encoder,
+            window=config.window,
+            meter=meter,
+            provenance=store.write_provenance(_provenance(source, encoder, config)),
+            batch_windows=config.batch_windows,
+            decode_workers=config.decode_workers,
+            queue_blocks=config.queue_blocks,
+        )
+        yield flow.embed
 
 
 def _provenance(source: WaveformSource, encoder: Encoder, config: EncodingConfig) -> dict[str, object]:

@@ -1,0 +1,93 @@
+"""Stage 1 on Ray actors, on one machine or many: each keeps an encoder loaded and takes patients as it gets free.
+
+The store must lie where every actor can write it: a shared disk, or object storage. Needs the extra ``ray``.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from pipeline.embedding_flow import BatchResult, Meter
+from pipeline.embedding_plan import PatientTask
+from pipeline.errors import ConfigError
+
+TURNS = 4
+"""Pieces of a batch for each actor: small enough that actors finish together."""
+
+try:
+    import ray
+except ImportError as error:
+    raise ConfigError(
+        'executor is "ray", which is not installed: pip install "uniphy-lab[ray]", or use the executor "local"'
+    ) from error
+
+
+class _Actor:
+    """Holds what embeds patients, with its encoder on this process's device."""
+
+    def __init__(self, work: Callable[[Sequence[PatientTask]], BatchResult]) -> None:
+        self._work = work
+
+    def embed(self, tasks: Sequence[PatientTask]) -> BatchResult:
+        """Embed some patients."""
+        return self._work(tasks)
+
+
+@contextmanager
+def actors(
+    work: Callable[[Sequence[PatientTask]], BatchResult], n_actors: int, meter: Meter
+) -> Iterator[Callable[[Sequence[PatientTask]], BatchResult]]:
+    """Start actors and give a function that embeds a batch of patients on them; the actors end with the block.
+
+    Parameters
+    ----------
+    work : embeds some patients; a copy travels to each actor
+    n_actors : how many; each takes one processor, and one GPU where this machine has one
+
+    Notes
+    -----
+    Joins the cluster that ``RAY_ADDRESS`` names; without it, or without a running one, starts one on this machine.
+    """
+    started_here = not ray.is_initialized()
+    if started_here:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves a hospital
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        remote = ray.remote(num_cpus=1, num_gpus=int(torch.cuda.is_available()))(_Actor)
+        shared = ray.put(work)
+        pool: list[Any] = [remote.remote(shared) for _ in range(n_actors)]
+        yield lambda tasks: _embed(pool, tasks, meter)
+        for actor in pool:
+            ray.kill(actor)
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _embed(pool: list[Any], tasks: Sequence[PatientTask], meter: Meter) -> BatchResult:
+    """Give each actor the next few patients whenever it is free; collect what comes out in the order of `tasks`."""
+    size = max(1, len(tasks) // (TURNS * len(pool)))
+    waiting = [tasks[first : first + size] for first in range(0, len(tasks), size)]
+    busy: dict[Any, tuple[Any, int]] = {}
+    free, done, given = list(pool), {}, 0
+    while len(done) < len(waiting):
+        while free and given < len(waiting):
+            actor = free.pop()
+            busy[actor.embed.remote(waiting[given])] = (actor, given)
+            given += 1
+        (ready, *_), _ = ray.wait(list(busy))
+        actor, number = busy.pop(ready)
+        done[number] = ray.get(ready)
+        free.append(actor)
+        _tell(meter, waiting[number], done[number])
+    return sum((done[number] for number in range(len(waiting))), BatchResult())
+
+
+def _tell(meter: Meter, tasks: Sequence[PatientTask], result: BatchResult) -> None:
+    if tasks:
+        meter.embedded(tasks[0], result.embedded_windows)
+    for task in tasks:
+        meter.ended(task)
