@@ -22,7 +22,9 @@ _NOTE = (
 )
 
 
-def comparison_table(evaluation: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> str:
+def comparison_table(
+    evaluation: pd.DataFrame, comparisons: pd.DataFrame | None = None, caveat: str = ""
+) -> str:
     """Return methods against each other per protocol and lab, and the paired differences below them.
 
     Parameters
@@ -32,8 +34,10 @@ def comparison_table(evaluation: pd.DataFrame, comparisons: pd.DataFrame | None 
     comparisons
         Table with ``evaluation.COMPARISON_COLUMNS``, for example MT+PCS minus its twin; None or empty:
         left out.
+    caveat
+        Why the experiment's protocol flatters; stands above the table.
     """
-    parts = []
+    parts = [caveat + "\n"] if caveat else []
     for protocol in PROTOCOLS:
         rows = select(evaluation, protocol=protocol)
         rows = rows.loc[rows["method"].isin(COMPARISON_METHODS)]

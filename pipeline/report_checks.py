@@ -111,32 +111,8 @@ def reliability_svg(levels: pd.DataFrame, blocks: Sequence[ScoredSet], method: s
     """
     with style.styled():
         figure = style.new_figure(9.6, 3.3)
-        coverage, calibration = figure.subplots(1, 2)
-        bounded = levels.loc[levels["unbounded_share"] < 0.5]
-        for lab in LAB_NAMES:
-            rows = bounded.loc[bounded["lab"] == lab].sort_values("nominal")
-            coverage.plot(
-                100 * rows["nominal"], 100 * rows["coverage_patient_macro"],
-                marker=style.LAB_MARKERS[lab], markersize=4, linewidth=1.1,
-                color=style.LAB_COLOURS[lab], label=lab,
-            )  # fmt: skip
-        coverage.plot([45, 100], [45, 100], color=style.SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
-        coverage.set(
-            xlabel="promised coverage, %",
-            ylabel="coverage, mean over test patients, %",
-            xlim=(45, 100),
-            ylim=(0, 103),
-        )
-        coverage.set_title("Intervals")
-        coverage.legend(loc="lower right", ncols=2)
-        if bounded.empty:
-            coverage.text(
-                72,
-                50,
-                "too few calibration patients\nfor any bounded interval",
-                ha="center",
-                color=style.SOFT,
-            )
+        promised, calibration = figure.subplots(1, 2)
+        _coverage_panel(promised, levels.loc[levels["unbounded_share"] < 0.5])
         for block in blocks:
             _fifths(calibration, block, method)
         calibration.axline((0, 0), slope=1, color=style.SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -144,9 +120,31 @@ def reliability_svg(levels: pd.DataFrame, blocks: Sequence[ScoredSet], method: s
             xlabel="mean estimate, SDs of the lab's truth", ylabel="mean truth, SDs of the lab's truth"
         )
         calibration.set_title("Estimates, by fifths")
-        for axes in (coverage, calibration):
+        for axes in (promised, calibration):
             style.quiet_grid(axes, "both")
         return style.to_svg(figure)
+
+
+def _coverage_panel(axes: Axes, bounded: pd.DataFrame) -> None:
+    for lab in LAB_NAMES:
+        rows = bounded.loc[bounded["lab"] == lab].sort_values("nominal")
+        axes.plot(
+            100 * rows["nominal"], 100 * rows["coverage_patient_macro"], marker=style.LAB_MARKERS[lab], markersize=4,
+            linewidth=1.1, color=style.LAB_COLOURS[lab], label=lab,
+        )  # fmt: skip
+    axes.plot([45, 100], [45, 100], color=style.SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set(
+        xlabel="promised coverage, %",
+        xlim=(45, 100),
+        ylabel="coverage, mean over test patients, %",
+        ylim=(0, 103),
+    )
+    axes.set_title("Intervals")
+    axes.legend(loc="lower right", ncols=2)
+    if bounded.empty:
+        axes.text(
+            72, 50, "too few calibration patients\nfor any bounded interval", ha="center", color=style.SOFT
+        )
 
 
 def _fifths(axes: Axes, block: ScoredSet, method: str) -> None:

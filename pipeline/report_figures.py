@@ -200,5 +200,6 @@ def loss_curve_svg(rows: Sequence[Mapping[str, Any]]) -> str:
             style.quiet_grid(axes, "y")
         if parts != ["all"]:
             training.legend()
-        validation.legend(ncols=2)
+        if validation.get_legend_handles_labels()[1]:
+            validation.legend(ncols=2)
         return style.to_svg(figure)

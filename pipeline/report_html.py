@@ -33,7 +33,7 @@ th { font-weight: 600; border-bottom: 1px solid var(--ink); }
 th.span { border-bottom: 1px solid var(--rule); text-align: center; }
 td { border-bottom: 1px solid #eef1f4; }
 th:first-child, td:first-child, .text { text-align: left; }
-td.text { white-space: normal; min-width: 7rem; max-width: 30rem; padding-right: 1.4rem; }
+td.text { white-space: normal; min-width: 8.5rem; max-width: 30rem; padding-right: 1.4rem; }
 tr.group td { font-weight: 600; background: var(--wash); border-bottom: 1px solid var(--rule); }
 tr.ours td { font-weight: 600; }
 .ci { color: var(--soft); font-weight: 400; }
@@ -53,6 +53,7 @@ figcaption { font-size: .84rem; color: var(--soft); margin-top: .4rem; max-width
   figure svg { min-width: 36rem; }
 }
 @media print {
+  html { font-size: 11px; }
   body { font-size: 10pt; }
   main { max-width: none; padding: 0; }
   nav { display: none; }

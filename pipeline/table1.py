@@ -23,10 +23,10 @@ TABLE1_METHODS = ("lstm", "locf", "live_locf", "shrunk_locf", "mt", "st_pcs", "m
 """Rows per lab: the paper's five, and three that tell what its figures leave open."""
 
 FOOTNOTES = (
-    "Ours: estimate minus truth in clinical units; skill = 1 - MAE / MAE of LOCF; [95 % interval by "
-    "bootstrap over patients]. With several seeds: their mean, and the envelope of their intervals.",
-    "Paper: arXiv 2509.16345, Table 1; its skill is computed here from its MAE. Its MIMIC-III errors of LOCF "
-    "and of its own methods are not in clinical units: left out, and the LSTM's skill with them.",
+    "Ours: estimate minus truth in clinical units; skill = 1 - MAE / MAE of LOCF; [95 % interval by bootstrap over "
+    "patients]. With several seeds: their mean, the envelope of their intervals, and \N{PLUS-MINUS SIGN} their SD.",
+    "Paper: arXiv 2509.16345, Table 1; its skill is computed here from its MAE. Its MIMIC-III errors of LOCF and of "
+    "its own methods are not in clinical units: left out, and the LSTM's skill with them.",
     "Live LOCF sees labs that the model does not: under protocol start it is the paper's LOCF row.",
 )
 _OURS = ("r2", "skill_vs_locf", "mae", "me", "rmse")
@@ -128,11 +128,13 @@ def _of_paper(row: dict[Any, Any] | None, prefix: str) -> dict[str, float]:
     return {f"{prefix}{name}": float("nan") if row is None else row[name] for name in _PAPER}
 
 
-def table1_text(table: pd.DataFrame) -> str:
-    """Return Table 1 in fixed width."""
+def table1_text(table: pd.DataFrame, caveat: str = "") -> str:
+    """Return Table 1 in fixed width; ``caveat`` tells why a protocol flatters and stands above it."""
+    width = 23 if max(table["n_seeds"]) > 1 else 15
     lines = [
-        f"{'':<15}{'ours':^62}   {'paper, institutional':^37}   {'paper, MIMIC-III':^16}",
-        f"{'':<15}{'R2':>6} {'':<15}{'skill':>6} {'':<15}{'MAE':>8}{'ME':>10}   {'R2':>6}{'skill':>7}"
+        *([caveat] if caveat else []),
+        f"{'':<15}{'ours':^{32 + 2 * width}}   {'paper, institutional':^37}   {'paper, MIMIC-III':^16}",
+        f"{'':<15}{'R2':>6} {'':<{width}}{'skill':>6} {'':<{width}}{'MAE':>8}{'ME':>10}   {'R2':>6}{'skill':>7}"
         f"{'MAE':>8}{'ME':>8}{'RMSE':>8}   {'R2':>8}{'skill':>8}",
     ]
     lab = ""
@@ -140,16 +142,13 @@ def table1_text(table: pd.DataFrame) -> str:
         if row["lab"] != lab:
             lab = row["lab"]
             lines.append(heading(lab, table.loc[table["lab"] == lab]))
-        lines.append(_text_row(row))
+        lines.append(_text_row(row, width))
     return "\n".join([*lines, "", *FOOTNOTES]) + "\n"
 
 
-def _text_row(row: dict[Any, Any]) -> str:
+def _text_row(row: dict[Any, Any], width: int) -> str:
     digits = error_digits(row["lab"])
-    ours = [
-        f"{number(row[name]):>6} {interval(row[f'{name}_lower'], row[f'{name}_upper']):<15}"
-        for name in ("r2", "skill_vs_locf")
-    ]
+    ours = [f"{number(row[name]):>6} {_bounds(row, name, 2):<{width}}" for name in ("r2", "skill_vs_locf")]
     paper = [
         f"{number(row[f'paper_institutional_{name}'], places):>{width}}"
         for name, places, width in (
@@ -197,9 +196,7 @@ def table1_html(table: pd.DataFrame) -> str:
 def _html_row(row: dict[Any, Any]) -> markup.Row:
     digits = error_digits(row["lab"])
     ours = [
-        markup.interval_cell(
-            number(row[name], places), interval(row[f"{name}_lower"], row[f"{name}_upper"], places)
-        )
+        markup.interval_cell(number(row[name], places), _bounds(row, name, places))
         for name, places in (("r2", 2), ("skill_vs_locf", 2), ("mae", digits))
     ]
     ours += [markup.text(signed(row["me"], digits)), markup.text(number(row["rmse"], digits))]
@@ -210,6 +207,15 @@ def _html_row(row: dict[Any, Any]) -> markup.Row:
     mimic = [markup.text(number(row[f"paper_mimic3_{name}"])) for name in ("r2", "skill")]
     kind = "ours" if row["method"] == "mt_pcs" else ""
     return markup.Row(cells=[markup.text(short_label(row["method"])), *ours, *paper, *mimic], kind=kind)
+
+
+def _bounds(row: dict[Any, Any], name: str, places: int) -> str:
+    shown = interval(row[f"{name}_lower"], row[f"{name}_upper"], places)
+    return (
+        f"{shown} \N{PLUS-MINUS SIGN}{number(row[f'{name}_seed_sd'], places)}"
+        if row["n_seeds"] > 1
+        else shown
+    )
 
 
 def heading(lab: str, rows: pd.DataFrame) -> str:

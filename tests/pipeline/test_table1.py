@@ -75,6 +75,8 @@ def test_seeds_are_averaged_with_their_spread(make_predictions):
     assert row["r2_seed_sd"] == pytest.approx(seeds["r2"].std())
     assert row["r2_lower"] == seeds["r2_lower"].min()
     assert row["r2_upper"] == seeds["r2_upper"].max()
+    shown = f"{row['r2']:.2f} [{row['r2_lower']:.2f}, {row['r2_upper']:.2f}] \N{PLUS-MINUS SIGN}{row['r2_seed_sd']:.2f}"
+    assert shown in table1_text(table1(evaluation))
 
 
 def test_methods_that_were_not_scored_stay_visible_as_dashes(make_predictions):
@@ -112,6 +114,12 @@ def test_comparison_prints_both_protocols_and_what_ppg_added(evaluation, predict
         assert text.count(f"\n  {label}  ") == 10, label
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "nan" not in text
+
+
+def test_a_caveat_stands_above_each_table(evaluation):
+    words = "Dense scoring flatters."
+    assert comparison_table(evaluation, caveat=words).startswith(words)
+    assert table1_text(table1(evaluation), caveat=words).startswith(words)
 
 
 def test_comparison_without_differences_or_protocol(evaluation):
