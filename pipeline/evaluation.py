@@ -108,18 +108,22 @@ def compare(
     ------
     ConfigError
         When a method is absent, or the methods were not scored on the same draws.
+
+    Without a lab that both methods scored on that split (the twin of a lone patient cannot be), the table
+    is empty.
     """
     config = config or EvaluationConfig()
+    absent = {method_a, method_b} - set(predictions["method"])
+    if absent:
+        raise ConfigError(
+            f"The predictions hold no row of {sorted(absent)}, only of {sorted(set(predictions['method']))}. A "
+            "comparison needs both methods: train and predict them first."
+        )
     blocks = [
         block
         for block in scored_sets(predictions, config.split)
         if {method_a, method_b} <= block.estimates.keys()
     ]
-    if not blocks:
-        raise ConfigError(
-            f"No lab was scored with both {method_a!r} and {method_b!r}; the predictions hold "
-            f"{sorted(predictions['method'].unique())}. Train and predict both methods first."
-        )
     table = pd.DataFrame(
         [row for block in blocks for row in _difference_rows(block, method_a, method_b, config)],
         columns=list(COMPARISON_COLUMNS),

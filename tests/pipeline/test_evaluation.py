@@ -179,6 +179,16 @@ def test_comparing_an_absent_method_names_those_present(predictions):
         compare(predictions, "mt_nothing", "locf", QUICK)
 
 
+def test_methods_without_a_common_lab_give_an_empty_comparison(make_predictions):
+    table = make_predictions(
+        n_patients=4, methods=("locf", "mt_pcs", "mt_pcs_twin"), splits=("test", "calibration")
+    )
+    lone = table[(table["split"] == "calibration") | (table["method"] != "mt_pcs_twin")]
+    found = compare(lone, "mt_pcs", "mt_pcs_twin", QUICK)
+    assert found.empty
+    assert tuple(found.columns) == COMPARISON_COLUMNS
+
+
 def test_scored_sets_come_in_the_order_of_the_schema(predictions):
     blocks = scored_sets(predictions.sample(frac=1, random_state=0))
     assert [(block.protocol, block.lab) for block in blocks] == [
