@@ -25,8 +25,9 @@ from pipeline.manifest import (
     manifest_to_json,
     manifest_version,
 )
+from pipeline.object_storage import ObjectFolder
 from pipeline.provenance import canonical_json, config_hash
-from pipeline.storage import LocalFolder
+from pipeline.storage import LocalFolder, Storage
 from pipeline.version_folder import ENTRY_FILE, PatientEmbeddings, PatientWriter
 
 MANIFEST = "manifest.json"
@@ -37,19 +38,21 @@ KEY_FILE = "patient_key"
 class EmbeddingStore:
     """The embedding cache; open one per process with `open`, share it between threads, pickle it freely."""
 
-    storage: LocalFolder
+    storage: Storage
     _key: bytes = field(repr=False)
     _cached: tuple[Hashable, dict[str, ManifestEntry]] = field(default=(None, {}), repr=False)
 
     @classmethod
     def open(cls, root: Path | str, *, create: bool = False) -> "EmbeddingStore":
-        """Open the store at `root`; with `create`, make an empty one where there is none.
+        """Open the store in a folder or at a URL (``s3://...``); `create` makes an empty one if there is none.
 
         Raises
         ------
         StoreError : no store there, its key file lost or readable by others, folder not writable
         """
-        storage = LocalFolder(root=Path(root).absolute())
+        storage = (
+            ObjectFolder(url=str(root)) if "://" in str(root) else LocalFolder(root=Path(root).absolute())
+        )
         if create and storage.read(KEY_FILE) is None:
             if storage.read(MANIFEST) is not None:
                 raise StoreError(f"{root} has a manifest and no {KEY_FILE}: restore that file from a backup")
@@ -64,8 +67,16 @@ class EmbeddingStore:
 
     @property
     def root(self) -> Path:
-        """The store's folder."""
-        return self.storage.root
+        """The store's folder; a store in object storage has none.
+
+        Raises
+        ------
+        StoreError : the store is in object storage
+        """
+        location = self.storage.locate("")
+        if not isinstance(location, Path):
+            raise StoreError(f"{self.storage} is no folder")
+        return location
 
     def patient_key(self, patient_id: str) -> str:
         """Return the keyed hash that stands for a patient in every name: 32 hexadecimal digits."""
@@ -103,7 +114,7 @@ class EmbeddingStore:
 
     def read_entry(self, entry: ManifestEntry) -> PatientEmbeddings:
         """Return the version that an entry names."""
-        return PatientEmbeddings(entry=entry, folder=self.root / entry.path)
+        return PatientEmbeddings(entry=entry, location=self.storage.locate(entry.path))
 
     def one_encoding(self) -> tuple[str, str, str, str] | None:
         """Return encoder name, weights hash, preprocessing version and dtype; None for an empty store.

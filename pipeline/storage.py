@@ -1,6 +1,6 @@
 """A private local folder as the embedding store needs it: whole files, one committer at a time, claims.
 
-`pipeline.object_storage` offers the same for object storage; `open_storage` chooses by the location's form.
+`pipeline.object_storage` offers the same for object storage.
 """
 
 import fcntl
@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from pipeline.atomic import explained_os_errors, flush_folder, make_private_dir, publish_folder, write_bytes
 from pipeline.errors import StoreError
@@ -22,8 +22,11 @@ from pipeline.errors import StoreError
 class Storage(Protocol):
     """Where the bytes of a store live. Names are relative, with ``/`` between their parts."""
 
-    def exists(self) -> bool:
-        """Return whether the location itself is there."""
+    one_object_per_array: ClassVar[bool]
+    """Whether many small files cost more than one large one."""
+
+    def locate(self, name: str) -> Path | str:
+        """Return path or URL of `name`."""
         ...
 
     def read(self, name: str) -> bytes | None:
@@ -63,6 +66,22 @@ class Storage(Protocol):
         """Hold the right to work on `name`; yield False when another process has it and `wait` is False."""
         ...
 
+    def require_private(self, name: str) -> None:
+        """Refuse a secret that others may read, where that can be seen."""
+        ...
+
+    def new_staging_folder(self) -> Path:
+        """Return a new, empty, private local folder for unfinished work."""
+        ...
+
+    def publish(self, staging: Path, name: str) -> bool:
+        """Make a staging folder appear as `name`, whole; return False when `name` is already there."""
+        ...
+
+    def stale_staging(self, older_than_hours: float) -> list[Path]:
+        """Return staging folders that nothing touched for so long: left by writers that were killed."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalFolder:
@@ -74,15 +93,19 @@ class LocalFolder:
     """
 
     root: Path
+    one_object_per_array: ClassVar[bool] = False
 
     @property
     def staging(self) -> Path:
         """The folder beside the store, on the same disk, whose content no reader ever looks at."""
         return self.root.with_name(f"{self.root.name}.staging")
 
-    def exists(self) -> bool:
-        """Return whether the folder is there."""
-        return self.root.is_dir()
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def locate(self, name: str) -> Path:
+        """Return the path of `name`."""
+        return self.root / name
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, None when it is not there."""

@@ -2,7 +2,8 @@
 
 ``embeddings`` float16 (n, width) in chunks of 2016 rows, ``start_us`` int64 (n,), ``quality`` float32 (n, q),
 all raw, uncompressed and little-endian; ``entry.json`` is written last and holds the entry for the manifest.
-The only module that imports zarr.
+On object storage all chunks of ``embeddings`` lie in one object, a shard. The only module that writes with
+zarr; `object_storage` reads with it.
 """
 
 import hashlib
@@ -21,8 +22,9 @@ from pipeline.atomic import explained_os_errors
 from pipeline.chunk_files import ChunkFiles
 from pipeline.errors import StoreError
 from pipeline.manifest import EmbeddingKey, ManifestEntry, entry_to_json
+from pipeline.object_storage import ObjectRows, object_group
 from pipeline.schema import QUALITY_COLUMNS, WINDOW_US
-from pipeline.storage import LocalFolder
+from pipeline.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class PatientEmbeddings:
     """
 
     entry: ManifestEntry
-    folder: Path
+    location: Path | str
 
     def __len__(self) -> int:
         return self.entry.n_windows
@@ -56,7 +58,7 @@ class PatientEmbeddings:
         return self.entry.width
 
     @cached_property
-    def embeddings(self) -> ChunkFiles:
+    def embeddings(self) -> ChunkFiles | ObjectRows:
         """Rows on disk, (n, width) float16: index it with a slice, an int, row numbers or a mask."""
         return self._array("embeddings", (self.width,), CHUNK_WINDOWS, "float16")
 
@@ -70,15 +72,20 @@ class PatientEmbeddings:
         """Quality scores, (n, len(QUALITY_COLUMNS)) float32."""
         return self._array("quality", (len(QUALITY_COLUMNS),), max(1, len(self)), "float32")[:]
 
-    def _array(self, name: str, columns: tuple[int, ...], chunk_rows: int, dtype: str) -> ChunkFiles:
-        return ChunkFiles(self.folder / name, (len(self), *columns), chunk_rows, dtype)
+    def _array(
+        self, name: str, columns: tuple[int, ...], chunk_rows: int, dtype: str
+    ) -> ChunkFiles | ObjectRows:
+        shape = (len(self), *columns)
+        if isinstance(self.location, Path):
+            return ChunkFiles(self.location / name, shape, chunk_rows, dtype)
+        return ObjectRows(f"{self.location}/{name}", shape, dtype)
 
 
 class PatientWriter:
     """Takes one patient's windows in time order and turns them into a version folder; made by `stage`."""
 
     def __init__(
-        self, storage: LocalFolder, patient: str, key: EmbeddingKey, width: int, provenance: str
+        self, storage: Storage, patient: str, key: EmbeddingKey, width: int, provenance: str
     ) -> None:
         self._storage = storage
         self._patient = patient
@@ -87,9 +94,7 @@ class PatientWriter:
         self._provenance = provenance
         self._folder = storage.new_staging_folder()
         self._group = zarr.create_group(self._folder, attributes={"content_hash": key.content_hash})
-        self._embeddings = _create(
-            self._group, "embeddings", (0, width), CHUNK_WINDOWS, "float16", float("nan")
-        )
+        self._embeddings: zarr.Array | None = None
         self._pending: list[np.ndarray] = []
         self._n_pending = 0
         self._start_us: list[np.ndarray] = []
@@ -119,7 +124,7 @@ class PatientWriter:
         self._start_us.append(np.asarray(start_us, np.int64))
         self._quality.append(np.asarray(quality, np.float32))
         self._n_pending += len(start_us)
-        if self._n_pending >= CHUNK_WINDOWS:
+        if self._n_pending >= CHUNK_WINDOWS and not self._storage.one_object_per_array:
             self._flush(self._n_pending - self._n_pending % CHUNK_WINDOWS)
 
     def finish(self, exclusions: Mapping[str, int] | None = None) -> ManifestEntry:
@@ -159,11 +164,13 @@ class PatientWriter:
             raise ValueError("windows must come in time order, on multiples of 30 s of the wall clock")
 
     def _flush(self, rows: int) -> None:
-        if rows == 0:
-            return
-        pending = np.concatenate(self._pending)
-        done = int(self._embeddings.shape[0])
+        pending = np.concatenate([np.empty((0, self._width), np.float16), *self._pending])
         with explained_os_errors(self._folder):
+            if self._embeddings is None:
+                shards = _whole_chunks(rows) if self._storage.one_object_per_array else None
+                layout = (CHUNK_WINDOWS, "float16", float("nan"), shards)
+                self._embeddings = _create(self._group, "embeddings", (0, self._width), *layout)
+            done = int(self._embeddings.shape[0])
             self._embeddings.resize((done + rows, self._width))
             self._embeddings[done : done + rows] = pending[:rows]
         self._hash.update(pending[:rows].tobytes())
@@ -178,18 +185,25 @@ def _create(
     chunk_rows: int,
     dtype: str,
     fill_value: float | int,
+    shard_rows: int | None = None,
 ) -> zarr.Array:
     """Create an array of raw little-endian rows; every chunk is written, so that a missing one is a loss."""
     return group.create_array(
         name,
         shape=shape,
         chunks=(chunk_rows, *shape[1:]),
+        shards=None if shard_rows is None else (shard_rows, *shape[1:]),
         dtype=dtype,
         compressors=None,
         filters=None,
         fill_value=fill_value,
         config={"write_empty_chunks": True},
     )
+
+
+def _whole_chunks(rows: int) -> int:
+    """Return `rows` rounded up to whole chunks, at least one."""
+    return max(1, -(-rows // CHUNK_WINDOWS)) * CHUNK_WINDOWS
 
 
 def _to_float16(embeddings: np.ndarray) -> np.ndarray:
@@ -226,7 +240,10 @@ def check_layout(patient: PatientEmbeddings) -> None:
         ),
     }  # fmt: skip
     try:
-        group = zarr.open_group(patient.folder, mode="r")
+        where = patient.location
+        group = zarr.open_group(
+            where if isinstance(where, Path) else object_group(where), mode="r", zarr_format=3
+        )
         for name, layout in expected.items():
             array = group[name]
             if not isinstance(array, zarr.Array):
