@@ -1,5 +1,6 @@
 """Group embed: every 30 s window through the encoder, once, into the store."""
 
+import warnings
 from collections.abc import Iterator
 
 import dagster as dg
@@ -10,6 +11,9 @@ from assets.ingest import waveform_catalog
 from assets.metadata import metadata
 from assets.resources import Project
 from pipeline import stages
+
+# `data_version` of an output is beta in Dagster 1.13, which is pinned; a graph asset has no other way to give one.
+warnings.filterwarnings("ignore", message="Parameter `data_version`")
 
 RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 

@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Lab values from PPG, stage by stage.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline", description="Lab values from PPG, stage by stage."
+    )
     commands = parser.add_subparsers(required=True, metavar="stage")
     for name, (stage, help_text) in STAGES.items():
         _add_stage(commands, name, help_text, stage)

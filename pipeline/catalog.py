@@ -11,6 +11,7 @@ from pipeline.sources.base import Catalog, Record
 
 def save_catalog(path: Path, catalog: Catalog, root: Path) -> None:
     """Write one row a record."""
+    root = root.resolve()
     rows = [
         {
             "patient_id": record.patient_id,

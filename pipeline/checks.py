@@ -130,7 +130,7 @@ def _is_latest(row: dict, results: Mapping) -> bool:
     seen = (earlier["available_at_us"] <= t0_us) & (earlier["sampled_at_us"] >= t0_us - 30 * DAY_US)
     seen &= earlier["available_at_us"] < sampled_us
     latest = earlier.loc[seen].sort_values(["sampled_at_us", "available_at_us"])["value"]
-    return len(latest) > 0 and latest.iloc[-1] == row["estimate"]
+    return bool(len(latest) > 0 and latest.iloc[-1] == row["estimate"])
 
 
 def no_patient_ids_in_metadata(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:

@@ -1,0 +1,95 @@
+"""The definitions load, quickly and without torch; every asset is as designed."""
+
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from assets.definitions import defs
+from assets.failures import explained
+from assets.metadata import metadata, result
+from assets.resources import Project
+from pipeline.errors import ConfigError, RecordError
+from pipeline.summary import StageSummary
+
+GROUPS = {
+    "ingest": {"synthetic_cohort", "waveform_catalog", "lab_events"},
+    "embed": {"ppg_embeddings"},
+    "align": {"cohort_splits", "normalization_stats", "lab_alignment"},
+    "train": {
+        "train_lstm",
+        "train_mt",
+        "train_mt_learned",
+        "train_st_pcs",
+        "train_mt_pcs",
+        "train_mt_pcs_twin",
+    },
+    "evaluate": {"predictions", "evaluation", "report"},
+}
+
+
+def specs() -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_groups_hold_their_assets(group: str) -> None:
+    found = {name for name, spec in specs().items() if spec.group_name == group}
+    assert found == GROUPS[group]
+
+
+def test_every_asset_explains_itself() -> None:
+    for name, spec in specs().items():
+        assert len(spec.description or "") > 40, name
+        assert spec.owners, name
+        assert spec.kinds, name
+
+
+def test_definitions_load_without_torch() -> None:
+    script = "import sys, assets.definitions; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=False)
+    assert done.returncode == 0, "importing the definitions imported torch"
+
+
+def test_a_project_error_becomes_one_sentence() -> None:
+    with pytest.raises(dg.Failure, match="records cannot be read") as caught, explained("waveform_catalog"):
+        raise RecordError("records cannot be read")
+    assert caught.value.__cause__ is None
+    assert not caught.value.allow_retries
+
+
+def test_a_programmers_error_passes_through() -> None:
+    with pytest.raises(ZeroDivisionError), explained("waveform_catalog"):
+        _ = 1 / 0
+
+
+def test_metadata_shows_counts_and_drops() -> None:
+    summary = StageSummary(
+        stage="x",
+        counts={"n_windows": 3, "share": float("nan"), "used": True, "name": "n"},
+        exclusions={"flat": 2},
+        tables={"rows": [{"a": 1}, {"b": 2.5}]},
+        figures={"loss": "<svg/>"},
+    )
+    shown = metadata(summary)
+    assert shown["n windows"] == dg.MetadataValue.int(3)
+    assert shown["share"] == dg.MetadataValue.text("")
+    assert isinstance(shown["dropped, by reason"], dg.TableMetadataValue)
+    assert [column.name for column in shown["rows"].schema.columns] == ["a", "b"]
+    assert "data:image/svg+xml;base64," in shown["loss"].value
+
+
+def test_data_version_reaches_dagster() -> None:
+    assert result(StageSummary(stage="x", data_version="abc")).data_version == dg.DataVersion("abc")
+
+
+def test_overrides_are_checked() -> None:
+    assert Project(experiment="tiny", overrides={"training.epochs": "3"}).config().training.epochs == 3
+    with pytest.raises(ConfigError, match="there is no field 'epoch'"):
+        Project(experiment="tiny", overrides={"training.epoch": "3"}).config()
+
+
+def test_an_unknown_experiment_is_named_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="demo, default, paper, authors, tiny"):
+        Project(experiment="dmeo").config()

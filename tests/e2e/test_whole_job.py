@@ -1,0 +1,98 @@
+"""The main job on a tiny cohort: every artefact is there, with the columns that users were promised."""
+
+import json
+import stat
+
+import pandas as pd
+import pytest
+
+from pipeline import checks
+from pipeline.schema import EVALUATION_COLUMNS, LAB_NAMES, METHOD_LABELS, PREDICTION_COLUMNS
+from pipeline.stages import printed_table
+
+pytestmark = pytest.mark.xdist_group("e2e")
+
+
+def test_predictions_have_the_promised_columns_and_no_undefined_estimate(tiny) -> None:
+    table = pd.read_parquet(tiny.workspace.predictions)
+    assert tuple(table.columns) == PREDICTION_COLUMNS
+    assert set(table["method"]) >= {"locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs"}
+    assert set(table["lab"]) <= set(LAB_NAMES)
+    assert table[["estimate", "truth", "last_lab"]].notna().all().all()
+
+
+def test_each_method_is_scored_on_the_same_draws(tiny) -> None:
+    table = pd.read_parquet(tiny.workspace.predictions)
+    test = table[table["split"] == "test"]
+    keys = test.groupby("method").apply(
+        lambda rows: frozenset(
+            zip(rows["protocol"], rows["patient"], rows["lab"], rows["sampled_at"], strict=True)
+        )
+    )
+    assert keys.nunique() == 1
+
+
+def test_evaluation_has_the_promised_columns(tiny) -> None:
+    table = pd.read_parquet(tiny.workspace.evaluation)
+    assert tuple(table.columns) == EVALUATION_COLUMNS
+    assert set(table["protocol"]) == {"start", "anchored"}
+    assert (table["mae"] >= 0).all()
+
+
+def test_locf_has_no_skill_over_itself(tiny) -> None:
+    table = pd.read_parquet(tiny.workspace.evaluation)
+    skill = table.loc[table["method"] == "locf", "skill_vs_locf"].dropna()
+    assert len(skill) > 0
+    assert (skill == 0).all()
+
+
+def test_the_printed_table_names_every_method(tiny) -> None:
+    text = printed_table(tiny.workspace, tiny.config)
+    for method in ("LOCF", "Shrunk LOCF", "LSTM", "MT", "ST+PCS", "MT+PCS", "MT+PCS twin"):
+        assert method in text, METHOD_LABELS
+
+
+def test_the_report_stands_alone(tiny) -> None:
+    page = tiny.workspace.report.read_text()
+    assert "not a medical device" in page.lower()
+    assert 'src="http' not in page
+    assert "<script" not in page
+
+
+def test_everything_is_private(tiny) -> None:
+    for path in tiny.workspace.root.rglob("*"):
+        if tiny.workspace.cohort in (path, *path.parents):
+            continue
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode & 0o077 == 0, f"{path} has mode {mode:o}"
+
+
+def test_checkpoints_hold_config_and_no_pickle(tiny) -> None:
+    folder = tiny.workspace.root / "checkpoints"
+    configs = list(folder.rglob("config.json"))
+    assert len(configs) >= 6
+    assert all(json.loads(path.read_text())["experiment"]["name"] == "tiny" for path in configs)
+    assert not [path for path in folder.rglob("*") if path.suffix in {".pt", ".pth", ".pkl"}]
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        checks.store_matches_its_manifest,
+        checks.units_are_plausible,
+        checks.no_subject_in_two_splits,
+        checks.scaling_comes_from_training_patients,
+        checks.locf_recomputed_independently,
+        checks.no_patient_ids_in_metadata,
+        checks.future_does_not_leak,
+    ],
+)
+def test_checks_pass(tiny, check) -> None:
+    outcome = check(tiny.workspace, tiny.config)
+    assert outcome.passed, outcome.explanation
+
+
+def test_summaries_count_what_was_dropped(tiny) -> None:
+    summary = json.loads(tiny.workspace.summary("ppg_embeddings").read_text())
+    assert summary["counts"]["windows"] > 1000
+    assert any("missing samples" in reason for reason in summary["exclusions"])
