@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +20,8 @@ from pipeline.errors import StoreError
 
 PRIVATE_FILE_MODE = 0o600
 PRIVATE_FOLDER_MODE = 0o700
+PARALLEL_FLUSHES = 8
+"""A journal writes what is flushed at the same time at once."""
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and run again",
@@ -97,10 +100,11 @@ def publish_folder(staging: Path, path: Path) -> None:
     FileExistsError : `path` is there and not empty
     """
     with explained_os_errors(path):
-        for folder, _, names in os.walk(staging):
-            for name in names:
-                _flush(Path(folder, name), PRIVATE_FILE_MODE)
-            _flush(Path(folder), PRIVATE_FOLDER_MODE)
+        inside = [(Path(folder), names) for folder, _, names in os.walk(staging)]
+        files = [folder / name for folder, names in inside for name in names]
+        with ThreadPoolExecutor(PARALLEL_FLUSHES) as threads:
+            list(threads.map(_flush, files, [PRIVATE_FILE_MODE] * len(files)))
+            list(threads.map(_flush, [folder for folder, _ in inside], [PRIVATE_FOLDER_MODE] * len(inside)))
         make_private_dir(path.parent)
         try:
             staging.rename(path)
