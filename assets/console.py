@@ -48,7 +48,7 @@ def _make_console(init_context: dg.InitLoggerContext) -> logging.Logger:
     handler = logging.StreamHandler()
     handler.setFormatter(ProgressFormatter())
     handler.addFilter(_is_worth_showing)
-    logger = logging.Logger("uniphy", level=logging.INFO)  # noqa: LOG001 - Dagster wants one outside the tree
+    logger = logging.Logger("uniphy", level=logging.DEBUG)  # noqa: LOG001 - Dagster wants one outside the tree
     logger.addHandler(handler)
     return logger
 

@@ -11,7 +11,6 @@ from pipeline.sources.base import Catalog, Record
 
 def save_catalog(path: Path, catalog: Catalog, root: Path) -> None:
     """Write one row a record."""
-    root = root.resolve()
     rows = [
         {
             "patient_id": record.patient_id,

@@ -69,6 +69,8 @@ class ExperimentConfig:
     """The synthetic cohort, used where no waveform folder is given."""
     encoder: str = "ppg_gpt_1m_random"
     """Name of a shipped encoder, or the path of a checkpoint."""
+    encoder_precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of PPG-GPT; auto: bfloat16 where the processor multiplies it natively. Part of the store's key."""
     embedding_executor: Literal["local", "ray"] = "local"
     """Where the encoder runs; changes no number."""
     window: WindowConfig = field(default_factory=WindowConfig)
@@ -97,7 +99,8 @@ def demo() -> ExperimentConfig:
     """Return the embedded cohort at a size that two cores finish in minutes."""
     return ExperimentConfig(
         name="demo",
-        cohort=CohortPlan(size=CohortSize(n_patients=80, hours_low=8.0, hours_high=24.0)),
+        cohort=CohortPlan(size=CohortSize(n_patients=120, hours_low=6.0, hours_high=18.0)),
+        splits=SplitConfig(fractions=(0.6, 0.24, 0.16)),
         model=ModelShape(d_model=64, dropout=0.0, trunk_width=64, hidden=64),
         training=TrainingConfig(
             epochs=8, learning_rate=2e-3, warmup_epochs=1.0, final_lr=1e-5, batch_pieces=8, tensorboard=False

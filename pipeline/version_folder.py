@@ -57,19 +57,32 @@ class PatientEmbeddings:
         """Columns of ``embeddings``."""
         return self.entry.width
 
-    @cached_property
+    # Properties over cached ones: type checkers take a cached_property for no match of a protocol's property.
+    @property
     def embeddings(self) -> ChunkFiles | ObjectRows:
         """Rows on disk, (n, width) float16: index it with a slice, an int, row numbers or a mask."""
+        return self._embeddings
+
+    @property
+    def start_us(self) -> np.ndarray:
+        """Starts of the usable windows, (n,) int64 microseconds wall clock, strictly ascending."""
+        return self._start_us
+
+    @property
+    def quality(self) -> np.ndarray:
+        """Quality scores, (n, len(QUALITY_COLUMNS)) float32."""
+        return self._quality
+
+    @cached_property
+    def _embeddings(self) -> ChunkFiles | ObjectRows:
         return self._array("embeddings", (self.width,), CHUNK_WINDOWS, "float16")
 
     @cached_property
-    def start_us(self) -> np.ndarray:
-        """Starts of the usable windows, (n,) int64 microseconds wall clock, strictly ascending."""
+    def _start_us(self) -> np.ndarray:
         return self._array("start_us", (), max(1, len(self)), "int64")[:]
 
     @cached_property
-    def quality(self) -> np.ndarray:
-        """Quality scores, (n, len(QUALITY_COLUMNS)) float32."""
+    def _quality(self) -> np.ndarray:
         return self._array("quality", (len(QUALITY_COLUMNS),), max(1, len(self)), "float32")[:]
 
     def _array(

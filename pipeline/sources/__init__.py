@@ -1,0 +1,1 @@
+"""Data sources: one adapter a file, one protocol in ``base``."""

@@ -81,6 +81,7 @@ class WaveformSource(Protocol):
 
     name: str
     licence: str
+    root: Path
 
     def catalog(self) -> Catalog:
         """Find every record; a record that cannot be used is counted with its reason, never fatal."""

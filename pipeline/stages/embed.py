@@ -45,13 +45,16 @@ class _Inputs(NamedTuple):
 
 
 def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> _Inputs:
-    from pipeline.encoding import EncodingConfig, make_encoder  # imports torch, which definitions must not
+    from models.ppg_gpt import fast_precision  # imports torch, which definitions must not
+    from pipeline.encoding import EncodingConfig, make_encoder
 
     source, root = waveform_source(workspace)
     catalog = load_catalog(require(workspace.catalog, made_by="waveform_catalog", asset=ASSET), root)
     store = EmbeddingStore.open(workspace.store, create=True)
     config = EncodingConfig(window=experiment.window, executor=experiment.embedding_executor)
-    return _Inputs(source, catalog, store, make_encoder(experiment.encoder), config)
+    precision = fast_precision() if experiment.encoder_precision == "auto" else experiment.encoder_precision
+    encoder = make_encoder(experiment.encoder, precision=precision)
+    return _Inputs(source, catalog, store, encoder, config)
 
 
 def plan_embedding_batches(workspace: Workspace, experiment: ExperimentConfig) -> list[list[str]]:

@@ -20,7 +20,7 @@ from pipeline.workspace import Workspace, require
 logger = logging.getLogger(__name__)
 
 INTERVAL_LEVEL = 0.9
-PAIRS = (("mt_pcs", "mt_pcs_twin"), ("mt_pcs", "shrunk_locf"), ("mt_pcs", "st_pcs"))
+PAIRS = (("mt_pcs", "mt_pcs_twin"), ("mt_pcs", "shrunk_locf"))
 """Differences that are reported; the first is what PPG added."""
 
 
@@ -137,5 +137,4 @@ def printed_table(workspace: Workspace, experiment: ExperimentConfig) -> str:
     """Return the comparison as text for the terminal."""
     metrics = pd.read_parquet(require(workspace.evaluation, made_by="evaluation", asset="report"))
     pairs = pd.read_parquet(workspace.comparisons) if workspace.comparisons.exists() else None
-    text = comparison_table(metrics, pairs)
-    return f"{text}\n{experiment.caveat}\n" if experiment.caveat else text
+    return comparison_table(metrics, pairs, experiment.caveat)

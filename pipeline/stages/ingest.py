@@ -1,24 +1,26 @@
 """Stages that bring waveforms and labs in."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipeline.atomic import write_parquet
+from pipeline.atomic import write_json, write_parquet
 from pipeline.catalog import save_catalog
 from pipeline.experiments import ExperimentConfig
 from pipeline.labs import clean_labs, lab_counts
 from pipeline.schema import HOUR_US
 from pipeline.sources.base import Catalog, ClinicalSource, WaveformSource
-from pipeline.sources.detect import open_clinical, open_waveforms
+from pipeline.sources.detect import DESCRIPTION, open_clinical, open_waveforms
 from pipeline.sources.synthetic import CohortParameters, write_cohort
 from pipeline.summary import StageSummary
 from pipeline.workspace import Workspace, require
 
 logger = logging.getLogger(__name__)
 
+COHORT_LICENCE = "synthetic, no patient: CC0, share freely"
 PLANTED_NOTE = (
     "Planted waveforms: no PPG of these patients exists; the pulse was synthesised around their labs."
 )
@@ -29,7 +31,8 @@ def waveform_source(workspace: Workspace) -> tuple[WaveformSource, Path]:
     root = workspace.waveforms or require(
         workspace.cohort / "waveforms", made_by="synthetic_cohort", asset="waveform_catalog"
     )
-    return open_waveforms(root), root
+    source = open_waveforms(root)
+    return source, source.root
 
 
 def clinical_source(workspace: Workspace) -> ClinicalSource:
@@ -44,7 +47,7 @@ def clinical_source(workspace: Workspace) -> ClinicalSource:
 def source_note(workspace: Workspace) -> str:
     """Return one sentence on where the data come from, for reports and artefacts."""
     if not workspace.is_synthetic:
-        return f"Waveforms and labs from the user's folders. {clinical_source(workspace).tables().licence}"
+        return "Waveforms and labs from the user's folders."
     if workspace.labs is not None:
         return f"Real labs. {PLANTED_NOTE}"
     return "Synthetic cohort: planted waveforms and planted labs, no patient."
@@ -63,7 +66,11 @@ def synthetic_cohort(workspace: Workspace, experiment: ExperimentConfig) -> Stag
             null=plan.null,
             seed=plan.seed,
             real_labs=workspace.labs,
+            workers=min(2, os.cpu_count() or 1),
         )
+        write_json(workspace.cohort / "waveforms" / DESCRIPTION, {"licence": COHORT_LICENCE})
+        if workspace.labs is None:
+            write_json(workspace.cohort / "clinical" / DESCRIPTION, {"licence": COHORT_LICENCE})
         summary = StageSummary(
             stage="synthetic_cohort",
             counts={
@@ -113,7 +120,12 @@ def lab_events(workspace: Workspace, experiment: ExperimentConfig) -> StageSumma
             **lab_counts(events),
         },
         exclusions=events.exclusions + tables.exclusions,
-        tables={"value range by lab": _lab_ranges(events.frame)},
+        tables={
+            "value range by lab": _lab_ranges(events.frame),
+            "rows changed and kept": [
+                {"change": name, "rows": n} for name, n in sorted(events.repairs.items())
+            ],
+        },
         artefacts={"lab events": workspace.lab_events},
     ).save(workspace.summary("lab_events"))
 
