@@ -18,26 +18,24 @@ class Tiling:
     ----------
     steps : steps of a chunk; the backward pass keeps this many states in registers
     channels : channels of a program
-    warps : warps of a program
+    forward_warps, backward_warps : warps of a program
     """
 
     steps: int = 16
-    channels: int = 8
-    warps: int = 1
-
-
-FORWARD_CHANNELS = 16
-"""Channels of a forward program, which keeps one state tile only (60 registers at 16 states)."""
-
-REGISTER_STATES = 16 * 8 * 16
-"""State values a one-warp backward program may keep (steps x channels x states) before it spills."""
+    channels: int
+    forward_warps: int
+    backward_warps: int
 
 
 def tiling(state: int) -> Tiling:
-    """Return the launch that fits `state` states into the registers without spills."""
+    """Return the launch for `state` states: four values of the state tile a thread forward, one backward.
+
+    The most that ptxas compiles without spills for sm_80, sm_90 and sm_100 (held by the compile test).
+    """
     padded = _power_of_two(state)
-    steps = max(2, min(16, REGISTER_STATES // (8 * padded)))
-    return Tiling(steps=steps, channels=8, warps=1 if padded <= 32 else 2)
+    channels = max(4, min(32, 128 // padded))
+    warps = max(1, channels * padded // 32)
+    return Tiling(channels=channels, forward_warps=max(1, warps // 4), backward_warps=warps)
 
 
 def entries_shape(x: ScanOperands) -> tuple[int, int, int]:
@@ -57,12 +55,12 @@ def forward(x: ScanOperands, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     y, last_state = torch.empty_like(x.u, memory_format=torch.contiguous_format), new(x.sequences, *x.A.shape)
     A, skip, bias, first = _parameters(x)
     mask = x.A if x.step_mask is None else x.step_mask.to(torch.uint8).contiguous()
-    columns = -(-channels // FORWARD_CHANNELS)
-    sizes = {"N": padded, "BD": FORWARD_CHANNELS, "num_warps": 1}
+    columns, programs = _columns(x, t)
+    sizes = {"N": padded, "BD": t.channels, "num_warps": t.forward_warps}
     flags = {"T": t.steps, "has_mask": x.step_mask is not None, "softplus": x.delta_softplus}
     ends = (length, channels, state, channels // x.B.shape[2])
     if len(table):
-        summarize_chunks[columns, len(table)](
+        summarize_chunks[programs, len(table)](
             x.u, x.delta, A, x.B, bias, mask, table, total, entries,
             *x.u.stride(), *x.delta.stride(), *x.B.stride(), *ends, **sizes, **flags,
         )  # fmt: skip
@@ -72,7 +70,7 @@ def forward(x: ScanOperands, save: bool) -> tuple[Tensor, Tensor, Tensor]:
         )
     if len(table):
         z = x.u if x.z is None else x.z
-        write_chunks[columns, len(table)](
+        write_chunks[programs, len(table)](
             x.u, x.delta, A, x.B, x.C, skip, z, bias, mask, table, entries, y,
             *x.u.stride(), *x.delta.stride(), *z.stride(), *x.B.stride(), *x.C.stride(), *ends,
             **sizes, **flags, has_z=x.z is not None,
@@ -113,17 +111,17 @@ def _carry_adjoints(x, t, table, bounds, dy, d_last_state) -> tuple[Tensor, Tens
     d_state = new(x.sequences, *x.A.shape)
     A, _, bias, _ = _parameters(x)
     mask = x.A if x.step_mask is None else x.step_mask.to(torch.uint8).contiguous()
-    z, columns = _or(x.z, x.u), -(-channels // FORWARD_CHANNELS)
-    sizes = {"N": _power_of_two(state), "BD": FORWARD_CHANNELS, "num_warps": 1}
+    z, (columns, programs) = _or(x.z, x.u), _columns(x, t)
+    sizes = {"N": _power_of_two(state), "BD": t.channels, "num_warps": t.forward_warps}
     flags = {"T": t.steps, "has_mask": x.step_mask is not None, "softplus": x.delta_softplus}
     ends = (length, channels, state, channels // x.B.shape[2])
     if len(table):
-        summarize_adjoints[columns, len(table)](
+        summarize_adjoints[programs, len(table)](
             x.delta, A, x.C, z, bias, mask, dy, table, exits,
             *x.delta.stride(), *z.stride(), *x.C.stride(), *dy.stride(), *ends,
             **sizes, **flags, has_z=x.z is not None,
         )  # fmt: skip
-        summarize_chunks[columns, len(table)](
+        summarize_chunks[programs, len(table)](
             x.u, x.delta, A, x.B, bias, mask, table, total, new(exits.shape),
             *x.u.stride(), *x.delta.stride(), *x.B.stride(), *ends, **sizes, **flags,
         )  # fmt: skip
@@ -144,8 +142,8 @@ def _differentiate(x, t, table, blocks, entries, exits, dy, gradients) -> None:
     differentiate_chunks[groups * blocks, len(table)](
         x.u, x.delta, A, x.B, x.C, skip, z, bias, mask, dy, table, entries, exits, *gradients,
         *x.u.stride(), *x.delta.stride(), *z.stride(), *x.B.stride(), *x.C.stride(), *dy.stride(),
-        length, channels, state, channels // groups, blocks, batch * length,
-        N=_power_of_two(state), T=t.steps, BD=t.channels, num_warps=t.warps,
+        length, channels, state, channels // groups, batch * length,
+        N=_power_of_two(state), T=t.steps, BD=t.channels, num_warps=t.backward_warps,
         has_mask=x.step_mask is not None, has_z=x.z is not None, softplus=x.delta_softplus,
     )  # fmt: skip
 
@@ -177,6 +175,12 @@ def _chunks(x: ScanOperands, steps: int) -> tuple[Tensor, Tensor]:
     stop = torch.minimum(first + steps, (starts + lengths)[owner])
     table = torch.stack([rows[owner], first, stop], dim=1)
     return table.to(x.u.device), bounds.to(x.u.device)
+
+
+def _columns(x: ScanOperands, t: Tiling) -> tuple[int, int]:
+    """Return how many forward programs span the channels: of all at once, and group by group."""
+    channels, groups = x.u.shape[2], x.B.shape[2]
+    return -(-channels // t.channels), groups * -(-(channels // groups) // t.channels)
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ fixed order: no atomics, so gradients repeat.
 import triton
 import triton.language as tl
 
-from kernels.selective_scan.triton_forward import LOG2E, load_step
+from kernels.selective_scan.triton_forward import LOG2E, channels_of_program, load_step
 
 
 @triton.jit
@@ -35,22 +35,21 @@ def summarize_adjoints(
         tl.load(table + chunk * 3 + 1),
         tl.load(table + chunk * 3 + 2),
     )
-    d, n = tl.program_id(0) * BD + tl.arange(0, BD), tl.arange(0, N)
-    here = d < channels
+    group, d, here = channels_of_program(per_group, BD)
+    n = tl.arange(0, N)
     tile = d[:, None] * state + n[None, :]
     here_tile = here[:, None] & (n < state)[None, :]
     a = tl.load(A + tile, here_tile, 0.0) * LOG2E
     shift = tl.load(bias + d, here, 0.0)
-    group = d // per_group
     q = tl.zeros([BD, N], a.dtype)
     for i in range(T):
         t = start + T - 1 - i
         inside = here & ((t + d * 0) < stop)
         dl = load_step(delta, mask, shift, dt_b, dt_t, dt_c, row, t, length, d, inside, has_mask, softplus)
         g = gated_gradient(dy, z, dy_b, dy_t, dy_c, z_b, z_t, z_c, row, t, d, inside, a, has_z)
-        inside_tile = inside[:, None] & (n < state)[None, :]
-        c = tl.load(C + row * C_b + t * C_t + group[:, None] * C_g + n[None, :] * C_n, inside_tile, 0.0)
-        q = tl.exp2(a * dl[:, None]) * (q + g[:, None] * c.to(a.dtype))
+        at_step = (n < state) & ((t + n * 0) < stop)
+        c = tl.load(C + row * C_b + t * C_t + group * C_g + n * C_n, at_step, 0.0)
+        q = tl.exp2(a * dl[:, None]) * (q + g[:, None] * c.to(a.dtype)[None, :])
     tl.store(local + chunk * channels * state + tile, q, here_tile)
 
 
@@ -59,24 +58,20 @@ def differentiate_chunks(
     u, delta, A, B, C, skip, z, bias, mask, dy, table, entries, exits,
     du, ddelta, dz, dA, dB, dC, dD, dbias,
     u_b, u_t, u_c, dt_b, dt_t, dt_c, z_b, z_t, z_c, B_b, B_t, B_g, B_n, C_b, C_t, C_g, C_n, dy_b, dy_t, dy_c,
-    length, channels, state, per_group, blocks, steps,
+    length, channels, state, per_group, steps,
     N: tl.constexpr, T: tl.constexpr, BD: tl.constexpr, has_mask: tl.constexpr, has_z: tl.constexpr,
     softplus: tl.constexpr,
 ):  # fmt: skip
-    """Recompute the states of a short chunk, then walk back through them and store every gradient.
-
-    A block of channels lies in one group of B and C: blocks are numbered within groups.
-    """
+    """Recompute the states of a short chunk, then walk back through them and store every gradient."""
     block, chunk = tl.program_id(0), tl.program_id(1).to(tl.int64)
     row, start, stop = (
         tl.load(table + chunk * 3),
         tl.load(table + chunk * 3 + 1),
         tl.load(table + chunk * 3 + 2),
     )
-    group = block // blocks
-    within = (block % blocks) * BD + tl.arange(0, BD)
-    d, n = group * per_group + within, tl.arange(0, N)
-    here = within < per_group
+    blocks = tl.cdiv(per_group, BD)
+    group, d, here = channels_of_program(per_group, BD)
+    n = tl.arange(0, N)
     tile = d[:, None] * state + n[None, :]
     here_tile = here[:, None] & (n < state)[None, :]
     rate = tl.load(A + tile, here_tile, 0.0)

@@ -14,6 +14,15 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
+def channels_of_program(per_group, BD: tl.constexpr):
+    """Return the program's group of B and C, its channels, and which of them exist; no program has two groups."""
+    blocks = tl.cdiv(per_group, BD)
+    group = tl.program_id(0) // blocks
+    within = (tl.program_id(0) % blocks) * BD + tl.arange(0, BD)
+    return group, group * per_group + within, within < per_group
+
+
+@triton.jit
 def step_size(raw, bias, mask, softplus: tl.constexpr):
     """Return delta as the recurrence uses it: bias, softplus, then zero where the step is masked."""
     x = raw + bias
@@ -50,13 +59,12 @@ def summarize_chunks(
         tl.load(table + chunk * 3 + 1),
         tl.load(table + chunk * 3 + 2),
     )
-    d, n = tl.program_id(0) * BD + tl.arange(0, BD), tl.arange(0, N)
-    here = d < channels
+    group, d, here = channels_of_program(per_group, BD)
+    n = tl.arange(0, N)
     tile = d[:, None] * state + n[None, :]
     here_tile = here[:, None] & (n < state)[None, :]
     a = tl.load(A + tile, here_tile, 0.0) * LOG2E
     shift = tl.load(bias + d, here, 0.0)
-    group = d // per_group
     h = tl.zeros([BD, N], a.dtype)
     sum_steps = tl.zeros([BD], a.dtype)
     for i in range(T):
@@ -64,9 +72,9 @@ def summarize_chunks(
         inside = here & ((t + d * 0) < stop)
         dl = load_step(delta, mask, shift, dt_b, dt_t, dt_c, row, t, length, d, inside, has_mask, softplus)
         x = tl.load(u + row * u_b + t * u_t + d * u_c, inside, 0.0).to(a.dtype)
-        inside_tile = inside[:, None] & (n < state)[None, :]
-        b = tl.load(B + row * B_b + t * B_t + group[:, None] * B_g + n[None, :] * B_n, inside_tile, 0.0)
-        h = tl.exp2(a * dl[:, None]) * h + (dl * x)[:, None] * b.to(a.dtype)
+        at_step = (n < state) & ((t + n * 0) < stop)
+        b = tl.load(B + row * B_b + t * B_t + group * B_g + n * B_n, at_step, 0.0)
+        h = tl.exp2(a * dl[:, None]) * h + (dl * x)[:, None] * b.to(a.dtype)[None, :]
         sum_steps += dl
     tl.store(local + chunk * channels * state + tile, h, here_tile)
     tl.store(total + chunk * channels + d, sum_steps, here)
@@ -115,25 +123,24 @@ def write_chunks(
         tl.load(table + chunk * 3 + 1),
         tl.load(table + chunk * 3 + 2),
     )
-    d, n = tl.program_id(0) * BD + tl.arange(0, BD), tl.arange(0, N)
-    here = d < channels
+    group, d, here = channels_of_program(per_group, BD)
+    n = tl.arange(0, N)
     tile = d[:, None] * state + n[None, :]
     here_tile = here[:, None] & (n < state)[None, :]
     a = tl.load(A + tile, here_tile, 0.0) * LOG2E
     shift = tl.load(bias + d, here, 0.0)
     dv = tl.load(skip + d, here, 0.0)
-    group = d // per_group
     h = tl.load(entries + chunk * channels * state + tile, here_tile, 0.0)
     for i in range(T):
         t = start + i
         inside = here & ((t + d * 0) < stop)
         dl = load_step(delta, mask, shift, dt_b, dt_t, dt_c, row, t, length, d, inside, has_mask, softplus)
         x = tl.load(u + row * u_b + t * u_t + d * u_c, inside, 0.0).to(a.dtype)
-        inside_tile = inside[:, None] & (n < state)[None, :]
-        b = tl.load(B + row * B_b + t * B_t + group[:, None] * B_g + n[None, :] * B_n, inside_tile, 0.0)
-        c = tl.load(C + row * C_b + t * C_t + group[:, None] * C_g + n[None, :] * C_n, inside_tile, 0.0)
-        h = tl.exp2(a * dl[:, None]) * h + (dl * x)[:, None] * b.to(a.dtype)
-        out = tl.sum(h * c.to(a.dtype), 1) + dv * x
+        at_step = (n < state) & ((t + n * 0) < stop)
+        b = tl.load(B + row * B_b + t * B_t + group * B_g + n * B_n, at_step, 0.0)
+        c = tl.load(C + row * C_b + t * C_t + group * C_g + n * C_n, at_step, 0.0)
+        h = tl.exp2(a * dl[:, None]) * h + (dl * x)[:, None] * b.to(a.dtype)[None, :]
+        out = tl.sum(h * c.to(a.dtype)[None, :], 1) + dv * x
         if has_z:
             g = tl.load(z + row * z_b + t * z_t + d * z_c, inside, 0.0).to(a.dtype)
             out = out * g / (1.0 + tl.exp(-g))

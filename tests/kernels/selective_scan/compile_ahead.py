@@ -1,7 +1,7 @@
 """Compile every shipped Triton configuration for a named GPU and print its resources as JSON.
 
 A process of its own: kernels decorated under TRITON_INTERPRET cannot be compiled, and the cache must be fresh.
-Usage: python compile_ahead.py 90
+Usage: python compile_ahead.py 90 [all]. Without `all`: 16 states in float32, what the models use.
 """
 
 import json
@@ -15,7 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.selective_scan.triton_backend import FORWARD_CHANNELS, tiling
+from kernels.selective_scan.triton_backend import tiling
 from kernels.selective_scan.triton_backward import differentiate_chunks, summarize_adjoints
 from kernels.selective_scan.triton_forward import pass_over_chunks, summarize_chunks, write_chunks
 
@@ -64,30 +64,33 @@ def resources(compiled):
         file.write(compiled.asm["cubin"])
         file.flush()
         usage = subprocess.check_output([TOOLS / "cuobjdump", "--dump-resource-usage", file.name], text=True)
-        code = subprocess.check_output([TOOLS / "nvdisasm", file.name], text=True)
+        code = subprocess.check_output([TOOLS / "nvdisasm", file.name], text=True, stderr=subprocess.DEVNULL)
     registers = int(re.findall(r"REG:(\d+)", usage)[-1])
     spills = len(re.findall(r"\b(?:LDL|STL)\b", code))
     return {"registers": registers, "spills": spills, "shared": compiled.metadata.shared}
 
 
-def main(architecture):
+def main(architecture, everything):
     report = {}
-    for state in (16, 64) if architecture == 90 else (16,):
+    for state in (16, 64) if everything else (16,):
         t = tiling(state)
-        for io in ("fp32", "bf16"):
-            forward = {"N": state, "T": t.steps, "BD": FORWARD_CHANNELS, **FLAGS}
-            backward = {"N": state, "T": t.steps, "BD": t.channels, **FLAGS}
+        forward = backward = {"N": state, "T": t.steps, "BD": t.channels, **FLAGS}
+        for io in ("fp32", "bf16") if everything else ("fp32",):
             for kernel in (summarize_chunks, write_chunks, summarize_adjoints):
                 report[f"{kernel.__name__} N{state} {io}"] = resources(
-                    build(kernel, forward, architecture, 1, io)
+                    build(kernel, forward, architecture, t.forward_warps, io)
                 )
             name = f"differentiate_chunks N{state} {io}"
-            report[name] = resources(build(differentiate_chunks, backward, architecture, t.warps, io))
+            report[name] = resources(
+                build(differentiate_chunks, backward, architecture, t.backward_warps, io)
+            )
         for reverse in (False, True):
-            compiled = build(pass_over_chunks, {**forward, "reverse": reverse}, architecture, 1, "fp32")
+            compiled = build(
+                pass_over_chunks, {**forward, "reverse": reverse}, architecture, t.forward_warps, "fp32"
+            )
             report[f"pass_over_chunks N{state} reverse={reverse}"] = resources(compiled)
     print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), "all" in sys.argv)

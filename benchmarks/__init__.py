@@ -1,0 +1,1 @@
+"""Benchmarks: one driver, a registry of cases, results as rows."""

@@ -1,0 +1,31 @@
+"""``python -m benchmarks <name>``: measure, print the table, append the rows to results/<name>.csv."""
+
+import argparse
+import importlib
+
+from benchmarks.driver import run_case, save, table
+
+REGISTRY = {"selective_scan": "benchmarks.selective_scan"}
+"""Name of a benchmark -> module with a list CASES of benchmarks.driver.Case."""
+
+
+def main() -> None:
+    """Run one registered benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=sorted(REGISTRY))
+    parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds; slow peers take fewer")
+    parser.add_argument("--only", default="", help="run the cases whose name contains this")
+    parser.add_argument("--no-save", action="store_true", help="print only")
+    options = parser.parse_args()
+    results = []
+    for case in importlib.import_module(REGISTRY[options.name]).CASES:
+        if options.only in case.name:
+            measured = run_case(case, options.rounds)
+            print(table(measured), flush=True)
+            results += measured
+    if results and not options.no_save:
+        print(f"\nrows appended to {save(options.name, results)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Time the providers of a case side by side and keep the results as rows."""
+
+import csv
+import gc
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """One implementation of a case.
+
+    Attributes
+    ----------
+    name : shown in the table
+    run : the timed call; what it returns is dropped
+    rounds : at most this many rounds (slow peers), or None for all
+    reason : why it is not measured; then `run` is never called
+    """
+
+    name: str
+    run: Callable[[], object] = lambda: None
+    rounds: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One measurement: the same work by several providers, "ours" first.
+
+    Attributes
+    ----------
+    name : says what is done at which size
+    providers : makes the providers, with their inputs, when the case runs
+    floor : returns the seconds that the machine needs at least, or None
+    """
+
+    name: str
+    providers: Callable[[], list[Provider]]
+    floor: Callable[[], float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of results; seconds are medians of interleaved rounds, empty where not measured."""
+
+    case: str
+    provider: str
+    seconds: float | None
+    ratio: float | None
+    fastest: float | None
+    rounds: int
+    peak_mb: float | None
+    note: str
+    machine: str
+    commit: str
+    date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+
+
+def run_case(case: Case, rounds: int) -> list[Row]:
+    """Measure every provider of `case` in interleaved rounds, and its floor.
+
+    The peak is the rise of the process's resident memory over what it was before the call, outputs included.
+    """
+    providers = case.providers()
+    times: dict[str, list[float]] = {p.name: [] for p in providers}
+    peaks: dict[str, float] = {}
+    for provider in providers:
+        if not provider.reason:
+            peaks[provider.name] = peak_megabytes(provider.run)
+    for i in range(rounds):
+        for provider in providers:
+            if not provider.reason and i < (provider.rounds or rounds):
+                times[provider.name].append(seconds(provider.run))
+    reasons = {p.name: p.reason for p in providers}
+    floor = None if case.floor is None else case.floor()
+    return rows(case.name, times, peaks, reasons, floor)
+
+
+def rows(
+    case: str,
+    times: dict[str, list[float]],
+    peaks: dict[str, float],
+    reasons: dict[str, str],
+    floor: float | None,
+) -> list[Row]:
+    """Turn measured times into rows, with ratios to the first provider."""
+    machine, commit = machine_name(), commit_name()
+    medians = {name: statistics.median(t) if t else None for name, t in times.items()}
+    ours = next(iter(medians.values()))
+    made = [
+        Row(
+            case=case, provider=name, seconds=median, fastest=min(times[name], default=None),
+            ratio=None if median is None or ours is None else median / ours, rounds=len(times[name]),
+            peak_mb=peaks.get(name), note=reasons[name], machine=machine, commit=commit,
+        )
+        for name, median in medians.items()
+    ]  # fmt: skip
+    if floor is not None:
+        ratio = None if ours is None else floor / ours
+        made.append(
+            Row(
+                case=case, provider="machine floor", seconds=floor, ratio=ratio, fastest=floor, rounds=1,
+                peak_mb=None, note="see benchmarks/machine.py", machine=machine, commit=commit,
+            )
+        )  # fmt: skip
+    return made
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Time one call, with the device idle before and after."""
+    _wait()
+    start = time.perf_counter()
+    result = run()
+    _wait()
+    elapsed = time.perf_counter() - start
+    del result
+    return elapsed
+
+
+def peak_megabytes(run: Callable[[], object]) -> float:
+    """Return how far one call raises the memory in use, in MB: on the GPU if there is one, else resident."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    before = _status("VmRSS")
+    result = run()
+    peak = _status("VmHWM") - before
+    del result
+    return peak / 1e3
+
+
+def _status(key: str) -> float:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key))
+    return float(line.split()[1]) * 1.024
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def machine_name() -> str:
+    """Name the GPU, or the CPU with its threads and vector width."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        model = lines[0].split(":")[1].strip() if lines else model
+    return f"{model}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def commit_name() -> str:
+    """Return the short hash of the checked-out commit, or "unknown"."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def save(name: str, results: list[Row]) -> Path:
+    """Append rows to results/<name>.csv."""
+    path = RESULTS / f"{name}.csv"
+    path.parent.mkdir(exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(asdict(results[0])))
+        if new:
+            writer.writeheader()
+        writer.writerows(asdict(row) for row in results)
+    return path
+
+
+def table(results: list[Row]) -> str:
+    """Return the rows as a fixed-width table."""
+
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    lines = [f"{'case':34} {'provider':28} {'median s':>9} {'min s':>9} {'x ours':>8} {'peak MB':>8}  note"]
+    lines += [
+        f"{r.case:34} {r.provider:28} {number(r.seconds, '.4f'):>9} {number(r.fastest, '.4f'):>9} "
+        f"{number(r.ratio, '.2f'):>8} {number(r.peak_mb, '.0f'):>8}  {r.note}"
+        for r in results
+    ]
+    return "\n".join(lines)

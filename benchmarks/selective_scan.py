@@ -1,0 +1,151 @@
+"""Cases of the selective scan: ours beside other people's, forward and forward + backward."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks import machine, peers
+from benchmarks.driver import Case, Provider
+from kernels.selective_scan import causal_conv1d, selective_scan
+
+DENSE_LIMIT = 200_000_000
+"""State steps above which peers that hold all states at once are not run (20 and more bytes each)."""
+
+STATE = 16
+
+
+def make(batch: int, length: int, channels: int, device: str) -> list[Tensor]:
+    """Return u, delta, A, B, C, D, h0, time before channels, as a trained Mamba layer has them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device)
+
+    delta = torch.nn.functional.softplus(normal(batch, length, channels) - 4.0)
+    A = -torch.arange(1, STATE + 1).float().repeat(channels, 1).to(device)
+    B, C = normal(batch, length, STATE), normal(batch, length, STATE)
+    u, h0 = normal(batch, length, channels), normal(batch, channels, STATE)
+    return [u, delta, A, B, C, normal(channels), h0]
+
+
+def ours(backend: str, *x: Tensor) -> object:
+    """Scan with our `backend`, initial and last state included."""
+    u, delta, A, B, C, D, h0 = x
+    return selective_scan(
+        u.mT, delta.mT, A, B.mT, C.mT, D, initial_state=h0, return_last_state=True, backend=backend
+    )
+
+
+def channels_first(scan: Callable[..., object], *x: Tensor) -> object:
+    """Scan with mamba-ssm's interface, which has no initial state."""
+    u, delta, A, B, C, D, _h0 = x
+    return scan(u.mT, delta.mT, A, B.mT, C.mT, D)
+
+
+def time_major(scan: Callable[..., object], *x: Tensor) -> object:
+    """Scan with a peer that takes time-major tensors and no initial state."""
+    return scan(*x[:6])
+
+
+def forward(scan: Callable[..., object], x: list[Tensor]) -> object:
+    """Run without a graph."""
+    with torch.no_grad():
+        return scan(*x)
+
+
+def forward_backward(scan: Callable[..., object], x: list[Tensor]) -> object:
+    """Run with gradients to every input, from the output (and the last state, where there is one)."""
+    leaves = [t.detach().requires_grad_() for t in x]
+    result = scan(*leaves)
+    outputs = result if isinstance(result, tuple) else (result,)
+    used = leaves if len(outputs) > 1 else leaves[:6]
+    return torch.autograd.grad(outputs, used, [torch.ones_like(y) for y in outputs])
+
+
+def providers(batch: int, length: int, channels: int, *, backward: bool) -> list[Provider]:
+    """Return ours and its peers on one set of inputs."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = make(batch, length, channels, device)
+    timed = forward_backward if backward else forward
+    dense = batch * length * channels * STATE > DENSE_LIMIT
+    fast = "triton" if device == "cuda" else "cpu"
+    made = [Provider(name=f"ours: {fast}", run=partial(timed, partial(ours, fast), x))]
+    made.append(Provider(name="ours: torch", run=partial(timed, partial(ours, "torch"), x), rounds=2))
+    reference = peers.mamba_ssm_reference()
+    cuda = peers.mamba_ssm_cuda()
+    for name, scan, wrap, reason in (
+        ("mamba-ssm CUDA kernel", cuda, channels_first, "not measured: needs a GPU and its compiled scan"),
+        (
+            "mamba-ssm selective_scan_ref",
+            reference,
+            channels_first,
+            "not measured: mamba-ssm is not installed",
+        ),
+        ("mamba.py pscan", peers.pscan(), time_major, "not measured: mambapy is not installed"),
+        ("torch associative_scan", peers.associative_scan(), time_major, "not measured: not in this PyTorch"),
+    ):
+        is_reference = scan is not None and scan is reference
+        if scan is None:
+            made.append(Provider(name=name, reason=reason))
+        elif is_reference and backward and length > 1024:
+            made.append(Provider(name=name, reason="not run: quadratic in the length, hours"))
+        elif dense and scan is not cuda:
+            made.append(Provider(name=name, reason="not run: holds every state, does not fit"))
+        else:
+            rounds = None if scan is cuda else 2
+            made.append(Provider(name=name, run=partial(timed, partial(wrap, scan), x), rounds=rounds))
+    return made
+
+
+def convolution_providers(*, backward: bool) -> list[Provider]:
+    """Return ours and PyTorch's depthwise convolution, both with SiLU."""
+    x = torch.randn(1, 20160, 512)
+    weight, bias = torch.randn(512, 4), torch.randn(512)
+    timed = forward_backward if backward else forward
+
+    def fused(x: Tensor, weight: Tensor, bias: Tensor) -> object:
+        return (causal_conv1d(x.mT, weight, bias),)
+
+    def pytorch(x: Tensor, weight: Tensor, bias: Tensor) -> object:
+        y = torch.nn.functional.conv1d(x.mT, weight[:, None], bias, padding=3, groups=512)[..., :20160]
+        return (torch.nn.functional.silu(y),)
+
+    tensors = [x, weight, bias]
+    return [
+        Provider(name="ours: cpu", run=partial(timed, fused, tensors)),
+        Provider(name="torch conv1d + silu", run=partial(timed, pytorch, tensors)),
+    ]
+
+
+def _floor(state_steps: int, backward: bool) -> float:
+    limits = machine.measure()
+    return float("nan") if limits is None else limits.scan_floor(state_steps, backward=backward)
+
+
+def _cases() -> list[Case]:
+    sizes = [(4, 20160, 512), (1, 20160, 256)]
+    if torch.cuda.is_available():
+        sizes = [(b, n, d) for b in (1, 8, 64) for n in (2048, 20160) for d in (512, 1024)]
+    cases = []
+    for batch, length, channels in sizes:
+        for backward in (False, True):
+            what = "forward+backward" if backward else "forward"
+            floor = partial(_floor, batch * length * channels * STATE, backward)
+            cases.append(
+                Case(
+                    name=f"{what} B{batch} L{length} D{channels}",
+                    providers=partial(providers, batch, length, channels, backward=backward),
+                    floor=None if torch.cuda.is_available() else floor,
+                )
+            )
+    if not torch.cuda.is_available():
+        cases += [
+            Case(name="conv+silu forward B1 D512", providers=partial(convolution_providers, backward=False)),
+            Case(name="conv+silu fwd+bwd B1 D512", providers=partial(convolution_providers, backward=True)),
+        ]
+    return cases
+
+
+CASES = _cases()

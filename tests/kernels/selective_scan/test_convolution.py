@@ -1,0 +1,86 @@
+"""The causal convolution: the compiled kernel against plain PyTorch, and both against conv1d."""
+
+import pytest
+import torch
+
+from kernels.selective_scan import causal_conv1d, causal_conv1d_step
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 1e-3}
+
+
+def inputs(channels=7, width=4, length=70, dtype=torch.float64, sequences=2, batch=2):
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    return (
+        normal(batch, channels, length),
+        normal(channels, width),
+        normal(channels),
+        normal(sequences, channels, width - 1),
+    )
+
+
+def results(backend, activation, cu_seqlens, x, weight, bias, state):
+    y, final = causal_conv1d(
+        x, weight, bias, activation=activation, initial_state=state, return_final_state=True,
+        cu_seqlens=cu_seqlens, backend=backend,
+    )  # fmt: skip
+    loss = (y * torch.linspace(-1, 2, y.numel()).view(y.shape)).sum() + final.square().sum()
+    return y, final, *torch.autograd.grad(loss, [x, weight, bias, state], materialize_grads=True)
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("lengths", [None, (5, 0, 33, 1, 31)])
+@pytest.mark.parametrize(("channels", "width"), [(7, 4), (40, 3), (600, 1), (1, 5)])
+@pytest.mark.parametrize("activation", ["silu", None])
+def test_compiled_agrees_with_pytorch(dtype, lengths, channels, width, activation):
+    bounds = None if lengths is None else torch.tensor([0, *lengths]).cumsum(0)
+    sequences, batch = (2, 2) if lengths is None else (5, 1)
+    tensors = inputs(channels, width, dtype=dtype, sequences=sequences, batch=batch)
+    truth = results("reference", activation, bounds, *(t.detach().double().requires_grad_() for t in tensors))
+    for ours, true in zip(results("cpu", activation, bounds, *tensors), truth, strict=True):
+        assert (ours.double() - true).norm() <= TOLERANCE[dtype] * true.norm().clamp_min(10)
+
+
+def test_agrees_with_conv1d():
+    x, weight, bias, _ = inputs()
+    truth = torch.nn.functional.conv1d(x, weight[:, None], bias, padding=3, groups=7)[..., :70]
+    torch.testing.assert_close(causal_conv1d(x, weight, bias, activation=None), truth)
+
+
+def test_gradcheck():
+    x, weight, bias, state = inputs(channels=3, length=5)
+
+    def convolve(x, weight, bias, state):
+        return causal_conv1d(x, weight, bias, initial_state=state, return_final_state=True, backend="cpu")
+
+    assert torch.autograd.gradcheck(convolve, (x, weight, bias, state))
+
+
+def test_halves_and_single_steps_equal_the_whole():
+    x, weight, bias, state = inputs()
+    y, final = causal_conv1d(x, weight, bias, initial_state=state, return_final_state=True)
+    first, middle = causal_conv1d(x[..., :33], weight, bias, initial_state=state, return_final_state=True)
+    second, end = causal_conv1d(x[..., 33:], weight, bias, initial_state=middle, return_final_state=True)
+    torch.testing.assert_close(torch.cat([first, second], -1), y)
+    torch.testing.assert_close(end, final)
+    for t in range(5):
+        out, state = causal_conv1d_step(state, x[..., t], weight, bias)
+        torch.testing.assert_close(out, y[..., t])
+
+
+@pytest.mark.parametrize(("name", "changes"), [
+    ("x", {"x": torch.zeros(2, 7)}),
+    ("weight", {"weight": torch.zeros(6, 4)}),
+    ("weight", {"weight": torch.zeros(7, 4, dtype=torch.float16)}),
+    ("bias", {"bias": torch.zeros(6)}),
+    ("activation", {"activation": "relu"}),
+    ("initial_state", {"initial_state": torch.zeros(2, 7, 4)}),
+    ("cu_seqlens", {"cu_seqlens": torch.tensor([0, 8])}),
+])  # fmt: skip
+def test_bad_input_is_named(name, changes):
+    arguments = {"x": torch.zeros(2, 7, 8), "weight": torch.zeros(7, 4), "bias": torch.zeros(7)}
+    with pytest.raises(ValueError, match=rf"^{name} has .*; it needs "):
+        causal_conv1d(**{**arguments, **changes})
