@@ -9,6 +9,7 @@ from assets.console import console
 from assets.embeddings import ppg_embeddings
 from assets.evaluation import evaluation, predictions, report
 from assets.ingest import lab_events, synthetic_cohort, waveform_catalog
+from assets.pretraining import pretrain_ppg_gpt
 from assets.resources import Project
 from assets.training import training_assets
 
@@ -25,6 +26,7 @@ defs = dg.Definitions(
         predictions,
         evaluation,
         report,
+        pretrain_ppg_gpt,
     ],
     asset_checks=asset_checks,
     jobs=jobs,

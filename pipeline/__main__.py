@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pipeline import stages
 from pipeline.errors import ProjectError
 from pipeline.experiments import EXPERIMENTS, ExperimentConfig, default_experiment_name, experiment
+from pipeline.pretraining_commands import add_pretraining_commands
 from pipeline.store_commands import add_store_commands
 from pipeline.summary import StageSummary
 from pipeline.workspace import Workspace
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     everything.set_defaults(method=None)
     _add_predict(commands)
     add_store_commands(commands)
+    add_pretraining_commands(commands, _text)
     return parser
 
 

@@ -14,6 +14,7 @@ from pipeline.stages.embed import (
 from pipeline.stages.evaluate import evaluation, predictions, printed_table
 from pipeline.stages.ingest import lab_events, synthetic_cohort, waveform_catalog
 from pipeline.stages.predict import predict_new_patients
+from pipeline.stages.pretraining_stage import pretrain_ppg_gpt
 from pipeline.stages.reporting import report
 from pipeline.stages.training import train
 
@@ -29,6 +30,7 @@ __all__ = [
     "ppg_embeddings",
     "predict_new_patients",
     "predictions",
+    "pretrain_ppg_gpt",
     "printed_table",
     "report",
     "synthetic_cohort",

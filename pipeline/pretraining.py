@@ -1,0 +1,244 @@
+"""Pretrain PPG-GPT by predicting each next second of the pulse wave; resumable to the bit.
+
+One epoch = one pass over the first corpus, cut at other places every time (``pipeline.pretraining_data``).
+Every random draw is seeded by its place (seed, epoch, batch), so no generator's state is stored. A run may be
+prolonged by raising ``epochs``: from there on the rate is that of the longer cosine.
+"""
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from models.ppg_gpt import PPG_GPT_SCALES, PPGGPT, PPGGPTConfig, fast_precision
+from pipeline.atomic import make_private_dir, write_bytes, write_json
+from pipeline.checkpoints import model_tensors
+from pipeline.curves import write_curves
+from pipeline.distributed import Ranks, joined_ranks, pick_device
+from pipeline.errors import ConfigError
+from pipeline.pretraining_config import PretrainingConfig, PretrainingState
+from pipeline.pretraining_data import Corpus, epoch_windows
+from pipeline.provenance import config_hash, to_plain, versions
+from pipeline.resume import RESUME_FILE, load_resume, read_progress, save_resume
+from pipeline.schedule import learning_rate, seed_of
+
+__all__ = ["PretrainingConfig", "PretrainingState", "pretrain"]
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "pretraining.json"
+Listener = Callable[[Mapping[str, Any]], None]
+
+
+def pretrain(
+    training: Sequence[Corpus],
+    validation: Sequence[Corpus],
+    config: PretrainingConfig,
+    out_dir: Path,
+    listener: Listener | None = None,
+    *,
+    model: PPGGPTConfig | None = None,
+) -> PretrainingState:
+    """Train into `out_dir`, or go on where an interrupted (or shorter) run stopped.
+
+    Writes ``model.safetensors`` (the best epoch's weights, as ``make_encoder`` reads them),
+    ``pretraining.json`` (where they come from), ``metrics.jsonl`` and ``last/resume.safetensors``.
+
+    Parameters
+    ----------
+    training, validation : the two sides of ``pretraining_data.divide``, the main corpus first
+    listener : called with each finished epoch's row
+    model : other sizes than those of ``config.scale``
+
+    Raises
+    ------
+    ConfigError : `out_dir` holds another run, no usable window, or the loss is no longer finite
+    """
+    _refuse_overlap(training, validation)
+    with joined_ranks() as ranks:
+        sizes = replace(model or PPG_GPT_SCALES[config.scale], dropout=config.dropout)
+        run = _Run(training, validation, config, sizes, Path(out_dir), ranks)
+        return run.go(listener)
+
+
+class _Run:
+    """One model, its data and its folder."""
+
+    def __init__(
+        self, training: Sequence[Corpus], validation: Sequence[Corpus], config: PretrainingConfig,
+        sizes: PPGGPTConfig, folder: Path, ranks: Ranks,
+    ):  # fmt: skip
+        self.training, self.config, self.folder, self.ranks = training, config, folder, ranks
+        self.device = pick_device(config.device)
+        with _seeded(seed_of(config.seed)):
+            self.model = PPGGPT(sizes).to(self.device)
+        matrices = [p for p in self.model.parameters() if p.ndim > 1]
+        others = [p for p in self.model.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=config.warmup_start, betas=(0.9, 0.99),
+        )  # fmt: skip
+        self.validation_dropped: Counter[str] = Counter()
+        self.held_out = {c.name: c.windows(config.window, self.validation_dropped) for c in validation}
+        if empty := [name for name, windows in self.held_out.items() if not len(windows)]:
+            raise ConfigError(
+                f"no usable window is held out of {', '.join(empty)}: raise validation_share or bring more data "
+                f"(dropped: {dict(self.validation_dropped)})"
+            )
+        self.described = {
+            "config": _without(config, "epochs", "device"), "model": to_plain(sizes),
+            "training": [c.fingerprint for c in training], "validation": [c.fingerprint for c in validation],
+        }  # fmt: skip
+
+    def go(self, listener: Listener | None) -> PretrainingState:
+        """Train until the last epoch; a finished run returns at once."""
+        make_private_dir(self.folder)
+        state = self._resume()
+        while state.epoch < self.config.epochs:
+            started = time.monotonic()
+            row = self._train_epoch(state.epoch)
+            row["validation"] = {name: self._loss_of(windows) for name, windows in self.held_out.items()}
+            row["seconds"] = round(time.monotonic() - started, 3)
+            self._finish(state, row)
+            if listener is not None and self.ranks.first:
+                listener(row)
+        return state
+
+    def _train_epoch(self, epoch: int) -> dict[str, Any]:
+        c = self.config
+        windows, dropped = epoch_windows(self.training, epoch, c.seed, c.epoch_windows, c.window)
+        if not len(windows):
+            raise ConfigError(f"no usable window to pretrain on; dropped: {dict(dropped)}")
+        batches = np.array_split(windows, -(-len(windows) // c.batch_windows))
+        self.model.train()
+        losses = [
+            self._step(batch, epoch, number, epoch + number / len(batches))
+            for number, batch in enumerate(batches)
+        ]
+        rate = self.optimizer.param_groups[0]["lr"]
+        return {
+            "epoch": epoch + 1, "windows": len(windows), "batches": len(batches), "dropped": dict(dropped),
+            "loss": float(np.mean(losses)), "learning_rate": rate,
+        }  # fmt: skip
+
+    def _step(self, batch: np.ndarray, epoch: int, number: int, progress: float) -> float:
+        c = self.config
+        rate = learning_rate(
+            progress, c.epochs, peak=c.learning_rate, start=c.warmup_start, final=c.final_lr,
+            warmup_epochs=c.warmup_epochs,
+        )  # fmt: skip
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        own = batch[self.ranks.rank :: self.ranks.world]
+        total = torch.zeros(1, device=self.device)
+        if len(own):
+            with _seeded(seed_of(c.seed, epoch, number, self.ranks.rank)), self._autocast():
+                loss = self.model.loss(torch.from_numpy(own).to(self.device)) * (len(own) / len(batch))
+            loss.backward()
+            total += loss.detach()
+        value = float(self.ranks.sum(total))
+        if not np.isfinite(value):
+            raise ConfigError(
+                f"the loss became {value} in epoch {epoch + 1}; lower learning_rate = {c.learning_rate}"
+            )
+        self.ranks.sum_gradients(self.model.parameters())
+        nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
+        self.optimizer.step()
+        return value
+
+    def _autocast(self) -> torch.autocast:
+        wanted = self.config.precision
+        chosen = fast_precision(self.device) if wanted == "auto" else wanted
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=chosen == "bfloat16")
+
+    def _loss_of(self, windows: np.ndarray) -> float:
+        """Mean loss in float32, over all ranks alike."""
+        self.model.eval()
+        total = 0.0
+        with torch.no_grad():
+            for part in np.array_split(windows, max(1, -(-len(windows) // 256))):
+                total += float(self.model.loss(torch.from_numpy(part).to(self.device))) * len(part)
+        return total / len(windows)
+
+    def _finish(self, state: PretrainingState, row: dict[str, Any]) -> None:
+        state.epoch += 1
+        state.rows.append(row)
+        judged = next(iter(row["validation"].values()))
+        better = state.best_loss is None or judged < state.best_loss
+        if better:
+            state.best_epoch, state.best_loss = state.epoch, judged
+        if not self.ranks.first:
+            return
+        if better:
+            self._save(state)
+        write_curves(self.folder, state.rows, tensorboard=False)
+        # Last of all: if it is there, so is everything of its epoch; if not, the epoch is trained again, alike.
+        save_resume(self.folder / "last" / RESUME_FILE, self.model, self.optimizer, asdict(state))
+
+    def _save(self, state: PretrainingState) -> None:
+        data = save_tensors(model_tensors(self.model))
+        write_bytes(self.folder / WEIGHTS_FILE, data)
+        write_json(
+            self.folder / RECORD_FILE,
+            {
+                "model": to_plain(self.model.config),
+                "file_sha256": hashlib.sha256(data).hexdigest(),
+                "weights_hash": self.model.weights_hash,
+                "recipe": to_plain(self.config),
+                "epoch": state.epoch,
+                "windows_seen": sum(row["windows"] for row in state.rows),
+                "training_loss": state.rows[-1]["loss"],
+                "validation_loss": state.rows[-1]["validation"],
+                "validation_windows": {name: len(windows) for name, windows in self.held_out.items()},
+                "records": {c.name: {"training": len(c.records), "share": c.share} for c in self.training},
+                "licences": {c.name: c.source.licence for c in self.training},
+                "dropped_last_epoch": state.rows[-1]["dropped"],
+                "dropped_validation": dict(self.validation_dropped),
+                "identity": state.identity,
+                "versions": versions(),
+            },
+        )
+
+    def _resume(self) -> PretrainingState:
+        identity, path = config_hash(self.described), self.folder / "last" / RESUME_FILE
+        if not path.exists():
+            return PretrainingState(identity=identity)
+        state = PretrainingState(**read_progress(path))
+        if state.identity != identity:
+            raise ConfigError(
+                f"{self.folder} holds another pretraining run (recipe, sizes or data differ): choose another "
+                "folder, or delete it to train anew"
+            )
+        load_resume(path, self.model, self.optimizer)
+        logger.info("pretraining resumed after epoch %d of %d", state.epoch, self.config.epochs)
+        return state
+
+
+def _refuse_overlap(training: Sequence[Corpus], validation: Sequence[Corpus]) -> None:
+    for one, other in zip(training, validation, strict=True):
+        if {r.patient_id for r in one.records} & {r.patient_id for r in other.records}:
+            raise ConfigError(f"{one.name}: a patient is in training and validation; use divide()")
+
+
+def _without(config: PretrainingConfig, *names: str) -> dict[str, Any]:
+    return {name: value for name, value in to_plain(config).items() if name not in names}
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw from a seed of its own and leave the callers' generators as they were."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,64 @@
+"""``python -m pipeline pretrain`` and ``python -m pipeline probe``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.atomic import write_json
+from pipeline.errors import ConfigError
+from pipeline.stages.pretraining_stage import DATA_VARIABLE, run_pretraining
+from pipeline.summary import StageSummary
+
+
+def add_pretraining_commands(commands, show: Callable[[StageSummary], str]) -> None:
+    """Add both sub-commands; `show` turns a stage's summary into text."""
+    pretrain = commands.add_parser("pretrain", help="pretrain PPG-GPT on PPG without labels")
+    pretrain.add_argument("--data", type=Path, help=f"waveform folder or .npz of PLETH; {DATA_VARIABLE}")
+    pretrain.add_argument("--out", type=Path, default=Path("artifacts/pretraining"))
+    pretrain.add_argument("--scale", default="1m", help="1m, 19m, 85m, 345m or 1b")
+    pretrain.add_argument("--epochs", type=int, default=100, help="raise it to prolong a finished run")
+    pretrain.add_argument("--batch-windows", type=int, default=64)
+    pretrain.add_argument("--epoch-windows", type=int, help="most windows in an epoch; all when absent")
+    pretrain.add_argument("--learning-rate", type=float, default=1e-3)
+    pretrain.add_argument("--seed", type=int, default=0)
+    pretrain.set_defaults(run=lambda parsed: _pretrain(parsed, show))
+    probe = commands.add_parser("probe", help="what frozen embeddings know of heart and respiration rate")
+    probe.add_argument("--bidmc", type=Path, required=True, help="folder of BIDMC as CSV files")
+    probe.add_argument(
+        "--encoder", action="append", help="name or checkpoint, repeatable; shipped and random 1M when absent"
+    )
+    probe.add_argument("--out", type=Path, help="JSON file for the table")
+    probe.set_defaults(run=_probe)
+
+
+def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -> None:
+    from pipeline.pretraining_config import PretrainingConfig  # imports torch, which other commands need not
+
+    names = ("scale", "epochs", "batch_windows", "epoch_windows", "learning_rate", "seed")
+    try:
+        config = PretrainingConfig(**{name: getattr(parsed, name) for name in names})
+    except ValueError as problem:
+        raise ConfigError(str(problem)) from None
+    named = parsed.data or os.environ.get(DATA_VARIABLE)
+    summary = run_pretraining(Path(named) if named else None, parsed.out, config)
+    sys.stdout.write(show(summary) + "\n")
+
+
+def _probe(parsed: argparse.Namespace) -> None:
+    from pipeline.encoders import make_encoder
+    from pipeline.probe import BIDMC_LICENCE, bidmc_windows, probe, probe_table
+
+    encoders = [make_encoder(name) for name in parsed.encoder or ("ppg_gpt_1m", "ppg_gpt_1m_random")]
+    data = bidmc_windows(parsed.bidmc)
+    rows = probe(data, encoders)
+    sys.stdout.write(probe_table(rows) + "\n")
+    if parsed.out is not None:
+        hashes = {encoder.name: encoder.weights_hash for encoder in encoders}
+        write_json(
+            parsed.out,
+            {
+                "data": BIDMC_LICENCE, "dropped": dict(data.exclusions), "encoders": hashes, "rows": rows,
+            },
+        )  # fmt: skip

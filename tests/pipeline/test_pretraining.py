@@ -1,0 +1,235 @@
+"""Pretraining on a few seconds of made-up pulse: it learns, resumes to the bit and never validates on what it saw."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.ppg_gpt import PPGGPTConfig
+from pipeline import encoders
+from pipeline.encoders import make_encoder
+from pipeline.errors import ConfigError, RecordError
+from pipeline.experiments import EXPERIMENTS
+from pipeline.pretraining import RECORD_FILE, WEIGHTS_FILE, pretrain
+from pipeline.pretraining_config import PretrainingConfig
+from pipeline.pretraining_data import SYNTHETIC_SEED, Challenge2015, Corpus, divide, epoch_windows
+from pipeline.stages.pretraining_stage import run_pretraining
+from pipeline.windows import WindowConfig
+
+SMALL = PPGGPTConfig(d_model=16, n_layers=1, n_heads=2)
+CONFIG = PretrainingConfig(
+    epochs=3, batch_windows=8, learning_rate=1e-2, warmup_epochs=0.5, validation_share=0.25, device="cpu",
+    precision="float32", dropout=0.1,
+)  # fmt: skip
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Eight records of two minutes, one of them without a pulse and one with a missing sample."""
+    rng = np.random.default_rng(1)
+    time = np.arange(4800) / 40
+    pleth = np.stack([np.sin(2 * np.pi * rng.uniform(1, 2) * time) for _ in range(8)])
+    pleth += 0.05 * rng.standard_normal(pleth.shape)
+    pleth[2] = 0.5
+    pleth[3, 100] = np.nan
+    path = tmp_path / "pleth.npz"
+    names = np.array([f"r{i}" for i in range(8)])
+    np.savez(path, pleth=pleth.astype(np.float16).ravel(), length=np.full(8, 4800), record=names)
+    return path
+
+
+@pytest.fixture
+def sides(archive: Path) -> tuple[Corpus, Corpus]:
+    return divide("made_up", Challenge2015(archive), 1.0, validation_share=0.25, seed=0)
+
+
+def run(sides: tuple[Corpus, Corpus], folder: Path, config: PretrainingConfig = CONFIG):
+    return pretrain([sides[0]], [sides[1]], config, folder, model=SMALL)
+
+
+def test_loss_falls_and_the_weights_can_be_loaded(sides: tuple[Corpus, Corpus], tmp_path: Path) -> None:
+    state = run(sides, tmp_path / "run", replace(CONFIG, epochs=8, batch_windows=2, dropout=0.0))
+    assert state.rows[-1]["loss"] < state.rows[0]["loss"] - 0.1
+    assert state.best_loss == min(row["validation"]["made_up"] for row in state.rows)
+    described = json.loads((tmp_path / "run" / RECORD_FILE).read_text())
+    loaded = make_encoder(str(tmp_path / "run" / WEIGHTS_FILE), device="cpu")
+    assert loaded.weights_hash == described["weights_hash"]
+    assert described["epoch"] == state.best_epoch
+
+
+def test_resumed_run_is_the_same_to_the_bit(sides: tuple[Corpus, Corpus], tmp_path: Path) -> None:
+    whole = run(sides, tmp_path / "whole")
+
+    class Killed(RuntimeError):
+        pass
+
+    def kill(row) -> None:
+        if row["epoch"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        pretrain([sides[0]], [sides[1]], CONFIG, tmp_path / "cut", kill, model=SMALL)
+    torch.rand(7)  # a resumed process has another generator
+    resumed = run(sides, tmp_path / "cut")
+    files = [tmp_path / name / "last" / "resume.safetensors" for name in ("whole", "cut")]
+    assert [row["loss"] for row in resumed.rows] == [row["loss"] for row in whole.rows]
+    tensors = [make_tensors(file) for file in files]
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+
+
+def make_tensors(file: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(file)
+
+
+def test_finished_run_can_be_prolonged_but_not_changed(sides: tuple[Corpus, Corpus], tmp_path: Path) -> None:
+    run(sides, tmp_path / "run")
+    assert run(sides, tmp_path / "run", replace(CONFIG, epochs=4)).epoch == 4
+    with pytest.raises(ConfigError, match="holds another pretraining run"):
+        run(sides, tmp_path / "run", replace(CONFIG, learning_rate=2e-2))
+
+
+def test_callers_generator_is_left_alone(sides: tuple[Corpus, Corpus], tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    run(sides, tmp_path / "run", replace(CONFIG, epochs=1))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_division_by_record_has_no_overlap(sides: tuple[Corpus, Corpus], archive: Path) -> None:
+    training, validation = ({record.name for record in side.records} for side in sides)
+    assert len(validation) == 2
+    assert not training & validation
+    assert training | validation == {f"r{i}" for i in range(8)}
+    with pytest.raises(ConfigError, match="training and validation"):
+        pretrain([sides[0]], [sides[0]], CONFIG, archive.parent / "run", model=SMALL)
+
+
+def test_records_of_one_patient_stay_together(archive: Path) -> None:
+    source = Challenge2015(archive)
+    catalog = source.catalog()
+    twins = tuple(replace(r, patient_id=f"p{i // 2}") for i, r in enumerate(catalog.records))
+    source.catalog = lambda: replace(catalog, records=twins)  # type: ignore[method-assign]
+    training, validation = divide("twins", source, 1.0, validation_share=0.25, seed=3)
+    assert not {r.patient_id for r in training.records} & {r.patient_id for r in validation.records}
+    assert len(validation.records) == 2
+
+
+def test_epochs_cut_elsewhere_each_time_and_the_same_when_repeated(archive: Path) -> None:
+    source = Challenge2015(archive)
+    corpus = Corpus(name="all", source=source, records=source.catalog().records, share=1.0)
+    (first, dropped), (again, _), (second, _) = (
+        epoch_windows([corpus], epoch, 0, None, WindowConfig()) for epoch in (0, 0, 1)
+    )
+    assert np.array_equal(first, again)
+    assert first.shape[1] == 1200
+    assert not np.isin(first[:, :50], second[:, :50]).all()
+    assert (first.min(), first.max()) == (0, 1)
+    assert dropped["window: flat"] >= 3
+    assert dropped["window: missing samples"] <= 1
+
+
+def test_shares_decide_how_many_windows_each_corpus_gives(archive: Path) -> None:
+    source = Challenge2015(archive)
+    real = Corpus(name="real", source=source, records=source.catalog().records, share=0.8)
+    other = replace(real, name="other", share=0.2)
+    alone, _ = epoch_windows([real], 0, 0, None, WindowConfig())
+    both, _ = epoch_windows([real, other], 0, 0, None, WindowConfig())
+    assert len(both) == len(alone) + round(len(alone) / 4)
+    few, _ = epoch_windows([real, other], 0, 0, 10, WindowConfig())
+    assert len(few) == 10
+
+
+def test_windows_are_those_of_the_archive(archive: Path) -> None:
+    source = Challenge2015(archive)
+    record = source.catalog().records[0]
+    corpus = Corpus(name="one", source=source, records=(record,), share=1.0)
+    windows = corpus.windows(WindowConfig(), Counter())
+    with np.load(archive) as arrays:
+        raw = arrays["pleth"][:4800].astype(np.float32).reshape(4, 1200)
+    low, high = raw.min(axis=1, keepdims=True), raw.max(axis=1, keepdims=True)
+    assert np.allclose(windows, (raw - low) / (high - low), atol=1e-6)
+
+
+def test_synthetic_patients_are_not_those_of_any_experiment() -> None:
+    assert SYNTHETIC_SEED not in {build().cohort.seed for build in EXPERIMENTS.values()}
+
+
+def test_stage_on_synthetic_data_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    stage = "pipeline.stages.pretraining_stage"
+    monkeypatch.setattr(f"{stage}.SYNTHETIC_PATIENTS", 4)
+    monkeypatch.setattr(f"{stage}.SYNTHETIC_HOURS", 0.05)
+    config = replace(CONFIG, epochs=1, batch_windows=4)
+    with caplog.at_level(logging.INFO):
+        summary = run_pretraining(None, tmp_path, config)
+    assert summary.counts["epochs"] == 1
+    assert "epoch 1 of 1, loss" in caplog.text
+    assert (tmp_path / WEIGHTS_FILE).exists()
+
+
+def test_damaged_archive_and_impossible_recipes(tmp_path: Path, archive: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(b"no archive")
+    with pytest.raises(RecordError, match="no archive of PLETH"):
+        Challenge2015(tmp_path / "x.npz")
+    np.savez(tmp_path / "short.npz", pleth=np.zeros(5), length=np.array([4]), record=np.array(["r"]))
+    with pytest.raises(RecordError, match="length adds up"):
+        Challenge2015(tmp_path / "short.npz")
+    for name, value in {
+        "scale": "7m",
+        "epochs": 0,
+        "dropout": 1.0,
+        "seed": -1,
+    }.items():
+        with pytest.raises(ValueError, match=name):
+            PretrainingConfig(**{name: value})
+    with pytest.raises(ConfigError, match="does not exist"):
+        run_pretraining(tmp_path / "nowhere", tmp_path / "out", CONFIG)
+
+
+WORKER = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from models.ppg_gpt import PPGGPTConfig
+from pipeline.pretraining import pretrain
+from pipeline.pretraining_config import PretrainingConfig
+from pipeline.pretraining_data import Challenge2015, divide
+training, validation = divide("made_up", Challenge2015(Path(sys.argv[1])), 1.0, validation_share=0.25, seed=0)
+config = PretrainingConfig(epochs=2, batch_windows=7, device="cpu", precision="float32", validation_share=0.25)
+pretrain([training], [validation], config, Path(sys.argv[2]), model=PPGGPTConfig(d_model=16, n_layers=1, n_heads=2))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_model_as_one(archive: Path, tmp_path: Path) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, launcher in (("one", []), ("two", torchrun)):
+        command = [sys.executable, *launcher, str(worker), str(archive), str(tmp_path / name)]
+        subprocess.run(command, check=True, env=environment, timeout=200)
+    one, two = (make_tensors(tmp_path / name / WEIGHTS_FILE) for name in ("one", "two"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
+SHIPPED = encoders.WEIGHTS / "ppg_gpt_1m.json"
+
+
+@pytest.mark.skipif(not SHIPPED.exists(), reason="no weights are shipped")
+def test_shipped_weights_are_those_described() -> None:
+    described = json.loads(SHIPPED.read_text())
+    encoder = make_encoder("ppg_gpt_1m", device="cpu")
+    assert encoder.weights_hash == described["weights_hash"]
+    assert encoder.width == described["model"]["d_model"] == 128
+    assert described["validation_loss"]["challenge2015"] < -0.9
