@@ -14,27 +14,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from models.encoders import Encoder
 from pipeline.aligned_cohort import series_by_patient
 from pipeline.alignment_config import AlignmentConfig
 from pipeline.checkpoints import LoadedModel, check_encoder, checkpoint_folders, load_model
 from pipeline.distributed import pick_device
 from pipeline.embedding_cache import EmbeddingCache
-from pipeline.embedding_store import EmbeddingStore
-from pipeline.encoding import EncodingConfig, ProgressCallback, embed
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.forecaster import Forecaster
 from pipeline.history import LabSeries
 from pipeline.intervals import Intervals
-from pipeline.labs import LabConfig, LabEvents, clean_labs
+from pipeline.labs import LabEvents
 from pipeline.live_sequence import LiveSequence, restarts
 from pipeline.prediction_config import STATES, PredictionConfig
 from pipeline.provenance import from_plain
 from pipeline.schema import ADMISSION_COLUMNS, LAB_NAMES
 from pipeline.sequences import WindowStore, cut_sequences
-from pipeline.sources.base import ClinicalSource, WaveformSource
 
-__all__ = ["PREDICT_COLUMNS", "STATES", "PredictionConfig", "Predictor", "predict", "predict_sources"]
+__all__ = ["PREDICT_COLUMNS", "STATES", "PredictionConfig", "Predictor", "predict"]
 
 PREDICT_COLUMNS = (
     "patient", "sequence", "window_end", "lab", "estimate", "lower", "upper", "last_lab",
@@ -175,41 +171,3 @@ def _alignment(loaded: LoadedModel) -> AlignmentConfig:
             f"the checkpoint of {loaded.method} does not say how its cohort was aligned "
             f"({error}); train it again"
         ) from error
-
-
-def predict_sources(
-    checkpoint_dir: Path | str,
-    waveforms: WaveformSource,
-    clinical: ClinicalSource,
-    store: EmbeddingStore,
-    config: PredictionConfig = PredictionConfig(),  # noqa: B008 - frozen
-    *,
-    encoder: Encoder,
-    encoding: EncodingConfig = EncodingConfig(),  # noqa: B008 - frozen
-    lab_config: LabConfig = LabConfig(),  # noqa: B008 - frozen
-    intervals: Intervals | None = None,
-    exclusions: Counter[str] | None = None,
-    progress: ProgressCallback | None = None,
-) -> Iterator[pd.DataFrame]:
-    """Embed new patients into `store`, then yield each one's rows: from records and lab tables to estimates.
-
-    Parameters
-    ----------
-    store : of these patients alone: whoever is not in `waveforms` is retired from it
-    encoder, encoding : those that the checkpoint was trained with, else it is refused
-
-    Raises
-    ------
-    CheckpointError, ConfigError : as `Predictor.load`
-    LabError : the lab tables cannot be understood
-    """
-    catalog = waveforms.catalog()
-    embed(waveforms, store, encoder, encoding, catalog=catalog, progress=progress)
-    predictor = Predictor.load(checkpoint_dir, store, config, intervals=intervals)
-    tables = clinical.tables()
-    labs = clean_labs(tables, lab_config)
-    if exclusions is not None:
-        exclusions.update(catalog.exclusions)
-        exclusions.update(labs.exclusions)
-    patients = dict.fromkeys(record.patient_id for record in catalog.records)
-    yield from predictor.patients(patients, labs, tables.admissions, exclusions)
