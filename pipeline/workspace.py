@@ -30,11 +30,6 @@ class Workspace:
         for variable, path in ((WAVEFORMS_VARIABLE, self.waveforms), (LABS_VARIABLE, self.labs)):
             if path is not None and not path.exists():
                 raise ConfigError(f"{variable} names {path}, which does not exist; name a folder that does.")
-        if self.waveforms is not None and self.labs is None:
-            raise ConfigError(
-                f"{WAVEFORMS_VARIABLE} is set and {LABS_VARIABLE} is not: real waveforms need the labs of the same "
-                f"patients. Set {LABS_VARIABLE} to the folder with LABEVENTS, ADMISSIONS, ICUSTAYS and PATIENTS."
-            )
 
     @classmethod
     def from_environment(

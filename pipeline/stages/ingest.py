@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.atomic import write_json, write_parquet
 from pipeline.catalog import save_catalog
+from pipeline.errors import ConfigError
 from pipeline.experiments import ExperimentConfig
 from pipeline.labs import clean_labs, lab_counts
 from pipeline.schema import HOUR_US
@@ -16,7 +17,7 @@ from pipeline.sources.base import Catalog, ClinicalSource, WaveformSource
 from pipeline.sources.detect import DESCRIPTION, open_clinical, open_waveforms
 from pipeline.sources.synthetic import CohortParameters, write_cohort
 from pipeline.summary import StageSummary
-from pipeline.workspace import Workspace, require
+from pipeline.workspace import LABS_VARIABLE, WAVEFORMS_VARIABLE, Workspace, require
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,12 @@ def waveform_source(workspace: Workspace) -> tuple[WaveformSource, Path]:
 
 def clinical_source(workspace: Workspace) -> ClinicalSource:
     """Return the lab source in use; real labs with planted waveforms come from the cohort's copy of them."""
-    if workspace.waveforms is not None and workspace.labs is not None:
+    if workspace.waveforms is not None:
+        if workspace.labs is None:
+            raise ConfigError(
+                f"{WAVEFORMS_VARIABLE} is set and {LABS_VARIABLE} is not: real waveforms need the labs of the same "
+                f"patients. Set {LABS_VARIABLE} to the folder with LABEVENTS, ADMISSIONS, ICUSTAYS and PATIENTS."
+            )
         return open_clinical(workspace.labs)
     return open_clinical(
         require(workspace.cohort / "clinical", made_by="synthetic_cohort", asset="lab_events")
