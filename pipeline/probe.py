@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -190,7 +191,7 @@ def error_with_interval(
 
 def probe(
     data: ProbeWindows, encoders: Sequence[Encoder], *, folds: int = 10, seed: int = 0
-) -> list[dict[str, str | float | int]]:
+) -> list[dict[str, Any]]:
     """Return one row per target and method: mean absolute error per minute, with its 95 % interval.
 
     Methods are the encoders by name, the spectral peak of the window itself, and the training mean.
@@ -215,7 +216,7 @@ def probe(
     return rows
 
 
-def probe_table(rows: Sequence[Mapping[str, str | float | int]]) -> str:
+def probe_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows of `probe` as a table of fixed width."""
     lines = [f"{'target':<18} {'method':<22} {'MAE/min':>8}  95 % interval"]
     lines += [

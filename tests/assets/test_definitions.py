@@ -26,6 +26,7 @@ GROUPS = {
         "train_mt_pcs_twin",
     },
     "evaluate": {"predictions", "evaluation", "report"},
+    "pretrain": {"pretrain_ppg_gpt"},
 }
 
 
