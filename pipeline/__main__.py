@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline import stages
 from pipeline.errors import ProjectError
+from pipeline.evaluation_commands import add_evaluation_commands
 from pipeline.experiments import EXPERIMENTS, ExperimentConfig, default_experiment_name, experiment
 from pipeline.pretraining_commands import add_pretraining_commands
 from pipeline.store_commands import add_store_commands
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     add_store_commands(commands)
     add_pretraining_commands(commands, _text)
+    add_evaluation_commands(commands)
     return parser
 
 

@@ -1,0 +1,32 @@
+"""``python -m pipeline lab-baselines``: what judges a method beside the stages of one experiment."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.lab_baselines import LabBaselineConfig, baseline_table, read_icu_stays, real_lab_baselines
+from pipeline.sources.detect import open_clinical
+
+
+def add_evaluation_commands(commands) -> None:
+    """Add the sub-commands."""
+    labs = commands.add_parser(
+        "lab-baselines", help="what labs alone tell about the next lab, on a real table"
+    )
+    labs.add_argument("--labs", type=Path, required=True, help="folder of MIMIC-III tables, with ICUSTAYS")
+    labs.add_argument("--stay-days", type=float, default=7.0, help="days from ICU admission that are scored")
+    labs.add_argument(
+        "--max-age-hours", type=float, default=72.0, help="oldest previous value carried forward"
+    )
+    labs.set_defaults(run=_lab_baselines)
+
+
+def _lab_baselines(parsed: argparse.Namespace) -> None:
+    try:
+        config = LabBaselineConfig(stay_days=parsed.stay_days, max_age_hours=parsed.max_age_hours)
+    except ValueError as problem:
+        raise ConfigError(str(problem)) from None
+    stays = read_icu_stays(parsed.labs)
+    rows = real_lab_baselines(open_clinical(parsed.labs).tables(), stays, config)
+    sys.stdout.write(baseline_table(rows) + "\n")
