@@ -61,7 +61,8 @@ def forward_backward(scan: Callable[..., object], x: list[Tensor]) -> object:
     result = scan(*leaves)
     outputs = result if isinstance(result, tuple) else (result,)
     used = leaves if len(outputs) > 1 else leaves[:6]
-    return torch.autograd.grad(outputs, used, [torch.ones_like(y) for y in outputs])
+    ones = [torch.ones(()).to(y).expand_as(y) for y in outputs]
+    return outputs, torch.autograd.grad(outputs, used, ones)
 
 
 def providers(batch: int, length: int, channels: int, *, backward: bool) -> list[Provider]:

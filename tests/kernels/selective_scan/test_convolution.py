@@ -41,7 +41,7 @@ def test_compiled_agrees_with_pytorch(dtype, lengths, channels, width, activatio
     tensors = inputs(channels, width, dtype=dtype, sequences=sequences, batch=batch)
     truth = results("reference", activation, bounds, *(t.detach().double().requires_grad_() for t in tensors))
     for ours, true in zip(results("cpu", activation, bounds, *tensors), truth, strict=True):
-        assert (ours.double() - true).norm() <= TOLERANCE[dtype] * true.norm().clamp_min(10)
+        assert (ours.double() - true).norm() <= TOLERANCE[dtype] * true.norm().clamp_min(30)
 
 
 def test_agrees_with_conv1d():

@@ -44,7 +44,8 @@ def test_interpreted_kernels_agree_with_the_reference():
 
 
 @pytest.mark.parametrize("arguments", [
-    ("90",), *(pytest.param((sm, "all"), marks=[pytest.mark.slow, pytest.mark.timeout(1200)]) for sm in ("80", "90", "100")),
+    ("90",),
+    *(pytest.param((sm, "all"), marks=[pytest.mark.slow, pytest.mark.timeout(1200)]) for sm in ("80", "90", "100")),
 ], ids="-".join)  # fmt: skip
 def test_compiles_ahead_of_time_within_budget(arguments, tmp_path):
     environment = {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
@@ -52,10 +53,7 @@ def test_compiles_ahead_of_time_within_budget(arguments, tmp_path):
     assert {name.split()[0] for name in report} == set(BUDGET)
     for name, used in report.items():
         assert used["spills"] == 0, name
-        assert used["registers"] <= BUDGET[name.split()[0]] * (1 if architecture == 90 else 1.15), (
-            name,
-            used,
-        )
+        assert used["registers"] <= BUDGET[name.split()[0]], (name, used)
         assert used["shared"] <= SHARED_BYTES, (name, used)
 
 
