@@ -1,4 +1,4 @@
-"""The one forward pass that scoring and prediction share, in shapes that never depend on what is yet to come.
+"""The forward pass that scoring and prediction share, in shapes that never depend on what is yet to come.
 
 A matrix product's rounding depends on its shape. So a piece is run alone, in chunks of one fixed number of
 steps with its state handed on, the last chunk filled up with masked steps of the same piece: whatever follows
@@ -18,7 +18,7 @@ from models.inputs import PackedInputs
 from models.lab_regressor import LabRegressor
 from pipeline.dataset import PieceItem, pack
 
-CHUNK_STEPS = 256
+CHUNK_STEPS = 128
 """Steps of one pass: few enough that short pieces waste little, enough to keep a matrix product busy."""
 
 

@@ -63,10 +63,11 @@ def test_there_is_a_row_every_30_s_and_lab(cohort, predicted, method):
     assert rows["window_end"].dtype == np.dtype("datetime64[us]")
 
 
+@pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("method", METHODS)
-def test_scoring_gives_what_prediction_gives_where_both_do(cohort, checkpoints, predicted, method):
+def test_scoring_gives_what_prediction_gives_where_both_do(cohort, checkpoints, predicted, method, exact):
     scored = score(
-        checkpoints / method, cohort.aligned, cohort.store, cohort.splits, device="cpu",
+        checkpoints / method, cohort.aligned, cohort.store, cohort.splits, device="cpu", exact=exact,
         splits_to_score=("train", "validation", "calibration", "test"),
     )  # fmt: skip
     scored = scored[scored["protocol"] == "anchored"]
@@ -75,7 +76,10 @@ def test_scoring_gives_what_prediction_gives_where_both_do(cohort, checkpoints, 
         right_on=["patient", "lab", "window_end"], suffixes=("", "_live"),
     )  # fmt: skip
     assert len(both) == len(scored) > 50
-    assert both["estimate_live"].to_numpy() == pytest.approx(both["estimate"].to_numpy(), rel=1e-5)
+    tolerance = 0.0 if exact else 1e-5
+    assert both["estimate_live"].to_numpy() == pytest.approx(
+        both["estimate"].to_numpy(), rel=tolerance, abs=0
+    )
     assert both["last_lab_live"].to_numpy() == pytest.approx(both["last_lab"].to_numpy())
     assert set(both["state"]) <= {"ok", "stale"}
 
