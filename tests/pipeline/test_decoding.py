@@ -57,6 +57,7 @@ def test_giving_up_stops_the_workers(source: ArrayFolder) -> None:
     items.close()  # type: ignore[attr-defined]  # hangs here if a worker waits for room in the queue
 
 
+@pytest.mark.slow
 def test_killed_worker_is_an_error(
     source: ArrayFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
