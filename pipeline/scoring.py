@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.aligned_cohort import AlignedCohort
-from pipeline.checkpoints import LoadedModel, check_encoder, checkpoint_folders, load_model
+from pipeline.checkpoints import check_encoder, checkpoint_folders, load_model
 from pipeline.dense_examples import dense_examples
 from pipeline.distributed import pick_device
 from pipeline.embedding_cache import EmbeddingCache
@@ -61,33 +61,23 @@ def score(
     for loaded in models:
         loaded.scaler.check(splits)
         check_encoder(loaded, store)
+    forecasters = [Forecaster.of(loaded, chosen) for loaded in models]
     cache = EmbeddingCache(store)
     parts = []
     for split in splits_to_score:
         patients = _patients(aligned, splits, split)
-        examples = examples_of(aligned, patients, scoring)
-        if models[0].method == "mt_pcs_twin" and len(patients) == 1:
-            logger.warning(
-                "%s: the %s split has one patient, who has no twin; it is not scored", "mt_pcs_twin", split
-            )
+        if forecasters[0].twin and len(patients) == 1:
+            logger.warning("the twin's %s split has one patient, who has no twin; it is not scored", split)
             continue
+        examples = examples_of(aligned, patients, scoring)
         estimate = np.full(len(examples), np.nan)
-        for loaded in models:
-            forecaster = Forecaster.of(loaded, chosen)
+        for forecaster in forecasters:
             scaled = forecaster.scaled(examples, aligned, store, patients, cache=cache, exact=exact)
             clinical = forecaster.clinical(scaled, examples["lab"])
-            estimate = np.where(examples["lab"].isin(loaded.labs), clinical, estimate)
-        has_model = examples["lab"].isin([lab for loaded in models for lab in loaded.labs]).to_numpy()
-        parts.append(
-            _rows(
-                examples.loc[has_model],
-                estimate[has_model],
-                models[0].method,
-                split,
-                scoring,
-                _seed(models[0]),
-            )
-        )
+            estimate = np.where(examples["lab"].isin(forecaster.labs), clinical, estimate)
+        known = examples["lab"].isin([lab for f in forecasters for lab in f.labs]).to_numpy()
+        table = examples.loc[known]
+        parts.append(_rows(table, estimate[known], models[0].method, split, scoring, forecasters[0].seed))
     return _joined(parts)
 
 
@@ -127,10 +117,6 @@ def examples_of(aligned: AlignedCohort, patients: Sequence[str], scoring: str) -
 def _patients(aligned: AlignedCohort, splits: Splits, split: str) -> list[str]:
     members = set(splits.patients(split))
     return [p for p in dict.fromkeys(aligned.sequences["patient_id"]) if p in members]
-
-
-def _seed(loaded: LoadedModel) -> int:
-    return int(loaded.experiment.get("training", {}).get("seed", 0))
 
 
 def _rows(

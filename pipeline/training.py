@@ -81,31 +81,25 @@ def train(
         raise ConfigError(f"method {method!r} cannot be trained; choose from {list(TRAINED_METHODS)}")
     _check_scaler(scaler, splits, config)
     _check_model_config(model_config)
-    out_dir = Path(out_dir)
     data = _Data(aligned=aligned, store=store, scaler=scaler, splits=splits, cache=EmbeddingCache(store))
     parts = {lab: (lab,) for lab in LAB_NAMES} if method == "st_pcs" else {"all": LAB_NAMES}
-    results = {}
+    result = TrainingResult(method=method, checkpoint_dir=Path(out_dir), epochs=[], best_epochs={}, counts={})
     with joined_ranks() as ranks:
         for part, labs in parts.items():
             recipe = _Recipe(
                 method=method, part=part, labs=labs, model_config=model_config, config=config,
                 experiment=experiment or {}, provenance=provenance or {},
             )  # fmt: skip
-            folder = out_dir / part if method == "st_pcs" else out_dir
-            run = recipe.prepare(data, folder, ranks)
+            run = recipe.prepare(data, Path(out_dir, *([part] if len(parts) > 1 else [])), ranks)
             if run is not None:
-                results[part] = (run.run(progress), run.counts)
-    if not results:
+                state = run.run(progress)
+                result.epochs.extend(state.rows)
+                result.best_epochs[part], result.counts[part] = state.best_epoch, run.counts
+    if not result.best_epochs:
         raise ConfigError(
             "no lab has a target among the training patients: check the lab table and the splits"
         )
-    return TrainingResult(
-        method=method,
-        checkpoint_dir=out_dir,
-        epochs=[row for (state, _) in results.values() for row in state.rows],
-        best_epochs={part: state.best_epoch for part, (state, _) in results.items()},
-        counts={part: counts for part, (_, counts) in results.items()},
-    )
+    return result
 
 
 @dataclass(frozen=True, kw_only=True)
