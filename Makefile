@@ -28,7 +28,7 @@ demo: $(READY)
 	@. $(BIN)/activate && python -m assets demo
 
 test: $(READY)
-	@. $(BIN)/activate && python -m pytest -n 2 -m "not slow and not gpu"
+	@. $(BIN)/activate && python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
 
 test-slow: $(READY)
 	@. $(BIN)/activate && python -m pytest -m "slow"
