@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import dagster as dg
 
+from assets.code_versions import code_version
 from assets.failures import explained
 from assets.metadata import result
 from assets.resources import Project
@@ -22,8 +23,8 @@ def stage_asset(
     description: str,
     deps: Sequence[dg.AssetsDefinition] = (),
     kinds: Iterable[str] = (),
-    code_version: str = "1",
     name: str | None = None,
+    pool: str | None = None,
 ) -> dg.AssetsDefinition:
     """Return an asset that runs `stage` and shows its summary."""
     asset_name = name or stage.__name__
@@ -35,7 +36,8 @@ def stage_asset(
         kinds=set(kinds),
         owners=OWNERS,
         description=description,
-        code_version=code_version,
+        code_version=code_version(stage.__module__),
+        pool=pool,
     )
     def run(project: Project) -> dg.MaterializeResult:
         with explained(asset_name):

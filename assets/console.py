@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 SHOWN_EVENTS = {"STEP_START": "started", "STEP_SUCCESS": "done", "STEP_UP_FOR_RETRY": "will be retried"}
+FAILURE_PREFIX = f"{dg.Failure.__module__}.Failure: "
 
 
 class ProgressFormatter(logging.Formatter):
@@ -33,13 +34,14 @@ def _root_cause(error: Any) -> str:
     """Return the message of the innermost error: what went wrong, not where Dagster met it."""
     while error is not None and error.cause is not None:
         error = error.cause
-    return "failed" if error is None else error.message.strip()
+    return "failed" if error is None else error.message.strip().removeprefix(FAILURE_PREFIX)
 
 
 def _is_worth_showing(record: logging.LogRecord) -> bool:
     event = getattr(record, "dagster_event", None)
     if event is None:
-        return record.levelno >= logging.INFO
+        text = (getattr(record, "dagster_meta", None) or {}).get("orig_message") or record.getMessage()
+        return record.levelno >= logging.INFO and not text.startswith("Dependencies for step")
     return event.event_type_value in (*SHOWN_EVENTS, "STEP_FAILURE")
 
 

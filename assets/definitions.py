@@ -8,9 +8,12 @@ from assets.cohort import cohort_splits, lab_alignment, normalization_stats
 from assets.console import console
 from assets.embeddings import ppg_embeddings
 from assets.evaluation import evaluation, predictions, report
+from assets.executors import chosen_executor
 from assets.ingest import lab_events, synthetic_cohort, waveform_catalog
 from assets.pretraining import pretrain_ppg_gpt
 from assets.resources import Project
+from assets.step_values import json_step_values
+from assets.table1 import table1
 from assets.training import training_assets
 
 defs = dg.Definitions(
@@ -26,13 +29,14 @@ defs = dg.Definitions(
         predictions,
         evaluation,
         report,
+        table1,
         pretrain_ppg_gpt,
     ],
     asset_checks=asset_checks,
     jobs=jobs,
     schedules=schedules,
     sensors=sensors,
-    resources={"project": Project()},
+    resources={"project": Project(), "io_manager": json_step_values},
     loggers={"console": console},
-    executor=dg.in_process_executor,
+    executor=chosen_executor(),
 )

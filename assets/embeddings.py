@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from assets.code_versions import code_version
 from assets.common import OWNERS
 from assets.failures import explained
 from assets.ingest import waveform_catalog
@@ -47,6 +48,7 @@ def commit_manifest(context: dg.OpExecutionContext, project: Project, batches: l
     group_name="embed",
     kinds={"pytorch", "zarr"},
     owners=OWNERS,
+    code_version=code_version(stages.ppg_embeddings.__module__),
     ins={"waveform_catalog": dg.AssetIn(waveform_catalog.key, dagster_type=dg.Nothing)},
     description="One embedding for each usable 30 s window, per patient, in a Zarr store with a manifest. "
     "Only patients whose records, encoder or preprocessing changed are embedded again.",

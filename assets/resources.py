@@ -3,7 +3,9 @@
 import dagster as dg
 from pydantic import Field
 
+from assets.dead_runs import announce, settle_dead_runs
 from pipeline.experiments import ExperimentConfig, default_experiment_name, experiment
+from pipeline.landing import quiet_seconds_from_environment
 from pipeline.workspace import Workspace
 
 
@@ -25,6 +27,21 @@ class Project(dg.ConfigurableResource):
     artifacts: str = Field(
         default="", description="folder for everything that is written; empty: ./artifacts"
     )
+
+    quiet_seconds: float = Field(
+        default=-1.0,
+        description="seconds that a landing folder must have been left alone; negative: UNIPHY_QUIET_SECONDS, or 60",
+    )
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Free what killed runs hold before this run needs it."""
+        if context.run is not None and context.instance is not None:
+            announce(context.instance, context.run)
+            settle_dead_runs(context.instance)
+
+    def seconds_of_quiet(self) -> float:
+        """Return how long a landing folder must have been left alone."""
+        return self.quiet_seconds if self.quiet_seconds >= 0 else quiet_seconds_from_environment()
 
     def config(self) -> ExperimentConfig:
         """Return the whole configuration of the experiment."""

@@ -29,6 +29,7 @@ def _training_asset(method: str) -> dg.AssetsDefinition:
         group="train",
         deps=[lab_alignment, normalization_stats],
         kinds={"pytorch"},
+        pool="training",
         description=DESCRIPTIONS[method],
     )
 

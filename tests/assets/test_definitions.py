@@ -25,7 +25,7 @@ GROUPS = {
         "train_mt_pcs",
         "train_mt_pcs_twin",
     },
-    "evaluate": {"predictions", "evaluation", "report"},
+    "evaluate": {"predictions", "evaluation", "report", "table1"},
     "pretrain": {"pretrain_ppg_gpt"},
 }
 
