@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 
 from models.encoders import Encoder
+from models.ppg_gpt import PPGGPT
 from pipeline.encoders import prepare_for
 from pipeline.errors import RecordError
 from pipeline.pretraining_data import UNKNOWN_RAILS
@@ -103,6 +104,14 @@ class ProbeWindows:
         """Return the encoder's frozen embedding of each window."""
         prepared = prepare_for(encoder)(self.samples, self.sampling_rate_hz, UNKNOWN_RAILS)
         return encoder.embed(torch.from_numpy(np.ascontiguousarray(prepared))).cpu().numpy()
+
+    def pooled(self, model: PPGGPT) -> Float[np.ndarray, "n width"]:
+        """Return the mean of the last layer over the positions of all patches."""
+        windows = torch.from_numpy(
+            np.ascontiguousarray(prepare_for(model)(self.samples, self.sampling_rate_hz, UNKNOWN_RAILS))
+        ).to(next(model.parameters()).device)
+        with torch.no_grad():
+            return torch.cat([model.tokens(w)[:, 1:].mean(dim=1) for w in windows.split(64)]).cpu().numpy()
 
     def spectral_peaks(self) -> dict[str, Float[np.ndarray, " n"]]:
         """Return the rates per minute at the highest peaks of each window's own spectrum: no training."""
@@ -194,9 +203,11 @@ def probe(
 ) -> list[dict[str, Any]]:
     """Return one row per target and method: mean absolute error per minute, with its 95 % interval.
 
-    Methods are the encoders by name, the spectral peak of the window itself, and the training mean.
+    Methods are the encoders, for PPG-GPT also the mean over its positions (what it knows besides what its
+    last position says), the spectral peak of the window itself, and the training mean. Rows called "a minus
+    b" compare the first encoder with each other method, window by window: below 0, the first one is better.
     """
-    features = {encoder.name: data.embedded(encoder) for encoder in encoders}
+    features = _features(data, encoders)
     peaks, rows = data.spectral_peaks(), []
     for target, values in data.targets.items():
         known = np.isfinite(values)
@@ -207,8 +218,11 @@ def probe(
         }
         estimates["spectral_peak"] = peaks[target][known]
         estimates["training_mean"] = mean_estimates(truth, patients, folds=folds, seed=seed)
-        for name, estimate in estimates.items():
-            mae, low, high = error_with_interval(np.abs(estimate - truth), patients, seed=seed)
+        errors = {name: np.abs(estimate - truth) for name, estimate in estimates.items()}
+        first, *others = errors
+        errors |= {f"{first} minus {name}": errors[first] - errors[name] for name in others}
+        for name, error in errors.items():
+            mae, low, high = error_with_interval(error, patients, seed=seed)
             rows.append({
                 "target": target, "method": name, "mae": round(mae, 3), "low": round(low, 3),
                 "high": round(high, 3), "windows": int(known.sum()), "patients": len(np.unique(patients)),
@@ -216,11 +230,26 @@ def probe(
     return rows
 
 
+def _features(data: ProbeWindows, encoders: Sequence[Encoder]) -> dict[str, np.ndarray]:
+    """Return what each regression sees; encoders of one name are told apart by their weights."""
+    names = [encoder.name for encoder in encoders]
+    features = {}
+    for encoder in encoders:
+        name = (
+            encoder.name if names.count(encoder.name) == 1 else f"{encoder.name}_{encoder.weights_hash[:6]}"
+        )
+        features[name] = data.embedded(encoder)
+        if isinstance(encoder, PPGGPT):
+            features[f"{name} (mean of positions)"] = data.pooled(encoder)
+    return features
+
+
 def probe_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows of `probe` as a table of fixed width."""
-    lines = [f"{'target':<18} {'method':<22} {'MAE/min':>8}  95 % interval"]
+    wide = max(len(row["method"]) for row in rows)
+    lines = [f"{'target':<18} {'method':<{wide}} {'MAE/min':>8}  95 % interval"]
     lines += [
-        f"{row['target']:<18} {row['method']:<22} {row['mae']:>8.3f}  {row['low']:.3f} to {row['high']:.3f}"
+        f"{row['target']:<18} {row['method']:<{wide}} {row['mae']:>8.3f}  {row['low']:.3f} to {row['high']:.3f}"
         for row in rows
     ]
     return "\n".join(lines)
