@@ -52,11 +52,12 @@ def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSumm
 
 
 def _trained(workspace: Workspace, experiment: ExperimentConfig) -> list[str]:
-    """Methods with a checkpoint for every seed."""
+    """Methods whose training ended, for every seed: the stage writes its summary last."""
     found = [
         method
         for method in experiment.methods
-        if all(workspace.checkpoint(method, seed).exists() for seed in experiment.seeds)
+        if workspace.summary(f"train_{method}").exists()
+        and all(workspace.checkpoint(method, seed).exists() for seed in experiment.seeds)
     ]
     if not found:
         raise MissingArtifactError(

@@ -32,6 +32,7 @@ def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) ->
     scaler_file = require(workspace.scaler, made_by="normalization_stats", asset=asset)
     scaler = LabScaler.from_json(json.loads(scaler_file.read_text()))
     splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset=asset))
+    workspace.summary(asset).unlink(missing_ok=True)  # a half-trained method must not be scored
     results = [
         train_method(
             method,
