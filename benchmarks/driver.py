@@ -83,6 +83,8 @@ def run_case(case: Case, rounds: int) -> list[Row]:
     for i in range(rounds):
         for provider in providers:
             if not provider.reason and i < (provider.rounds or rounds):
+                if provider.rounds is None:
+                    provider.run()  # a running program's state: memory that the machine took back is here again
                 times[provider.name].append(seconds(provider.run))
     reasons = {p.name: p.reason for p in providers}
     floor = None if case.floor is None else case.floor()

@@ -15,7 +15,7 @@ struct ConvolutionArguments {
 template <class R> struct ConvolutionTask {
   static constexpr int W = Lanes<R>::W;
   const ConvolutionArguments& a;
-  int64_t sequence, batch, start, stop, channel, channels, vectors, carried, capacity;
+  int64_t sequence, batch, start, stop, channel, channels, vectors, carried, capacity, ahead = CHUNK;
   R *tile, *out, *dx, *weight, *bias, *d_weight, *d_bias, *pending;
 
   ConvolutionTask(const ConvolutionArguments& a, int64_t index, R* memory) : a(a) {
@@ -37,7 +37,7 @@ template <class R> struct ConvolutionTask {
   static int64_t scratch(const ConvolutionArguments& a) { return a.block * (3 * (CHUNK + a.width) + 3 * a.width + 2); }
   static R* row(R* rows, int64_t vector, int64_t index, int64_t count) { return rows + (vector * count + index) * W; }
 
-  Window window(int64_t from, int64_t steps) const { return {batch, from, steps, channel, channels, capacity}; }
+  Window window(int64_t from, int64_t steps) const { return {batch, from, steps, channel, channels, capacity, ahead}; }
 
   // Steps [from, from + steps), and in front of them the inputs before `from`: before the sequence, the carried ones.
   void read(int64_t from, int64_t steps) {
@@ -120,6 +120,7 @@ template <class R> static void convolve_backward_vector(ConvolutionTask<R>& s, i
 template <class R> static void convolve_backward_task(const ConvolutionArguments& a, int64_t index, R* scratch) {
   ConvolutionTask<R> s(a, index, scratch);
   constexpr int W = Lanes<R>::W;
+  s.ahead = -CHUNK;
   std::fill(s.d_weight, s.d_weight + a.block * a.width, R(0));
   std::fill(s.d_bias, s.d_bias + a.block, R(0));
   for (int64_t j = 0; j < s.carried; j++) s.read_state(a.d_final_state, j, s.row(s.pending, 0, j, a.width), a.width);

@@ -145,7 +145,7 @@ template <class R> static void forward_task(const ScanArguments& a, const Task& 
   const R* first = a.initial_state ? (const R*)a.initial_state + task.sequence * a.channels * N : nullptr;
   gather_states(first, task, N, R(1), state);
   for (int64_t start = task.start, chunk = 0; start < task.stop; start += CHUNK, chunk++) {
-    const Window w{task.batch, start, std::min<int64_t>(CHUNK, task.stop - start), task.channel, task.channels, CHUNK};
+    const Window w{task.batch, start, std::min<int64_t>(CHUNK, task.stop - start), task.channel, task.channels, CHUNK, CHUNK};
     if (a.entries) memcpy(entry_row<R>(a, task, chunk), state, task.vectors * N * W * sizeof(R));
     read_tile(a.u, a.dtype, w, u);
     read_tile(a.delta, a.dtype, w, delta);

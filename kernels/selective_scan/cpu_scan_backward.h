@@ -163,7 +163,7 @@ template <class R> static void backward_task(const ScanArguments& a, const Task&
   std::fill(s.dbias, s.dbias + a.block, R(0));
   for (int64_t chunk = (task.stop - task.start + CHUNK - 1) / CHUNK - 1; chunk >= 0; chunk--) {
     const int64_t start = task.start + chunk * CHUNK;
-    const Window w{task.batch, start, std::min<int64_t>(CHUNK, task.stop - start), task.channel, task.channels, CHUNK};
+    const Window w{task.batch, start, std::min<int64_t>(CHUNK, task.stop - start), task.channel, task.channels, CHUNK, -CHUNK};
     read_backward_tiles(a, task, w, s);
     std::fill(s.by_drive, s.by_drive + a.block * CHUNK, R(0));
     std::fill(s.by_exponent, s.by_exponent + a.block * CHUNK, R(0));

@@ -64,7 +64,9 @@ template <class R, class F> static inline void with_dtype(int64_t dtype, F f) {
 
 // A tile holds `steps` steps of `channels` channels as [vector][step][lane]; lanes past the last are zero.
 struct Window {
-  int64_t batch, start, steps, channel, channels, capacity;  // capacity: steps between two vectors of a tile
+  int64_t batch, start, steps, channel, channels;
+  int64_t capacity;  // steps between two vectors of a tile
+  int64_t ahead;     // steps from this window to the one that is read next, fetched meanwhile
 };
 
 template <class R> static void read_tile(const View& view, int64_t dtype, const Window& w, R* tile) {
@@ -75,8 +77,10 @@ template <class R> static void read_tile(const View& view, int64_t dtype, const 
     const bool rows = view.channel == 1;
     const int64_t full = rows ? w.channels / W : 0;
     for (int64_t v = 0; v < full; v++)  // by columns: rows written at the tile's pitch would collide in the cache
-      for (int64_t t = 0; t < w.steps; t++)
+      for (int64_t t = 0; t < w.steps; t++) {
+        __builtin_prefetch(base + (t + w.ahead) * view.time + v * W, 0, 2);
         store(tile + (v * w.capacity + t) * W, load_wide<R>(base + t * view.time + v * W));
+      }
     for (int64_t v = full; v * W < w.channels; v++)
       for (int i = 0; i < W; i++)
         for (int64_t t = 0; t < w.steps; t++) {
