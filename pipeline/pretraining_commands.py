@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipeline.atomic import write_json
 from pipeline.errors import ConfigError
@@ -25,7 +26,7 @@ def add_pretraining_commands(commands, show: Callable[[StageSummary], str]) -> N
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.set_defaults(run=lambda parsed: _pretrain(parsed, show))
     probe = commands.add_parser("probe", help="what frozen embeddings know of heart and respiration rate")
-    probe.add_argument("--bidmc", type=Path, required=True, help="folder of BIDMC as CSV files")
+    probe.add_argument("--bidmc", type=Path, help="folder of BIDMC as CSV files; synthetic PPG when absent")
     probe.add_argument(
         "--encoder", action="append", help="name or checkpoint, repeatable; shipped and random 1M when absent"
     )
@@ -48,10 +49,15 @@ def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -
 
 def _probe(parsed: argparse.Namespace) -> None:
     from pipeline.encoders import make_encoder
-    from pipeline.probe import BIDMC_LICENCE, bidmc_windows, probe, probe_table
+    from pipeline.probe import probe, probe_table
+    from pipeline.probe_data import BIDMC_LICENCE, bidmc_windows, synthetic_windows
 
     encoders = [make_encoder(name) for name in parsed.encoder or ("ppg_gpt_1m", "ppg_gpt_1m_random")]
-    data = bidmc_windows(parsed.bidmc)
+    if parsed.bidmc is None:
+        with TemporaryDirectory() as folder:
+            data, described = synthetic_windows(Path(folder)), "synthetic PPG"
+    else:
+        data, described = bidmc_windows(parsed.bidmc), BIDMC_LICENCE
     rows = probe(data, encoders)
     sys.stdout.write(probe_table(rows) + "\n")
     if parsed.out is not None:
@@ -59,6 +65,6 @@ def _probe(parsed: argparse.Namespace) -> None:
         write_json(
             parsed.out,
             {
-                "data": BIDMC_LICENCE, "dropped": dict(data.exclusions), "encoders": hashes, "rows": rows,
+                "data": described, "dropped": dict(data.exclusions), "encoders": hashes, "rows": rows,
             },
         )  # fmt: skip

@@ -9,17 +9,13 @@ import pytest
 import torch
 
 from pipeline import encoders
+from pipeline.__main__ import main
 from pipeline.encoders import make_encoder
 from pipeline.errors import RecordError
-from pipeline.probe import (
-    ProbeWindows,
-    bidmc_windows,
-    error_with_interval,
-    held_out_estimates,
-    mean_estimates,
-    probe,
-    probe_table,
-)
+from pipeline.experiments import EXPERIMENTS
+from pipeline.pretraining_data import SYNTHETIC_SEED
+from pipeline.probe import error_with_interval, held_out_estimates, mean_estimates, probe, probe_table
+from pipeline.probe_data import SYNTHETIC_PROBE_SEED, ProbeWindows, bidmc_windows, synthetic_windows
 from pipeline.schema import WINDOW_SECONDS
 
 
@@ -119,6 +115,25 @@ def test_rows_of_the_probe(folder: Path) -> None:
     assert by_method["spectral_peak"]["mae"] < 1.5
     assert by_method["spectral_peak"]["patients"] == 3
     assert "spectral_peak" in probe_table(rows)
+
+
+def test_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "figures.json"
+    command = ["probe", "--bidmc", str(folder), "--encoder", "ppg_gpt_1m_random", "--out", str(out)]
+    assert main(command) == 0
+    assert "training_mean" in capsys.readouterr().out
+    assert list(json.loads(out.read_text())["encoders"]) == ["ppg_gpt_1m_random"]
+    assert main(["pretrain", "--epochs", "0", "--out", str(tmp_path / "run")]) == 1
+    assert "epochs = 0" in capsys.readouterr().err
+
+
+def test_synthetic_windows_carry_the_true_morphology(tmp_path: Path) -> None:
+    data = synthetic_windows(tmp_path, patients=3, hours=0.05)
+    assert len(data.samples) == len(data.patients) == len(data.targets["rise_time"]) > 8
+    found = data.spectral_peaks()["heart_rate"]
+    assert np.median(np.abs(found - data.targets["heart_rate"])) < 3
+    cohorts = {build().cohort.seed for build in EXPERIMENTS.values()}
+    assert SYNTHETIC_PROBE_SEED not in cohorts | {SYNTHETIC_SEED}
 
 
 def test_folder_without_recordings_or_patients(tmp_path: Path, folder: Path) -> None:
