@@ -220,7 +220,9 @@ def test_two_processes_train_the_same_model_as_one(archive: Path, tmp_path: Path
         command = [sys.executable, *launcher, str(worker), str(archive), str(tmp_path / name)]
         subprocess.run(command, check=True, env=environment, timeout=200)
     one, two = (make_tensors(tmp_path / name / WEIGHTS_FILE) for name in ("one", "two"))
-    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+    # A bias of the keys has no gradient but rounding, which Adam blows up to some share of the learning rate.
+    limits = {name: 1e-4 if name.endswith("w_k.bias") else 1e-6 for name in one}
+    assert all(torch.allclose(one[name], two[name], atol=limits[name]) for name in one)
 
 
 SHIPPED = encoders.WEIGHTS / "ppg_gpt_1m.json"
