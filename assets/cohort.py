@@ -10,7 +10,8 @@ cohort_splits = stage_asset(
     group="align",
     deps=[waveform_catalog],
     kinds={"json"},
-    description="Train, validation, calibration and test, by subject, seeded and stored.",
+    description="Which patient trains, validates (chooses the epoch), calibrates (intervals) or tests. By subject: "
+    "nobody is in two splits. Drawn once from a seed and stored.",
 )
 normalization_stats = stage_asset(
     stages.normalization_stats,
@@ -24,5 +25,10 @@ lab_alignment = stage_asset(
     group="align",
     deps=[ppg_embeddings, lab_events, cohort_splits],
     kinds={"parquet"},
-    description="Sequences of windows, pieces of both protocols, training targets, history, and the scored draws.",
+    description="Which windows answer which blood draw.\n\n"
+    "* **sequence**: the windows of one admission without a gap of a day, up to 7 days\n"
+    "* **piece**: the part of a sequence after one start time t0, with its own initial state. Protocol *start*: one "
+    "piece, from the 30th minute. Protocol *anchored*: a new piece whenever a lab result becomes available\n"
+    "* **scored draws**: measured results that have a usable window shortly before them; those that found none are "
+    "counted below with the reason",
 )

@@ -50,8 +50,11 @@ def commit_manifest(context: dg.OpExecutionContext, project: Project, batches: l
     owners=OWNERS,
     code_version=code_version(stages.ppg_embeddings.__module__),
     ins={"waveform_catalog": dg.AssetIn(waveform_catalog.key, dagster_type=dg.Nothing)},
-    description="One embedding for each usable 30 s window, per patient, in a Zarr store with a manifest. "
-    "Only patients whose records, encoder or preprocessing changed are embedded again.",
+    description="One embedding for each usable 30 s window of PPG, in a Zarr store with a manifest. Only patients "
+    "whose records, encoder or preprocessing changed are embedded again.\n\n"
+    "* **patients retired**: their recordings vanished; the embeddings are kept\n"
+    "* **windows by quality**: spectral concentration near 1 is a clean pulse, near 0 noise\n"
+    "* **dropped**: windows that were not embedded, by reason",
 )
 def ppg_embeddings(waveform_catalog: None) -> None:
     """Plan, embed batch by batch, commit."""

@@ -9,14 +9,16 @@ predictions = stage_asset(
     group="evaluate",
     deps=list(training_assets.values()),
     kinds={"parquet"},
-    description="One row for each method and scored draw, with conformal intervals.",
+    description="An estimate for each method and scored draw, with an interval that should hold nine of ten truths: "
+    "*coverage* below shows how many it held among patients who were not used to set it.",
 )
 evaluation = stage_asset(
     stages.evaluation,
     group="evaluate",
     deps=[predictions],
     kinds={"parquet"},
-    description="MAE, ME, RMSE, R2 and skill with 95 % intervals by bootstrap over patients, and paired differences.",
+    description="Errors of every method on the same draws, with 95 % intervals by bootstrap over patients. **skill "
+    "over LOCF**: how much smaller the mean error is than that of repeating the last result; 0 is no better, 1 perfect.",
 )
 report = stage_asset(
     stages.report,

@@ -15,12 +15,14 @@ waveform_catalog = stage_asset(
     group="ingest",
     deps=[synthetic_cohort],
     kinds={"wfdb", "parquet"},
-    description="Every usable PLETH record of every patient, and what was skipped with its reason.",
+    description="Every record with a usable PPG channel (PLETH), of every patient; what was skipped stands below with "
+    "its reason. **recorded hours** are from the headers; how much of them is usable shows in ppg_embeddings.",
 )
 lab_events = stage_asset(
     stages.lab_events,
     group="ingest",
     deps=[synthetic_cohort],
     kinds={"csv", "parquet"},
-    description="Clean results of the five labs: units, ranges, duplicates and result delay applied, drops counted.",
+    description="Clean results of potassium, calcium, sodium, glucose and lactate: units brought to one, implausible "
+    "values and duplicates dropped, the delay of results applied. Every drop is counted below with its reason.",
 )

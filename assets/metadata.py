@@ -7,6 +7,10 @@ import dagster as dg
 
 from pipeline.summary import Scalar, StageSummary
 
+BAR = " "
+"""Name of the column that draws a count as a bar."""
+BAR_LENGTH = 30
+
 
 def _label(name: str) -> str:
     return name.replace("_", " ")
@@ -18,17 +22,43 @@ def _number_or_text(value: Scalar) -> dg.MetadataValue:
     if isinstance(value, int):
         return dg.MetadataValue.int(value)
     if isinstance(value, float):
-        return dg.MetadataValue.float(value)
+        return dg.MetadataValue.float(float(f"{value:.6g}"))
     return dg.MetadataValue.text("" if value is None else value)
 
 
 def _table(rows: list[dict[str, Scalar]]) -> dg.MetadataValue:
+    rows = [{_label(name): value for name, value in row.items()} for row in rows]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    empty = dict.fromkeys(columns, "")
+    rows = [
+        dict.fromkeys(columns, "") | {k: _readable(v) for k, v in row.items() if v is not None}
+        for row in rows
+    ]
+    if _are_counts(rows, columns):
+        _draw_bars(rows, columns[-1])
+        columns.append(BAR)
     return dg.MetadataValue.table(
-        [dg.TableRecord(empty | {k: v for k, v in row.items() if v is not None}) for row in rows],
+        [dg.TableRecord(row) for row in rows],
         schema=dg.TableSchema([dg.TableColumn(name) for name in columns]),
     )
+
+
+def _readable(value: Scalar) -> Scalar:
+    """Four digits of a number are what a person reads; the artefacts hold all of them."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _are_counts(rows: list[dict], columns: list[str]) -> bool:
+    """Whether a table is a label and a count, which a bar makes readable at a glance."""
+    counts = [row[columns[-1]] for row in rows]
+    return (
+        len(columns) == 2 and all(type(count) is int and count >= 0 for count in counts) and max(counts) > 0
+    )
+
+
+def _draw_bars(rows: list[dict], column: str) -> None:
+    most = max(row[column] for row in rows)
+    for row in rows:
+        row[BAR] = "█" * round(BAR_LENGTH * row[column] / most) or ("▏" if row[column] else "")
 
 
 def _picture(svg: str) -> dg.MetadataValue:
@@ -37,15 +67,18 @@ def _picture(svg: str) -> dg.MetadataValue:
 
 
 def metadata(summary: StageSummary) -> Mapping[str, dg.MetadataValue]:
-    """Return counts as numbers, exclusions and tables as tables, figures inline, artefacts as paths."""
+    """Return pictures first, then counts as numbers, exclusions and tables as tables, artefacts as paths."""
     shown: dict[str, dg.MetadataValue] = {
-        _label(name): _number_or_text(value) for name, value in summary.counts.items()
+        f"{_label(name)} (picture)": _picture(svg) for name, svg in summary.figures.items()
     }
-    dropped = [{"reason": reason, "count": count} for reason, count in sorted(summary.exclusions.items())]
+    shown.update({_label(name): _number_or_text(value) for name, value in summary.counts.items()})
+    dropped = [
+        {"reason": reason, "count": count}
+        for reason, count in sorted(summary.exclusions.items(), key=lambda item: (-item[1], item[0]))
+    ]
     if dropped:
         shown["dropped, by reason"] = _table(dropped)
     shown.update({_label(name): _table(rows) for name, rows in summary.tables.items() if rows})
-    shown.update({_label(name): _picture(svg) for name, svg in summary.figures.items()})
     shown.update({_label(name): dg.MetadataValue.path(path) for name, path in summary.artefacts.items()})
     return shown
 

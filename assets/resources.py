@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.dead_runs import announce, settle_dead_runs
-from pipeline.experiments import ExperimentConfig, default_experiment_name, experiment
+from pipeline.experiments import EXPERIMENTS, ExperimentConfig, default_experiment_name, experiment
 from pipeline.landing import quiet_seconds_from_environment
 from pipeline.workspace import Workspace
 
@@ -17,7 +17,7 @@ class Project(dg.ConfigurableResource):
 
     experiment: str = Field(
         default="",
-        description="demo, default, paper, authors or tiny; empty: demo, or default on your own folders",
+        description=f"one of {', '.join(EXPERIMENTS)}; empty: demo, or default on your own folders",
     )
     overrides: dict[str, str] = Field(
         default={}, description="fields of the experiment by dotted name, for example training.epochs: '3'"

@@ -8,6 +8,11 @@ from assets.cohort import lab_alignment, normalization_stats
 from assets.common import Stage, stage_asset
 from pipeline import stages
 
+READING = (
+    "\n\nOpen *loss curve* below to see whether training has settled; **best validation error** chose the epoch that "
+    "is kept, and *Plots* shows it over all runs. **targets measured** are blood draws; **targets interpolated** lie "
+    "between two draws and are used for training only. An interrupted training goes on where it was."
+)
 DESCRIPTIONS = {
     "lstm": "Shared LSTM over the ten latest windows (5 min), five heads, no history: the paper's baseline.",
     "mt": "Multi-task Mamba without patient conditioning (initial state zero).",
@@ -30,7 +35,7 @@ def _training_asset(method: str) -> dg.AssetsDefinition:
         deps=[lab_alignment, normalization_stats],
         kinds={"pytorch"},
         pool="training",
-        description=DESCRIPTIONS[method],
+        description=DESCRIPTIONS[method] + READING,
     )
 
 

@@ -11,6 +11,7 @@ from pipeline.errors import MissingArtifactError
 from pipeline.experiments import ExperimentConfig
 from pipeline.provenance import config_hash, versions
 from pipeline.report import write_report
+from pipeline.report_figures import forest_svg, trajectory_svg
 from pipeline.report_inputs import ReportInputs
 from pipeline.stages.ingest import source_note
 from pipeline.store_admin import list_store
@@ -57,8 +58,21 @@ def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     return StageSummary(
         stage="report",
         counts={"megabytes": round(workspace.report.stat().st_size / 1e6, 2)},
+        figures=_pictures(inputs),
         artefacts={"report": workspace.report},
     ).save(workspace.summary("report"))
+
+
+def _pictures(inputs: ReportInputs) -> dict[str, str]:
+    """Skill of every method, and the first patient's trajectory."""
+    pictures = {"skill over LOCF": forest_svg(inputs.evaluation)}
+    if inputs.trajectories is not None and inputs.draws is not None:
+        first = inputs.trajectories["sequence"].iloc[0]
+        estimates, draws = (
+            table.loc[table["sequence"] == first] for table in (inputs.trajectories, inputs.draws)
+        )
+        pictures["trajectory of one test patient"] = trajectory_svg(estimates, draws)
+    return pictures
 
 
 def _summaries(workspace: Workspace, experiment: ExperimentConfig) -> Iterator[tuple[str, dict]]:

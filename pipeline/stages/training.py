@@ -22,11 +22,14 @@ logger = logging.getLogger(__name__)
 
 def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) -> StageSummary:
     """Train `method`, or go on where an interrupted training stopped."""
+    asset = f"train_{method}"
+    require(
+        workspace.aligned, made_by="lab_alignment", asset=asset
+    )  # before torch: a wrong start fails at once
+
     from pipeline.aligned_cohort import AlignedCohort  # imports torch, which definitions must not
     from pipeline.training import train as train_method
 
-    asset = f"train_{method}"
-    require(workspace.aligned, made_by="lab_alignment", asset=asset)
     aligned = AlignedCohort.load(workspace.aligned)
     store = EmbeddingStore.open(require(workspace.store, made_by="ppg_embeddings", asset=asset))
     scaler_file = require(workspace.scaler, made_by="normalization_stats", asset=asset)
@@ -67,7 +70,7 @@ def _summary(asset: str, results: list["TrainingResult"]) -> StageSummary:
     from pipeline.report_figures import loss_curve_svg
 
     first = results[0]
-    counts: dict[str, int | float | str] = {"seeds": len(results)}
+    counts: dict[str, int | float | str] = {"seeds": len(results), **_where_it_ended(first.epochs)}
     for part, numbers in first.counts.items():
         prefix = "" if part == "all" else f"{part}_"
         counts |= {f"{prefix}{name}": value for name, value in numbers.items()}
@@ -76,9 +79,20 @@ def _summary(asset: str, results: list["TrainingResult"]) -> StageSummary:
         stage=asset,
         counts=counts,
         tables={"epochs": [_flat(row) for row in first.epochs]},
-        figures={"loss": loss_curve_svg(first.epochs)},
+        figures={"loss curve": loss_curve_svg(first.epochs)},
         artefacts={"checkpoint": first.checkpoint_dir},
     )
+
+
+def _where_it_ended(epochs: list[dict]) -> dict[str, float]:
+    """Loss of the last epoch and the lowest validation error, means over the parts of a method (st_pcs: labs)."""
+    last = {row["part"]: row["loss"] for row in epochs}
+    errors: dict[str, float] = {}
+    for row in epochs:
+        if row.get("selection_error") is not None:
+            errors[row["part"]] = min(row["selection_error"], errors.get(row["part"], float("inf")))
+    ended = {"final_loss": sum(last.values()) / len(last)} if last else {}
+    return ended | ({"best_validation_error": sum(errors.values()) / len(errors)} if errors else {})
 
 
 def _flat(row: dict) -> dict:

@@ -8,7 +8,7 @@ import pytest
 
 from assets.definitions import defs
 from assets.failures import explained
-from assets.metadata import metadata, result
+from assets.metadata import BAR, metadata, result
 from assets.resources import Project
 from pipeline.errors import ConfigError, RecordError
 from pipeline.summary import StageSummary
@@ -78,7 +78,22 @@ def test_metadata_shows_counts_and_drops() -> None:
     assert shown["share"] == dg.MetadataValue.text("")
     assert isinstance(shown["dropped, by reason"], dg.TableMetadataValue)
     assert [column.name for column in shown["rows"].schema.columns] == ["a", "b"]
-    assert "data:image/svg+xml;base64," in shown["loss"].value
+    assert "data:image/svg+xml;base64," in shown["loss (picture)"].value
+    assert next(iter(shown)) == "loss (picture)"
+
+
+def test_counts_come_with_bars_and_the_most_frequent_reason_first() -> None:
+    shown = metadata(StageSummary(stage="x", exclusions={"window: flat": 1, "window: missing samples": 100}))
+    records = [record.data for record in shown["dropped, by reason"].records]
+    assert [record["count"] for record in records] == [100, 1]
+    assert [len(record[BAR]) for record in records] == [30, 1]
+
+
+def test_tables_show_four_digits_and_labels_without_underscores() -> None:
+    shown = metadata(
+        StageSummary(stage="x", tables={"t": [{"learning_rate": 0.00012345678, "n": 1, "b": "c"}]})
+    )
+    assert shown["t"].records[0].data == {"learning rate": 0.0001235, "n": 1, "b": "c"}
 
 
 def test_data_version_reaches_dagster() -> None:
@@ -92,5 +107,5 @@ def test_overrides_are_checked() -> None:
 
 
 def test_an_unknown_experiment_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="demo, default, paper, authors, tiny"):
+    with pytest.raises(ConfigError, match="demo, default, paper, authors"):
         Project(experiment="dmeo").config()
