@@ -5,7 +5,7 @@ scan started at h0 from the patient's history. Sizes, gap handling and packing a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.inputs import PackedInputs
 from models.mamba_block import MambaBlock, MambaConfig, MambaState
-from models.packing import chunks, enter
+from models.packing import chunks, enter, per_step
 from models.patient_state import MODES, PatientState, PatientStateMode
 from models.standardize import Standardize
 
@@ -38,6 +38,10 @@ class LabRegressorConfig:
     dropout : share dropped after each mixer and MLP, in training mode alone
     patient_state : where states start: "none" (zeros), "learned" (a constant) or "pcs" (patient-conditioned)
     trunk_width : of the patient's code
+    dt_min : shortest step size at initialisation: 0.001 gives the slowest mode of a state, h0 included, a
+        memory of 1000 steps (8 h)
+    history_skip : add a projection of the patient's code to what each lab's own layer reads at every step, in
+        mode "pcs" alone: h0 fades, this does not. Ours; the paper conditions by h0 alone.
     """
 
     embed_width: int
@@ -52,6 +56,8 @@ class LabRegressorConfig:
     dropout: float = 0.1
     patient_state: PatientStateMode = "pcs"
     trunk_width: int = 128
+    dt_min: float = 0.001
+    history_skip: bool = False
 
     def __post_init__(self) -> None:
         for name in ("embed_width", "history_features", "n_blocks", "trunk_width"):
@@ -72,7 +78,9 @@ class LabRegressorConfig:
     @property
     def mamba(self) -> MambaConfig:
         """Sizes of each Mamba layer."""
-        return MambaConfig(d_model=self.d_model, d_state=self.d_state, d_conv=self.d_conv, expand=self.expand)
+        return MambaConfig(
+            d_model=self.d_model, d_state=self.d_state, d_conv=self.d_conv, expand=self.expand, dt_min=self.dt_min
+        )  # fmt: skip
 
 
 class TaskLayer(nn.Module):
@@ -80,7 +88,9 @@ class TaskLayer(nn.Module):
 
     def __init__(self, config: LabRegressorConfig, lab: str):
         super().__init__()
-        self.patient_state = _patient_state(config, [config.history_labs.index(lab)], n_layers=1)
+        own = [config.history_labs.index(lab)]
+        skip_width = config.d_model if config.history_skip else None
+        self.patient_state = _patient_state(config, own, n_layers=1, skip_width=skip_width)
         self.block = MambaBlock(config.mamba, config.dropout)
         self.norm = nn.RMSNorm(config.d_model, eps=1e-5)
         self.head = nn.Linear(config.d_model, 1)
@@ -182,7 +192,7 @@ class LabRegressor(nn.Module):
         """Return the states before the first step, for use with `step`."""
         patient = history, history_present, pooled, pooled_present
         modules = [self.patient_state, *(task.patient_state for task in self._tasks)]
-        return [MambaState(ssm=ssm) for module in modules for ssm in module(*patient)]
+        return [state for module in modules for state in module(*patient)]
 
     def step(
         self,
@@ -196,7 +206,9 @@ class LabRegressor(nn.Module):
             x, states[i] = block.step(x, states[i], step_mask)
         outputs = []
         for i, task in enumerate(self._tasks, start=len(self.backbone)):
-            y, states[i] = task.block.step(x, states[i], step_mask)
+            skip = states[i].skip
+            y, state = task.block.step(x if skip is None else x + skip, states[i], step_mask)
+            states[i] = replace(state, skip=skip)
             outputs.append(task.read_out(y))
         return torch.cat(outputs, dim=-1), states
 
@@ -212,10 +224,14 @@ class LabRegressor(nn.Module):
         mask, bounds = inputs.step_mask[None], inputs.cu_seqlens
         with torch.no_grad():
             x, shares = self._encode(inputs.embeddings, inputs.step_mask)[None], []
-            for block, state in zip(self._blocks, self.initial_states(inputs), strict=False):
+            states = self.initial_states(inputs)
+            for block, state in zip(self._blocks, states, strict=False):
                 shares.append(block.survival(x, mask, bounds, mode))
                 x = block(x, state, step_mask=mask, cu_seqlens=bounds)[0]
-            shares += [task.block.survival(x, mask, bounds, mode) for task in self._tasks]
+            own = [_with_skip(x, state, bounds) for state in states[len(self.backbone) :]]
+            shares += [
+                task.block.survival(y, mask, bounds, mode) for task, y in zip(self._tasks, own, strict=True)
+            ]
             return torch.stack(shares, dim=-1)
 
     def _run(
@@ -233,8 +249,9 @@ class LabRegressor(nn.Module):
             x, final = block(x, state, step_mask=mask, cu_seqlens=cu_seqlens)
             finals.append(final)
         for task, state in zip(self._tasks, states[len(finals) :], strict=True):
-            y, final = task.block(x, state, step_mask=mask, cu_seqlens=cu_seqlens)
-            finals.append(final)
+            own = _with_skip(x, state, cu_seqlens)
+            y, final = task.block(own, state, step_mask=mask, cu_seqlens=cu_seqlens)
+            finals.append(replace(final, skip=state.skip))
             outputs.append(task.read_out(y[0]))
         return torch.cat(outputs, dim=-1), finals
 
@@ -248,9 +265,17 @@ class LabRegressor(nn.Module):
         return torch.where(usable, x, self.missing_embedding)
 
 
-def _patient_state(config: LabRegressorConfig, labs: Sequence[int], n_layers: int) -> PatientState:
+def _with_skip(
+    x: Float[Tensor, "1 steps d_model"], state: MambaState, cu_seqlens: Int[Tensor, " pieces_plus_1"]
+) -> Float[Tensor, "1 steps d_model"]:
+    return x if state.skip is None else x + per_step(state.skip, cu_seqlens, x.shape[1])
+
+
+def _patient_state(
+    config: LabRegressorConfig, labs: Sequence[int], n_layers: int, skip_width: int | None = None
+) -> PatientState:
     return PatientState(
         config.patient_state, labs=labs, n_layers=n_layers, n_features=config.history_features,
         embed_width=config.embed_width, width=config.trunk_width,
-        state_shape=(config.mamba.d_inner, config.d_state),
+        state_shape=(config.mamba.d_inner, config.d_state), skip_width=skip_width,
     )  # fmt: skip

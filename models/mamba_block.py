@@ -71,16 +71,19 @@ class MambaState:
     ----------
     ssm : (sequences, d_inner, d_state) state of the scan; at a sequence's start, h0
     conv : (sequences, d_inner, d_conv - 1) latest inputs of the convolution
+    skip : (sequences, d_model) what is added to the layer's input at every step; it never fades
     """
 
     ssm: Tensor | None = None
     conv: Tensor | None = None
+    skip: Tensor | None = None
 
     def detach(self) -> "MambaState":
         """Return the same state cut off from the autograd graph."""
         return MambaState(
             ssm=None if self.ssm is None else self.ssm.detach(),
             conv=None if self.conv is None else self.conv.detach(),
+            skip=None if self.skip is None else self.skip.detach(),
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.mamba_block import MambaState
@@ -64,12 +64,19 @@ def enter(chunk: Chunk, start: MambaState, carried: MambaState) -> MambaState:
     pieces = slice(chunk.first_piece, chunk.end_piece)
     ssm = None if start.ssm is None else start.ssm[pieces]
     conv = None if start.conv is None else start.conv[pieces]
+    skip = None if start.skip is None else start.skip[pieces]
     if not chunk.is_entered:
-        return MambaState(ssm=ssm, conv=conv)
+        return MambaState(ssm=ssm, conv=conv, skip=skip)
     others = chunk.end_piece - chunk.first_piece - 1
-    return MambaState(
-        ssm=_replace_first(ssm, carried.ssm, others), conv=_replace_first(conv, carried.conv, others)
-    )
+    ssm, conv = _replace_first(ssm, carried.ssm, others), _replace_first(conv, carried.conv, others)
+    return MambaState(ssm=ssm, conv=conv, skip=skip)
+
+
+def per_step(
+    rows: Float[Tensor, "pieces width"], cu_seqlens: Int[Tensor, " pieces_plus_1"], n_steps: int
+) -> Float[Tensor, "steps width"]:
+    """Repeat each piece's row for every one of its steps, `n_steps` in all."""
+    return rows.repeat_interleave(cu_seqlens.diff(), dim=0, output_size=n_steps)
 
 
 def _replace_first(own: Tensor | None, carried: Tensor | None, others: int) -> Tensor:

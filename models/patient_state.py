@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from models.inputs import PackedInputs
+from models.mamba_block import MambaState
 from models.standardize import Standardize
 
 PatientStateMode = Literal["none", "learned", "pcs"]
@@ -73,6 +74,7 @@ class PatientState(nn.Module):
     n_layers : layers to serve
     n_features, embed_width, width : of the trunk
     state_shape : (d_inner, d_state)
+    skip_width : width of a history skip (see `LabRegressorConfig`), mode "pcs" alone; None: no skip
     """
 
     def __init__(
@@ -85,11 +87,13 @@ class PatientState(nn.Module):
         embed_width: int,
         width: int,
         state_shape: tuple[int, int],
+        skip_width: int | None = None,
     ):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"patient_state is {mode!r}; it must be one of {', '.join(MODES)}.")
         self.mode, self.labs, self.n_layers, self.state_shape = mode, tuple(labs), n_layers, state_shape
+        self.skip = None
         if mode == "learned":
             self.initial_state = nn.Parameter(torch.zeros(n_layers, *state_shape))
         if mode == "pcs":
@@ -97,8 +101,10 @@ class PatientState(nn.Module):
             self.projections = nn.ModuleList(
                 nn.Linear(width, state_shape[0] * state_shape[1]) for _ in range(n_layers)
             )
-            for projection in self.projections.parameters():
-                nn.init.zeros_(projection)
+            self.skip = None if skip_width is None else nn.Linear(width, skip_width)
+            starts_at_zero = nn.ModuleList([*self.projections, *([self.skip] if self.skip else [])])
+            for parameter in starts_at_zero.parameters():
+                nn.init.zeros_(parameter)
 
     def fit_input_scales(self, inputs: PackedInputs) -> None:
         """Standardise history and pooled vectors by those of `inputs`: training pieces alone."""
@@ -113,16 +119,18 @@ class PatientState(nn.Module):
         history_present: Bool[Tensor, "pieces labs"],
         pooled: Float[Tensor, "pieces embed_width"],
         pooled_present: Bool[Tensor, " pieces"],
-    ) -> list[Tensor | None]:
-        """Return, per layer, h0 as (pieces, d_inner, d_state), or None for zeros."""
+    ) -> list[MambaState]:
+        """Return, per layer, where it starts: h0 as (pieces, d_inner, d_state), and the skip, if there is one."""
         if self.mode == "none":
-            return [None] * self.n_layers
+            return [MambaState()] * self.n_layers
         if self.mode == "learned":
-            return [state.expand(len(history), *self.state_shape) for state in self.initial_state]
+            shape = len(history), *self.state_shape
+            return [MambaState(ssm=state.expand(shape)) for state in self.initial_state]
         labs = list(self.labs)
         code = self.trunk(history[:, labs], history_present[:, labs], pooled, pooled_present)
+        skip = None if self.skip is None else self.skip(code).to(history.dtype)
         # The scan keeps its state in full precision, under autocast too.
         return [
-            projection(code).to(history.dtype).unflatten(-1, self.state_shape)
+            MambaState(ssm=projection(code).to(history.dtype).unflatten(-1, self.state_shape), skip=skip)
             for projection in self.projections
         ]

@@ -1,12 +1,14 @@
-"""``python -m pipeline lab-baselines``: what judges a method beside the stages of one experiment."""
+"""``python -m pipeline lab-baselines`` and ``recovery``: what judges a method beside the stages of one experiment."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.experiments import EXPERIMENTS, experiment
 from pipeline.lab_baselines import LabBaselineConfig, baseline_table, read_icu_stays, real_lab_baselines
 from pipeline.sources.detect import open_clinical
+from pipeline.workspace import Workspace
 
 
 def add_evaluation_commands(commands) -> None:
@@ -20,6 +22,29 @@ def add_evaluation_commands(commands) -> None:
         "--max-age-hours", type=float, default=72.0, help="oldest previous value carried forward"
     )
     labs.set_defaults(run=_lab_baselines)
+    _add_recovery(commands)
+
+
+def _add_recovery(commands) -> None:
+    command = commands.add_parser(
+        "recovery",
+        help="what is found of what the pulse could tell, on cohorts with a known truth; resumable",
+    )
+    command.add_argument("--experiment", choices=EXPERIMENTS, default="recovery")
+    command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="override, repeatable"
+    )
+    command.set_defaults(run=_recovery)
+
+
+def _recovery(parsed: argparse.Namespace) -> None:
+    from pipeline.recovery import recovery_text  # both import torch, which other commands need not
+    from pipeline.recovery_run import run_recovery
+
+    config = experiment(parsed.experiment, dict(item.partition("=")[::2] for item in parsed.set))
+    workspace = Workspace.from_environment(config.name, artifacts=parsed.artifacts)
+    sys.stdout.write(recovery_text(run_recovery(config, workspace.root)))
 
 
 def _lab_baselines(parsed: argparse.Namespace) -> None:

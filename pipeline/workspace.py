@@ -122,6 +122,11 @@ class Workspace:
         """Self-contained HTML report."""
         return self.root / "report.html"
 
+    @property
+    def table1_text(self) -> Path:
+        """The paper's Table 1 beside ours, as text."""
+        return self.root / "table1.txt"
+
     def summary(self, stage: str) -> Path:
         """Return where one stage keeps its counts, as JSON, without patient ids."""
         return self.root / "summaries" / f"{stage}.json"

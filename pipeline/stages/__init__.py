@@ -16,6 +16,7 @@ from pipeline.stages.ingest import lab_events, synthetic_cohort, waveform_catalo
 from pipeline.stages.predict import predict_new_patients
 from pipeline.stages.pretraining_stage import pretrain_ppg_gpt
 from pipeline.stages.reporting import report
+from pipeline.stages.table1_stage import reproduce_table1, table1
 from pipeline.stages.training import train
 
 __all__ = [
@@ -33,7 +34,9 @@ __all__ = [
     "pretrain_ppg_gpt",
     "printed_table",
     "report",
+    "reproduce_table1",
     "synthetic_cohort",
+    "table1",
     "train",
     "waveform_catalog",
 ]

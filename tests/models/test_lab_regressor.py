@@ -14,6 +14,7 @@ from pipeline.schema import HISTORY_FEATURES, LAB_NAMES
 
 LENGTHS = [23, 1, 40, 0, 16]
 SMALL = LabRegressorConfig(embed_width=8, d_model=16, n_blocks=2, d_state=4, dropout=0.0, trunk_width=8)
+SKIP = replace(SMALL, history_skip=True)
 
 
 def model_of(config=SMALL, seed=0):
@@ -22,7 +23,7 @@ def model_of(config=SMALL, seed=0):
     model = LabRegressor(config)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if any(part in name for part in ("projections", "film", "initial_state", "head")):
+            if any(part in name for part in ("projections", "film", "initial_state", "head", "skip")):
                 p.normal_(std=0.5)
     return model
 
@@ -178,10 +179,13 @@ def test_an_empty_pack_gives_an_empty_result():
 
 @pytest.mark.parametrize(
     ("mode", "chunk_steps"),
-    [("none", 7), ("learned", 7), ("pcs", 5), ("pcs", 7), ("pcs", 23), ("pcs", 79), ("pcs", 80)],
+    [("none", 7), ("learned", 7), ("pcs", 5), ("pcs", 7), ("pcs", 23), ("pcs", 79), ("pcs", 80), ("skip", 7)],
 )
 def test_chunked_equals_whole_with_gradients(mode, chunk_steps):
-    config = replace(SMALL, patient_state=mode, task_labs=("potassium", "sodium"))
+    state = "pcs" if mode == "skip" else mode
+    config = replace(
+        SMALL, patient_state=state, history_skip=mode == "skip", task_labs=("potassium", "sodium")
+    )
     model, inputs = model_of(config).double(), inputs_of()
     doubled = {n: getattr(inputs, n).double() for n in ("embeddings", "history", "pooled")}
     inputs = replace(inputs, **doubled)
@@ -220,8 +224,9 @@ def test_dropout_is_the_same_in_the_recomputed_chunk():
     assert (sums[0] - sums[1]) / (2 * epsilon) == pytest.approx(float(scale.grad), rel=0.05, abs=1e-3)
 
 
-def test_streaming_equals_the_batch():
-    model, inputs = model_of(), inputs_of([30, 30])
+@pytest.mark.parametrize("config", [SMALL, SKIP], ids=["pcs", "skip"])
+def test_streaming_equals_the_batch(config):
+    model, inputs = model_of(config), inputs_of([30, 30])
     expected = model(inputs).unflatten(0, (2, 30))
     embeddings, mask = inputs.embeddings.unflatten(0, (2, 30)), inputs.step_mask.unflatten(0, (2, 30))
     states = model.init_stream(inputs.history, inputs.history_present, inputs.pooled, inputs.pooled_present)
@@ -232,8 +237,9 @@ def test_streaming_equals_the_batch():
     assert torch.allclose(torch.stack(outputs, 1), expected, atol=1e-5)
 
 
-def test_state_passing_goes_on_where_other_pieces_ended():
-    model, inputs = model_of(), inputs_of([30])
+@pytest.mark.parametrize("config", [SMALL, SKIP], ids=["pcs", "skip"])
+def test_state_passing_goes_on_where_other_pieces_ended(config):
+    model, inputs = model_of(config), inputs_of([30])
     halves = [
         replace(
             inputs,
@@ -245,6 +251,39 @@ def test_state_passing_goes_on_where_other_pieces_ended():
     ]
     passed = model(halves[1], initial=model.final_states(halves[0]))
     assert torch.allclose(passed, model(inputs)[15:], atol=1e-5)
+
+
+def test_the_skip_starts_at_zero_and_does_not_fade_as_h0_does():
+    fresh = LabRegressor(SKIP)
+    assert all(not task.patient_state.skip.weight.any() for task in fresh.tasks.values())
+    fast = replace(SKIP, dt_min=0.1)  # every state forgets within some ten steps
+    inputs = replace(inputs_of([400]), history_present=torch.ones(1, 5, dtype=torch.bool))
+    inputs = replace(inputs, step_mask=torch.ones_like(inputs.step_mask))
+    other = replace(inputs, history=inputs.history + 1)
+    late = {}
+    for name, config in (("h0", replace(fast, history_skip=False)), ("skip", fast)):
+        model = model_of(config)
+        late[name] = (model(other) - model(inputs))[-50:].abs().amax()
+    assert late["h0"] < 1e-3 < 1e-2 < late["skip"]
+
+
+def test_the_skip_of_a_lab_is_its_own():
+    model = model_of(SKIP)
+    with torch.no_grad():  # leave the skip as the only way in
+        for name, p in model.named_parameters():
+            if "projections" in name:
+                p.zero_()
+    inputs = inputs_of()
+    inputs = replace(inputs, history_present=torch.ones_like(inputs.history_present))
+    changed = inputs.history.clone()
+    changed[:, 2] += 1
+    difference = (model(replace(inputs, history=changed)) - model(inputs)).abs().amax(0)
+    assert [bool(d > 0) for d in difference] == [False, False, True, False, False]
+
+
+def test_without_patient_conditioning_there_is_no_skip():
+    names = LabRegressor(replace(SKIP, patient_state="none")).state_dict().keys()
+    assert not any("skip" in name for name in names)
 
 
 def test_survival_falls_within_each_piece_and_pauses_at_masked_steps():

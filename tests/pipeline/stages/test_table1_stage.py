@@ -1,0 +1,61 @@
+"""Table 1 from nothing, in the protocols of the paper and of its authors' code, on a handful of patients."""
+
+import pandas as pd
+import pytest
+
+from pipeline.experiments import PAPER_METHODS, experiment
+from pipeline.schema import METHOD_LABELS
+from pipeline.stages import reproduce_table1
+from pipeline.table1 import TABLE1_METHODS
+from pipeline.workspace import Workspace
+
+SMALL = {
+    "cohort.size.n_patients": "8", "cohort.size.hours_low": "2.5", "cohort.size.hours_high": "3.0",
+    "model.d_model": "8", "model.n_blocks": "1", "model.d_state": "2", "model.trunk_width": "8",
+    "model.hidden": "8", "training.epochs": "1", "training.tensorboard": "false", "evaluation.bootstrap": "20",
+    "splits.fractions": "[0.5, 0.25, 0.25]",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["paper", "authors"])
+def run(request, tmp_path_factory):
+    seeds = {"seeds": "[0, 1]"} if request.param == "paper" else {}
+    config = experiment(request.param, SMALL | seeds)
+    workspace = Workspace(root=tmp_path_factory.mktemp(request.param))
+    return config, workspace, reproduce_table1(workspace, config)
+
+
+def test_every_row_of_the_paper_is_there_with_its_own_figures(run):
+    config, workspace, text = run
+    table = pd.read_parquet(workspace.root / "table1.parquet")
+    assert set(table["scoring"]) == {"measured", "dense"}
+    assert set(table["protocol"]) == {"start"}  # as the paper has it: from the recording's start
+    assert set(table["method"]) == set(TABLE1_METHODS)
+    trained = table.loc[table["method"].isin(PAPER_METHODS) & (table["n_labs"] > 0)]
+    assert (trained["n_seeds"] == len(config.seeds)).all()
+    assert set(trained["method"]) == set(PAPER_METHODS)
+    assert table.loc[table["method"] == "mt_pcs", "paper_institutional_r2"].notna().all()
+    assert METHOD_LABELS["mt_pcs"] in text
+    assert "Synthetic cohort" in text
+
+
+def test_a_protocol_that_flatters_says_so(run):
+    config, _, text = run
+    assert ("Flatters" in text) == (config.name == "authors")
+    assert ("Subjects are divided here" in text) == (config.name == "authors")
+    assert "interpolated points are scored too" in text
+
+
+def test_several_seeds_show_their_spread(run):
+    config, workspace, text = run
+    table = pd.read_parquet(workspace.root / "table1.parquet")
+    spread = table.loc[(table["method"] == "mt_pcs") & (table["n_labs"] > 1), "mae_seed_sd"]
+    assert spread.notna().all() == (len(config.seeds) > 1)
+    assert ("\N{PLUS-MINUS SIGN}" in text.split("Ours: ")[0]) == (len(config.seeds) > 1)
+
+
+def test_what_is_finished_is_not_trained_again(run):
+    config, workspace, text = run
+    before = {path: path.stat().st_mtime_ns for path in workspace.root.rglob("*.safetensors")}
+    assert reproduce_table1(workspace, config) == text
+    assert {path: path.stat().st_mtime_ns for path in workspace.root.rglob("*.safetensors")} == before
