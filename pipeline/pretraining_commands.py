@@ -44,7 +44,8 @@ def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -
         raise ConfigError(str(problem)) from None
     named = parsed.data or os.environ.get(DATA_VARIABLE)
     summary = run_pretraining(Path(named) if named else None, parsed.out, config)
-    sys.stdout.write(show(summary) + "\n")
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.write(show(summary) + "\n")
 
 
 def _probe(parsed: argparse.Namespace) -> None:

@@ -46,11 +46,15 @@ def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -
     ------
     ConfigError : no data there, or `out` holds another run
     """
+    from pipeline.distributed import joined_ranks
     from pipeline.pretraining import RECORD_FILE, WEIGHTS_FILE, pretrain
 
-    pairs = _corpora(data, out / "synthetic", config)
-    training, validation = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    state = pretrain(training, validation, config, out, _teller(config.epochs))
+    with joined_ranks() as ranks:
+        pairs = _corpora(data, out / "synthetic", config) if ranks.first else []
+        ranks.wait()  # the first rank has written the synthetic patients that the others read
+        pairs = pairs or _corpora(data, out / "synthetic", config)
+        training, validation = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        state = pretrain(training, validation, config, out, _teller(config.epochs))
     counts: dict[str, Any] = {"epochs": state.epoch, "best_epoch": state.best_epoch}
     for corpus, held_out in pairs:
         counts[f"{corpus.name} training records"] = len(corpus.records)
@@ -65,7 +69,7 @@ def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -
         artefacts={"weights": out / WEIGHTS_FILE, "provenance": out / RECORD_FILE},
         data_version=canonical_json([state.identity, state.best_epoch])[2:18],
     )
-    return summary.save(out / "summary.json")
+    return summary.save(out / "summary.json") if ranks.first else summary
 
 
 def _corpora(
