@@ -96,7 +96,7 @@ class ExperimentConfig:
 
 def default() -> ExperimentConfig:
     """Return our defaults at full size, for real data."""
-    return ExperimentConfig(name="default")
+    return ExperimentConfig(name="default", model=ModelShape(history_skip=True))
 
 
 def demo() -> ExperimentConfig:
@@ -105,9 +105,10 @@ def demo() -> ExperimentConfig:
         name="demo",
         cohort=CohortPlan(size=CohortSize(n_patients=120, hours_low=6.0, hours_high=18.0)),
         splits=SplitConfig(fractions=(0.6, 0.24, 0.16)),
-        model=ModelShape(d_model=64, dropout=0.0, trunk_width=64, hidden=64),
+        # Tuned on the validation patients of another cohort, seed 7: docs/evaluation.md.
+        model=ModelShape(d_model=64, dropout=0.0, trunk_width=64, hidden=64, dt_min=2e-4, history_skip=True),
         training=TrainingConfig(
-            epochs=8, learning_rate=2e-3, warmup_epochs=1.0, final_lr=1e-5, batch_pieces=8, tensorboard=False
+            epochs=6, learning_rate=1e-3, warmup_epochs=1.0, final_lr=1e-5, batch_pieces=8, tensorboard=False
         ),
         methods=PAPER_METHODS,
     )
