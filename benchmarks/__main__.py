@@ -17,14 +17,12 @@ def main() -> None:
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     parser.add_argument("--no-save", action="store_true", help="print only")
     options = parser.parse_args()
-    results = []
     for case in importlib.import_module(REGISTRY[options.name]).CASES:
         if options.only in case.name:
             measured = run_case(case, options.rounds)
             print(table(measured), flush=True)
-            results += measured
-    if results and not options.no_save:
-        print(f"\nrows appended to {save(options.name, results)}")
+            if not options.no_save:  # case by case: a long run that is stopped keeps what it has
+                save(options.name, measured)
 
 
 if __name__ == "__main__":
