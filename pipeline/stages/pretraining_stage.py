@@ -78,11 +78,11 @@ def _corpora(
     from pipeline.pretraining_data import Challenge2015, divide, synthetic_source
     from pipeline.sources.detect import open_waveforms
 
+    if data is not None and not data.exists():
+        raise ConfigError(f"{data} does not exist: name a waveform folder or an .npz of PLETH")
     synthetic = synthetic_source(synthetic_root, patients=SYNTHETIC_PATIENTS, hours=SYNTHETIC_HOURS)
     sources = [("synthetic", synthetic, 1.0 if data is None else SYNTHETIC_SHARE)]
     if data is not None:
-        if not data.exists():
-            raise ConfigError(f"{data} does not exist: name a waveform folder or an .npz archive of PLETH")
         real = Challenge2015(data) if data.is_file() else open_waveforms(data)
         sources.insert(0, (real.name, real, 1.0 - SYNTHETIC_SHARE))
     return [
