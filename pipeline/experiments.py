@@ -134,6 +134,7 @@ def recovery() -> ExperimentConfig:
         demo(),
         name="recovery",
         cohort=CohortPlan(size=CohortSize(n_patients=300, hours_low=3.0, hours_high=5.0), coupling=1.0),
+        encoder="ppg_gpt_1m",
         splits=SplitConfig(fractions=(0.6, 0.1, 0.3)),
     )
 

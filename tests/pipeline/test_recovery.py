@@ -1,0 +1,111 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.evaluation import EvaluationConfig
+from pipeline.recovery import CONDITIONS, LEAST_HEADROOM, recovery, recovery_rows, recovery_text, verdicts
+
+CONFIG = EvaluationConfig(bootstrap=200)
+
+
+def noisy(table, **errors):
+    """The conftest's predictions of one protocol, with each method's estimate = truth + error * noise."""
+    base = table.loc[(table["method"] == "locf") & (table["protocol"] == "anchored")]
+    noise = np.random.default_rng(0).normal(size=len(base)) * base["truth"].groupby(base["lab"]).transform(
+        "std"
+    )
+    return pd.concat(
+        [base.assign(method=name, estimate=base["truth"] + error * noise) for name, error in errors.items()],
+        ignore_index=True,
+    )
+
+
+def row(**values):
+    plain = {
+        "condition": "coupling 1",
+        "train_patients": 10,
+        "protocol": "start",
+        "lab": "sodium",
+        "n_labs": 9,
+    }
+    numbers = {"added": 0.0, "recovery": 0.0} | {
+        f"r2_{m}": 0.0 for m in ("locf", "shrunk_locf", "lstm", "mt_pcs_twin", "mt_pcs", "oracle")
+    }
+    bounds = {f"{name}_{side}": sign for name in numbers for side, sign in (("lower", -1.0), ("upper", 1.0))}
+    return plain | numbers | bounds | values
+
+
+@pytest.mark.parametrize(
+    ("model", "twin", "oracle", "expected"),
+    [(0.6, 0.2, 1.0, 0.5), (0.2, 0.2, 1.0, 0.0), (1.0, 0.2, 1.0, 1.0), (0.0, 0.2, 0.6, -0.5)],
+)
+def test_recovery_is_the_share_of_the_oracles_headroom(model, twin, oracle, expected):
+    assert recovery(np.array([model]), np.array([twin]), np.array([oracle]))[0] == pytest.approx(expected)
+
+
+def test_recovery_without_headroom_is_undefined():
+    oracle = np.array([0.5 + LEAST_HEADROOM / 2, 0.3])
+    assert np.isnan(recovery(np.array([0.9, 0.9]), np.array([0.5, 0.5]), oracle)).all()
+
+
+def test_rows_hold_r2_what_ppg_added_and_the_recovery(predictions_table):
+    rows = recovery_rows(predictions_table, CONFIG)
+    assert len(rows) == 5
+    for found in rows:
+        r2 = {name: found[f"r2_{name}"] for name in ("mt_pcs", "mt_pcs_twin", "oracle")}
+        assert r2["mt_pcs_twin"] < r2["mt_pcs"] < r2["oracle"]
+        assert found["added"] == pytest.approx(r2["mt_pcs"] - r2["mt_pcs_twin"])
+        assert found["recovery"] == pytest.approx(found["added"] / (r2["oracle"] - r2["mt_pcs_twin"]))
+        for name in ("r2_mt_pcs", "added", "recovery"):
+            assert found[f"{name}_lower"] <= found[name] <= found[f"{name}_upper"]
+        assert found["added_lower"] > 0  # paired: the same noise, only smaller
+
+
+@pytest.fixture
+def predictions_table(predictions):
+    return noisy(predictions, lstm=1.0, mt_pcs_twin=0.9, mt_pcs=0.5, oracle=0.1)
+
+
+def test_the_target_counts_labs_at_coupling_1():
+    labs = ("potassium", "calcium", "sodium")
+    reached = pd.DataFrame([row(lab=lab, recovery=0.5) for lab in labs])
+    assert [v.met for v in verdicts(reached)] == [True]
+    missed = reached.assign(recovery=[0.5, 0.5, 0.49])
+    assert [v.met for v in verdicts(missed)] == [False]
+    assert "on 2 labs (potassium, calcium)" in verdicts(missed)[0].text
+    assert verdicts(missed.assign(condition="coupling 0.5")) == []
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "met"), [(-0.1, 0.1, True), (0.01, 0.1, False), (-0.2, -0.1, False), (0.0, 0.1, True)]
+)
+def test_null_a_is_broken_where_the_interval_leaves_out_0(lower, upper, met):
+    rows = [row(condition="coupling 0 (null A)"), row(condition="coupling 0 (null A)", lab="lactate")]
+    rows[1] |= {"added_lower": lower, "added_upper": upper}
+    (verdict,) = verdicts(pd.DataFrame(rows))
+    assert verdict.met == met
+    assert ("lactate" in verdict.text) != met
+
+
+def test_null_b_is_broken_by_any_method_with_skill():
+    rows = [row(condition="null B"), row(condition="null B", lab="glucose", r2_lstm_lower=0.01)]
+    (verdict,) = verdicts(pd.DataFrame(rows))
+    assert not verdict.met
+    assert "glucose (lstm)" in verdict.text
+    (verdict,) = verdicts(pd.DataFrame(rows[:1]))
+    assert verdict.met
+
+
+def test_the_table_names_condition_size_and_outcome():
+    text = recovery_text(pd.DataFrame([row(recovery=0.62), row(condition="null B", protocol="anchored")]))
+    assert "coupling 1, 10 training patients, protocol start" in text
+    assert "0.62" in text
+    assert "MISSED  start" in text
+    assert "met     anchored: null B" in text
+
+
+def test_the_conditions_are_those_of_the_specification():
+    full = [c for c in CONDITIONS if c.train_share == 1 and c.null != "b"]
+    assert sorted(c.coupling for c in full) == [0.0, 0.5, 1.0]
+    assert len({c.train_share for c in CONDITIONS if c.coupling == 1}) == 3
+    assert {c.null for c in CONDITIONS} == {None, "a", "b"}

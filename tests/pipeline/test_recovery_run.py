@@ -1,0 +1,61 @@
+"""Both nulls on a handful of patients: nothing planted, nothing found. The real run is in docs/recovery.md."""
+
+import pandas as pd
+import pytest
+
+from pipeline.experiments import experiment
+from pipeline.recovery import CONDITIONS, recovery_text, verdicts
+from pipeline.recovery_run import reduced, run_recovery
+from pipeline.splits import Splits
+
+SMALL = {
+    "encoder": "ppg_gpt_1m_random",
+    "cohort.size.n_patients": "20", "cohort.size.hours_low": "1.5", "cohort.size.hours_high": "2.5",
+    "splits.fractions": "[0.5, 0.2, 0.3]", "model.d_model": "8", "model.n_blocks": "1", "model.d_state": "2",
+    "model.trunk_width": "8", "model.hidden": "8", "training.epochs": "2", "training.learning_rate": "0.005",
+    "evaluation.bootstrap": "200", "evaluation.level": "0.99",  # twenty intervals, each of which may err
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("recovery")
+    nulls = [c for c in CONDITIONS if c.null]
+    config = experiment("recovery", SMALL)
+    return config, root, nulls, run_recovery(config, root, nulls)
+
+
+def test_nulls_hold(run):
+    *_, table = run
+    assert set(table["condition"]) == {"coupling 0 (null A)", "null B"}
+    assert set(table["protocol"]) == {"start", "anchored"}
+    for name in ("r2_mt_pcs", "r2_mt_pcs_twin", "r2_lstm", "r2_oracle", "added"):
+        assert table[name].notna().any(), name
+    judged = verdicts(table)
+    assert len(judged) == 4
+    assert all(verdict.met for verdict in judged), recovery_text(table)
+
+
+def test_the_result_is_on_disk_and_a_second_run_trains_nothing(run):
+    config, root, nulls, table = run
+    assert pd.read_parquet(root / "recovery.parquet").equals(table)
+    assert (root / "recovery.txt").read_text() == recovery_text(table)
+    before = {path: path.stat().st_mtime_ns for path in (root / "conditions").rglob("*") if path.is_file()}
+    assert before
+    assert run_recovery(config, root, nulls).equals(table)
+    assert {p: p.stat().st_mtime_ns for p in (root / "conditions").rglob("*") if p.is_file()} == before
+
+
+def test_smaller_cohorts_are_nested_and_share_their_test_patients():
+    whole = Splits(
+        members={
+            "train": tuple(f"{i:02d}" for i in range(20)), "validation": ("a",), "calibration": ("b",), "test": ("c",),
+        }
+    )  # fmt: skip
+    half, quarter = reduced(whole, 0.5), reduced(whole, 0.25)
+    assert (len(half.patients("train")), len(quarter.patients("train"))) == (10, 5)
+    assert set(quarter.patients("train")) < set(half.patients("train")) < set(whole.patients("train"))
+    for part in (half, quarter):
+        assert part.patients("test") == whole.patients("test")
+        assert part.patients("validation") == whole.patients("validation")
+    assert reduced(whole, 1.0).hash == whole.hash
