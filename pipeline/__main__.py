@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     everything = _add_stage(commands, "all", "every stage in order", _everything)
     everything.set_defaults(method=None)
-    table1 = commands.add_parser("table1", help="train what is missing and print the paper's Table 1 beside ours")
+    table1 = commands.add_parser(
+        "table1", help="train what is missing and print the paper's Table 1 beside ours"
+    )
     _add_project_options(table1)
     table1.set_defaults(run=lambda parsed: print(stages.reproduce_table1(*_project(parsed))))
     _add_predict(commands)

@@ -69,7 +69,9 @@ def stream_csv(
         ),
     }
     rows_kept = 0
-    yield pd.DataFrame(columns=list(columns), dtype="str")  # a table without rows has its columns all the same
+    yield pd.DataFrame(
+        columns=list(columns), dtype="str"
+    )  # a table without rows has its columns all the same
     try:
         with pa.input_stream(str(path), compression="detect") as stream:
             for batch in pa_csv.open_csv(stream, **options):
