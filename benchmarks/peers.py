@@ -64,7 +64,8 @@ def associative_scan() -> Callable[..., Tensor] | None:
     def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
         """Scan (batch, length, channels) inputs from a zero state."""
         decay = torch.exp(delta[..., None] * A)
-        _, states = parallel_scan(combine, (decay, (delta * u)[..., None] * B[:, :, None]), dim=1, combine_mode="generic")
+        inputs = (delta * u)[..., None] * B[:, :, None]
+        _, states = parallel_scan(combine, (decay, inputs), dim=1, combine_mode="generic")
         return (states @ C[..., None]).squeeze(-1) + D * u
 
     return scan

@@ -71,7 +71,7 @@ class ExperimentConfig:
     """Printed with every table where the protocol flatters."""
     cohort: CohortPlan = field(default_factory=CohortPlan)
     """The synthetic cohort, used where no waveform folder is given."""
-    encoder: str = "ppg_gpt_1m_random"
+    encoder: str = "ppg_gpt_1m"
     """Name of a shipped encoder, or the path of a checkpoint."""
     encoder_precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of PPG-GPT; auto: bfloat16 where the processor multiplies it natively. Part of the store's key."""
