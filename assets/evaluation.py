@@ -18,7 +18,7 @@ evaluation = stage_asset(
     deps=[predictions],
     kinds={"parquet"},
     description="Errors of every method on the same draws, with 95 % intervals by bootstrap over patients. **skill "
-    "over LOCF**: how much smaller the mean error is than that of repeating the last result; 0 is no better, 1 perfect.",
+    "over LOCF**: how much smaller the mean error is than when the last result is repeated; 0 no better, 1 perfect.",
 )
 report = stage_asset(
     stages.report,

@@ -1,12 +1,15 @@
 """A stage's summary as Dagster shows it."""
 
 import base64
+import re
 from collections.abc import Mapping
 
 import dagster as dg
 
 from pipeline.summary import Scalar, StageSummary
 
+VIEW_BOX = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
+PIXELS_PER_POINT = 96 / 72
 BAR = " "
 """Name of the column that draws a count as a bar."""
 BAR_LENGTH = 30
@@ -62,6 +65,11 @@ def _draw_bars(rows: list[dict], column: str) -> None:
 
 
 def _picture(svg: str) -> dg.MetadataValue:
+    """Return a picture of its natural size: Dagster's dialog is as wide as what it shows, 100 % would be nothing."""
+    box = VIEW_BOX.search(svg)
+    if box:
+        width, height = (round(float(points) * PIXELS_PER_POINT) for points in box.groups())
+        svg = re.sub(r'<svg style="[^"]*"', f'<svg width="{width}" height="{height}"', svg, count=1)
     data = base64.b64encode(svg.encode()).decode()
     return dg.MetadataValue.md(f"![](data:image/svg+xml;base64,{data})")
 

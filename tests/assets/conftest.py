@@ -42,6 +42,10 @@ class Server:
         found = self.ask("{ runsOrError { ... on Runs { results { runId status jobName } } } }")
         return found["runsOrError"]["results"]
 
+    def wait_until(self, happened: Callable[[], Any], what: str, seconds: float = READY_SECONDS) -> Any:
+        """Return the first true answer of `happened`."""
+        return wait_until(happened, what, seconds)
+
     def command(self, *words: str) -> str:
         """Run a Dagster command beside the server and return what it printed."""
         done = subprocess.run(

@@ -1,5 +1,6 @@
 """The definitions load, quickly and without torch; every asset is as designed."""
 
+import base64
 import subprocess
 import sys
 
@@ -109,3 +110,10 @@ def test_overrides_are_checked() -> None:
 def test_an_unknown_experiment_is_named_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="demo, default, paper, authors"):
         Project(experiment="dmeo").config()
+
+
+def test_pictures_have_their_natural_size() -> None:
+    svg = '<svg style="width:100%" viewBox="0 0 648 180"></svg>'
+    shown = metadata(StageSummary(stage="x", figures={"loss": svg}))["loss (picture)"].value
+    drawn = base64.b64decode(shown.partition("base64,")[2].rstrip(")")).decode()
+    assert drawn == '<svg width="864" height="240" viewBox="0 0 648 180"></svg>'
