@@ -25,6 +25,10 @@ class ConfigError(ProjectError):
     """A configuration names something that does not exist or contradicts itself."""
 
 
+class OtherRunError(ConfigError):
+    """A training folder holds a run of another configuration, cohort or split than the one that is asked for."""
+
+
 class LeakError(ProjectError):
     """Information would pass from held-out patients, or from the future, into a model."""
 

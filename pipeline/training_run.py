@@ -19,7 +19,7 @@ from pipeline.batches import BatchSource, MicroBatch, forward
 from pipeline.checkpoints import save_checkpoint
 from pipeline.curves import write_curves
 from pipeline.distributed import Ranks
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, OtherRunError
 from pipeline.normalization import LabScaler
 from pipeline.resume import RESUME_FILE, load_resume, read_progress, save_resume
 from pipeline.schedule import Batch, learning_rate, micro_batches, plan_epoch, seed_of
@@ -221,7 +221,7 @@ class TrainingRun:
             return RunState(identity=self.identity)
         state = RunState(**read_progress(path))
         if state.identity != self.identity:
-            raise ConfigError(
+            raise OtherRunError(
                 f"{self.folder} holds a run of {self.method} with another configuration, cohort or split; "
                 "choose another folder, or delete it to train anew"
             )

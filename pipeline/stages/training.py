@@ -3,9 +3,15 @@
 import dataclasses
 import json
 import logging
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.atomic import make_private_dir
 from pipeline.embedding_store import EmbeddingStore
+from pipeline.errors import OtherRunError
 from pipeline.experiments import ExperimentConfig
 from pipeline.normalization import LabScaler
 from pipeline.provenance import to_plain
@@ -23,9 +29,7 @@ logger = logging.getLogger(__name__)
 def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) -> StageSummary:
     """Train `method`, or go on where an interrupted training stopped."""
     asset = f"train_{method}"
-    require(
-        workspace.aligned, made_by="lab_alignment", asset=asset
-    )  # before torch: a wrong start fails at once
+    require(workspace.aligned, made_by="lab_alignment", asset=asset)  # a wrong start fails before torch loads
 
     from pipeline.aligned_cohort import AlignedCohort  # imports torch, which definitions must not
     from pipeline.training import train as train_method
@@ -36,8 +40,11 @@ def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) ->
     scaler = LabScaler.from_json(json.loads(scaler_file.read_text()))
     splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset=asset))
     workspace.summary(asset).unlink(missing_ok=True)  # a half-trained method must not be scored
-    results = [
-        train_method(
+    results = []
+    for seed in experiment.seeds:
+        folder = workspace.checkpoint(method, seed)
+        train_once = partial(
+            train_method,
             method,
             aligned,
             store,
@@ -45,14 +52,28 @@ def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) ->
             splits,
             dataclasses.asdict(experiment.model),
             dataclasses.replace(experiment.training, seed=seed),
-            workspace.checkpoint(method, seed),
+            folder,
             _log_epoch,
             experiment=to_plain(experiment),
             provenance={"source": source_note(workspace), "data_version": store.data_version()},
         )
-        for seed in experiment.seeds
-    ]
+        results.append(_anew_where_inputs_changed(folder, train_once))
     return _summary(asset, results).save(workspace.summary(asset))
+
+
+def _anew_where_inputs_changed(folder: Path, train_once: "Callable[[], TrainingResult]") -> "TrainingResult":
+    """Train; a run of another configuration, cohort or split in the folder is set aside first, the last one is kept."""
+    try:
+        return train_once()
+    except OtherRunError:
+        previous = folder.parent / "previous" / folder.name
+        shutil.rmtree(previous, ignore_errors=True)
+        make_private_dir(previous.parent)
+        folder.rename(previous)
+        logger.info(
+            "configuration, cohort or splits changed: training anew, the earlier run is kept beside it"
+        )
+        return train_once()
 
 
 def _log_epoch(progress: "TrainingProgress") -> None:
