@@ -5,7 +5,7 @@ import importlib
 
 from benchmarks.driver import run_case, save, table
 
-REGISTRY = {"selective_scan": "benchmarks.selective_scan"}
+REGISTRY = {"selective_scan": "benchmarks.selective_scan", "training": "benchmarks.training"}
 """Name of a benchmark -> module with a list CASES of benchmarks.driver.Case."""
 
 
