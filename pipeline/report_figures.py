@@ -173,7 +173,7 @@ def loss_curve_svg(rows: Sequence[Mapping[str, Any]]) -> str:
     ----------
     rows
         Epochs as ``pipeline.curves.read_curves`` returns them: ``epoch``, ``loss``, ``validation`` (by
-        lab, scaled units) and ``part`` ("all", or one lab each for single-task models).
+        lab or "protocol/lab", scaled units) and ``part`` ("all", or one lab each for single-task models).
     """
     parts = list(dict.fromkeys(row.get("part", "all") for row in rows))
     with style.styled():
@@ -187,7 +187,7 @@ def loss_curve_svg(rows: Sequence[Mapping[str, Any]]) -> str:
                 epochs, [row["loss"] for row in mine], ".-", color=colour, linewidth=1.2, label=part
             )
             for lab in LAB_NAMES:
-                errors = [row["validation"].get(lab, np.nan) for row in mine]
+                errors = [_error_of(lab, row["validation"] or {}) for row in mine]
                 if np.isfinite(errors).any():
                     validation.plot(
                         epochs, errors, ".-", color=style.LAB_COLOURS[lab], linewidth=1.2, label=lab
@@ -203,3 +203,8 @@ def loss_curve_svg(rows: Sequence[Mapping[str, Any]]) -> str:
         if validation.get_legend_handles_labels()[1]:
             validation.legend(ncols=2)
         return style.to_svg(figure)
+
+
+def _error_of(lab: str, errors: Mapping[str, float]) -> float:
+    """Return a lab's validation error under the anchored protocol where that is known, NaN where none is."""
+    return next((errors[name] for name in (f"anchored/{lab}", f"start/{lab}", lab) if name in errors), np.nan)

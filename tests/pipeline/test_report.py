@@ -216,3 +216,13 @@ def test_loss_curves_of_single_task_models_name_their_labs():
     drawn = loss_curve_svg(rows)
     assert drawn.count(">sodium<") == 2
     assert "Date" not in drawn
+
+
+def test_loss_curves_show_the_validation_errors_that_training_writes():
+    """Training names them "protocol/lab"; an empty panel would say that nothing was validated."""
+    rows = [
+        row | {"validation": {f"anchored/{lab}": error for lab, error in row["validation"].items()}}
+        for row in _epochs()
+    ]
+    drawn = loss_curve_svg(rows)
+    assert all(f">{lab}<" in drawn for lab in _epochs()[0]["validation"])
