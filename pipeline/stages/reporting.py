@@ -114,6 +114,7 @@ def _trajectories(
     folder = workspace.checkpoint("mt_pcs", experiment.seeds[0])
     if not folder.exists():
         return None, None
+    require(folder / "intervals.json", made_by="predictions", asset="report")
     return bedside_trajectories(
         folder,
         EmbeddingStore.open(workspace.store),
