@@ -48,11 +48,16 @@ def units_are_plausible(workspace: Workspace, experiment: ExperimentConfig) -> C
     events = pd.read_parquet(workspace.lab_events)
     medians = {lab: float(np.median(group["value"])) for lab, group in events.groupby("lab")}
     wrong = [
-        str(lab)
+        f"{lab} (median {median:.4g}, expected {low:g} to {high:g})"
         for lab, median in medians.items()
-        if not PLAUSIBLE_MEDIANS[str(lab)][0] <= median <= PLAUSIBLE_MEDIANS[str(lab)][1]
+        for low, high in [PLAUSIBLE_MEDIANS[str(lab)]]
+        if not low <= median <= high
     ]
-    text = f"implausible: {', '.join(wrong)}" if wrong else "all medians are plausible"
+    text = (
+        f"implausible: {', '.join(wrong)}. Look at the units of the table"
+        if wrong
+        else "all medians are plausible"
+    )
     return CheckOutcome(
         passed=not wrong and bool(medians),
         explanation=f"{len(medians)} labs, {text}.",
