@@ -1,6 +1,7 @@
 """What every window encoder offers, and how a frozen one is applied so that its bits can be cached."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -54,7 +55,7 @@ def embed_in_batches(
 ) -> Float[Tensor, "n width"]:
     """Apply `features` of a frozen `model` to `EMBED_BATCH` windows at a time, zeros added to the last batch.
 
-    The bits of a window's row depend neither on its neighbours nor on its place (at one number of threads).
+    The bits of a window's row depend neither on its neighbours, nor on its place, nor on the number of threads.
 
     Parameters
     ----------
@@ -63,15 +64,38 @@ def embed_in_batches(
     """
     device = next(model.parameters()).device
     out = torch.empty(len(windows), width, device=device)
+
+    def fill(start: int) -> None:
+        part = windows[start : start + EMBED_BATCH]
+        batch = torch.zeros(EMBED_BATCH, windows.shape[1], device=device)
+        batch[: len(part)] = part
+        with torch.no_grad(), torch.autocast(device.type, autocast, enabled=autocast is not None):
+            out[start : start + len(part)] = features(batch)[: len(part)]
+
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), torch.autocast(device.type, autocast, enabled=autocast is not None):
-            for start in range(0, len(windows), EMBED_BATCH):
-                part = windows[start : start + EMBED_BATCH]
-                batch = torch.zeros(EMBED_BATCH, windows.shape[1], device=device)
-                batch[: len(part)] = part
-                out[start : start + len(part)] = features(batch)[: len(part)]
+        _run(fill, range(0, len(windows), EMBED_BATCH), on_cpu=device.type == "cpu")
     finally:
         model.train(was_training)
     return out
+
+
+def _run(act: Callable[[int], None], starts: range, *, on_cpu: bool) -> None:
+    """Call `act` for every start; on a CPU each of PyTorch's threads takes whole batches.
+
+    A batch is too little work to be shared between threads: they would wait for each other after every product, for
+    ever where the machine is busy with other things. One thread a batch also makes the bits independent of their number.
+    """
+    threads = torch.get_num_threads()
+    if not on_cpu:
+        for start in starts:
+            act(start)
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for done in [pool.submit(act, start) for start in starts]:
+                done.result()
+    finally:
+        torch.set_num_threads(threads)

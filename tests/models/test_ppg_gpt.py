@@ -204,3 +204,18 @@ def test_wrong_inputs():
         PPGGPT(TINY).embed(torch.zeros(2, 1000))
     with pytest.raises(ValueError, match="scale is '2m'"):
         PPGGPT.random("2m")
+
+
+def test_bits_do_not_depend_on_the_number_of_threads() -> None:
+    encoder = PPGGPT.random("1m", seed=0)
+    windows = torch.rand(130, 1200, generator=torch.Generator().manual_seed(3))
+    before = torch.get_num_threads()
+    try:
+        rows = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            rows.append(encoder.embed(windows))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*rows)
