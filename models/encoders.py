@@ -84,8 +84,8 @@ def embed_in_batches(
 def _run(act: Callable[[int], None], starts: range, *, on_cpu: bool) -> None:
     """Call `act` for every start; on a CPU each of PyTorch's threads takes whole batches.
 
-    A batch is too little work to be shared between threads: they would wait for each other after every product, for
-    ever where the machine is busy with other things. One thread a batch also makes the bits independent of their number.
+    A batch is too little work to be shared between threads: they would wait for each other after every product, very
+    long where the machine is busy with other things. One thread a batch also makes bits independent of their number.
     """
     threads = torch.get_num_threads()
     if not on_cpu:
