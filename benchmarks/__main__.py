@@ -2,7 +2,9 @@
 
 import argparse
 import importlib
+from functools import partial
 
+from benchmarks import memory
 from benchmarks.driver import run_case, save, table
 
 REGISTRY = {"selective_scan": "benchmarks.selective_scan", "training": "benchmarks.training"}
@@ -17,9 +19,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     parser.add_argument("--no-save", action="store_true", help="print only")
     options = parser.parse_args()
-    for case in importlib.import_module(REGISTRY[options.name]).CASES:
+    module = REGISTRY[options.name]
+    for case in importlib.import_module(module).CASES:
         if options.only in case.name:
-            measured = run_case(case, options.rounds)
+            measured = run_case(case, options.rounds, partial(memory.peak_of, module))
             print(table(measured), flush=True)
             if not options.no_save:  # case by case: a long run that is stopped keeps what it has
                 save(options.name, measured)

@@ -1,7 +1,6 @@
 """Time the providers of a case side by side and keep the results as rows."""
 
 import csv
-import gc
 import platform
 import statistics
 import subprocess
@@ -67,19 +66,11 @@ class Row:
     date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
 
 
-def run_case(case: Case, rounds: int) -> list[Row]:
-    """Measure every provider of `case` in interleaved rounds, and its floor.
-
-    The peak is the most memory that one call holds above its inputs and the tensors that it returns.
-    """
+def run_case(case: Case, rounds: int, peak_of: Callable[[Case, Provider], float | None]) -> list[Row]:
+    """Measure every provider of `case` in interleaved rounds, its floor, and each provider's peak memory in MB."""
     providers = case.providers()
     times: dict[str, list[float]] = {p.name: [] for p in providers}
-    peaks: dict[str, float] = {}
-    for provider in providers:
-        if not provider.reason:
-            if provider.rounds is None:
-                provider.run()  # what the first call loads and builds is no part of the scan's memory
-            peaks[provider.name] = peak_megabytes(provider.run)
+    peaks = {p.name: peak_of(case, p) for p in providers if not p.reason}
     for i in range(rounds):
         for provider in providers:
             if not provider.reason and i < (provider.rounds or rounds):
@@ -94,7 +85,7 @@ def run_case(case: Case, rounds: int) -> list[Row]:
 def rows(
     case: str,
     times: dict[str, list[float]],
-    peaks: dict[str, float],
+    peaks: dict[str, float | None],
     reasons: dict[str, str],
     floor: float | None,
 ) -> list[Row]:
@@ -130,36 +121,6 @@ def seconds(run: Callable[[], object]) -> float:
     elapsed = time.perf_counter() - start
     del result
     return elapsed
-
-
-def peak_megabytes(run: Callable[[], object]) -> float:
-    """Return how far one call raises the memory in use above what it returns, in MB: on the GPU, else resident."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        result = run()
-        return (torch.cuda.max_memory_allocated() - before - returned_bytes(result)) / 1e6
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return float("nan")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    before = _status("VmRSS")
-    result = run()
-    peak = _status("VmHWM") - before
-    return peak / 1e3 - returned_bytes(result) / 1e6
-
-
-def returned_bytes(result: object) -> int:
-    """Return the size of the tensors in (nested tuples of) `result`."""
-    if isinstance(result, torch.Tensor):
-        return result.numel() * result.element_size()
-    return sum(map(returned_bytes, result)) if isinstance(result, (tuple, list)) else 0
-
-
-def _status(key: str) -> float:
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(key))
-    return float(line.split()[1]) * 1.024
 
 
 def _wait() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,27 +50,28 @@ def time_major(scan: Callable[..., object], *x: Tensor) -> object:
     return scan(*x[:6])
 
 
-def forward(scan: Callable[..., object], x: list[Tensor]) -> object:
+def forward(scan: Callable[..., object], x: list[Tensor], dy: Tensor) -> object:
     """Run without a graph."""
     with torch.no_grad():
         return scan(*x)
 
 
-def forward_backward(scan: Callable[..., object], x: list[Tensor]) -> object:
-    """Run with gradients to every input, from the output (and the last state, where there is one)."""
+def forward_backward(scan: Callable[..., Any], x: list[Tensor], dy: Tensor) -> object:
+    """Run with gradients to every input, from time-major `dy` (and from the last state, where there is one)."""
     leaves = [t.detach().requires_grad_() for t in x]
     result = scan(*leaves)
     outputs = result if isinstance(result, tuple) else (result,)
     used = leaves if len(outputs) > 1 else leaves[:6]
-    ones = [torch.ones(()).to(y).expand_as(y) for y in outputs]
-    return outputs, torch.autograd.grad(outputs, used, ones)
+    incoming = [dy if outputs[0].shape == dy.shape else dy.mT]
+    incoming += [torch.ones_like(state) for state in outputs[1:]]
+    return outputs, torch.autograd.grad(outputs, used, incoming)
 
 
 def providers(batch: int, length: int, channels: int, *, backward: bool) -> list[Provider]:
     """Return ours and its peers on one set of inputs."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x = make(batch, length, channels, device)
-    timed = forward_backward if backward else forward
+    timed = partial(forward_backward if backward else forward, dy=torch.randn_like(x[0]))
     dense = batch * length * channels * STATE > DENSE_LIMIT
     fast = "triton" if device == "cuda" else "cpu"
     made = [Provider(name=f"ours: {fast}", run=partial(timed, partial(ours, fast), x))]
@@ -104,7 +106,7 @@ def convolution_providers(*, backward: bool) -> list[Provider]:
     """Return ours and PyTorch's depthwise convolution, both with SiLU."""
     x = torch.randn(1, 20160, 512)
     weight, bias = torch.randn(512, 4), torch.randn(512)
-    timed = forward_backward if backward else forward
+    timed = partial(forward_backward if backward else forward, dy=torch.randn_like(x))
 
     def fused(x: Tensor, weight: Tensor, bias: Tensor) -> object:
         return (causal_conv1d(x.mT, weight, bias),)

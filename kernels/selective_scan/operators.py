@@ -79,10 +79,17 @@ def _setup_context(ctx, inputs, output):
     *tensors, ctx.delta_softplus, _save, ctx.backend = inputs
     ctx.save_for_backward(*tensors, output[2])
     ctx.mark_non_differentiable(output[2])
+    ctx.set_materialize_grads(
+        False
+    )  # zeros for the saved states would take as much memory again as the states
+    ctx.y_shape, ctx.state_shape = output[0].shape, output[1].shape
 
 
 def _backward(ctx, dy, d_last_state, _entries):
     *tensors, entries = ctx.saved_tensors
+    u, A = tensors[0], tensors[2]
+    dy = u.new_zeros(()).expand(ctx.y_shape) if dy is None else dy
+    d_last_state = A.new_zeros(()).expand(ctx.state_shape) if d_last_state is None else d_last_state
     gradients = scan_backward(*tensors, entries, dy, d_last_state, ctx.delta_softplus, ctx.backend)
     present = [g if t is not None else None for g, t in zip(gradients, tensors[:9], strict=True)]
     return *present, None, None, None, None, None
