@@ -60,7 +60,7 @@ def forward_backward(scan: Callable[..., Any], x: list[Tensor], dy: Tensor) -> o
     """Run with gradients to every input, from time-major `dy` (and from the last state, where there is one)."""
     leaves = [t.detach().requires_grad_() for t in x]
     result = scan(*leaves)
-    outputs = result if isinstance(result, tuple) else (result,)
+    outputs: Any = result if isinstance(result, tuple) else (result,)
     used = leaves if len(outputs) > 1 else leaves[:6]
     incoming = [dy if outputs[0].shape == dy.shape else dy.mT]
     incoming += [torch.ones_like(state) for state in outputs[1:]]

@@ -19,12 +19,14 @@ class Tiling:
 
     Attributes
     ----------
-    steps : steps of a chunk; the backward pass keeps this many states in registers
+    steps : steps of a chunk
+    stretch : steps of a chunk whose states the backward pass holds in registers at a time; divides `steps`
     channels : channels of a program
     forward_warps, backward_warps : warps of a program
     """
 
     steps: int = 16
+    stretch: int = 8
     channels: int
     forward_warps: int
     backward_warps: int
@@ -146,7 +148,7 @@ def _differentiate(x, t, table, blocks, entries, exits, dy, gradients) -> None:
         x.u, x.delta, A, x.B, x.C, skip, z, bias, mask, dy, table, entries, exits, *gradients,
         *x.u.stride(), *x.delta.stride(), *z.stride(), *x.B.stride(), *x.C.stride(), *dy.stride(),
         length, channels, state, channels // groups, batch * length,
-        N=_power_of_two(state), T=t.steps, BD=t.channels, num_warps=t.backward_warps,
+        N=_power_of_two(state), T=t.steps, S=t.stretch, BD=t.channels, num_warps=t.backward_warps,
         has_mask=x.step_mask is not None, has_z=x.z is not None, softplus=x.delta_softplus,
     )  # fmt: skip
 

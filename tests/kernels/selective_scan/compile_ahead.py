@@ -74,7 +74,7 @@ def main(architecture, everything):
     report = {}
     for state in (16, 64) if everything else (16,):
         t = tiling(state)
-        forward = backward = {"N": state, "T": t.steps, "BD": t.channels, **FLAGS}
+        forward = backward = {"N": state, "T": t.steps, "S": t.stretch, "BD": t.channels, **FLAGS}
         for io in ("fp32", "bf16") if everything else ("fp32",):
             for kernel in (summarize_chunks, write_chunks, summarize_adjoints):
                 report[f"{kernel.__name__} N{state} {io}"] = resources(

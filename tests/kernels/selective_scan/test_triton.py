@@ -37,6 +37,12 @@ def in_process(script, *arguments, **environment):
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Fresh, and shared: what the fast test compiled, the slow ones find."""
+    return tmp_path_factory.mktemp("triton")
+
+
 def test_interpreted_kernels_agree_with_the_reference():
     report = json.loads(in_process("interpret.py", TRITON_INTERPRET="1"))
     assert report
@@ -47,8 +53,8 @@ def test_interpreted_kernels_agree_with_the_reference():
     ("90",),
     *(pytest.param((sm, "all"), marks=[pytest.mark.slow, pytest.mark.timeout(1200)]) for sm in ("80", "90", "100")),
 ], ids="-".join)  # fmt: skip
-def test_compiles_ahead_of_time_within_budget(arguments, tmp_path):
-    environment = {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
+def test_compiles_ahead_of_time_within_budget(arguments, compiled):
+    environment = {"TRITON_CACHE_DIR": str(compiled), "TRITON_INTERPRET": "0"}
     report = json.loads(in_process("compile_ahead.py", *arguments, **environment))
     assert {name.split()[0] for name in report} == set(BUDGET)
     for name, used in report.items():
