@@ -4,7 +4,7 @@
 _uniphy_root=$(cd "$VIRTUAL_ENV/.." && pwd)
 export DAGSTER_HOME="${DAGSTER_HOME:-$_uniphy_root/.dagster}"
 mkdir -p "$DAGSTER_HOME"
-[ -e "$DAGSTER_HOME/dagster.yaml" ] || cp "$_uniphy_root/dagster.yaml" "$DAGSTER_HOME/dagster.yaml"
+[ -e "$DAGSTER_HOME/dagster.yaml" ] || cp "$_uniphy_root/scripts/dagster.yaml" "$DAGSTER_HOME/dagster.yaml"
 case ":$PATH:" in
   *":$_uniphy_root/scripts/bin:"*) ;;
   *) PATH="$_uniphy_root/scripts/bin:$PATH"; export PATH ;;

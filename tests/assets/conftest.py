@@ -88,7 +88,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     def start(**variables: str) -> Server:
         home = tmp_path / "home"
         home.mkdir()
-        (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+        (home / "dagster.yaml").write_text((ROOT / "scripts" / "dagster.yaml").read_text())
         path = f"{ROOT / 'scripts' / 'bin'}:{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
         environment = (
             os.environ | {"DAGSTER_HOME": str(home), "PATH": path, "OMP_NUM_THREADS": "1"} | variables

@@ -55,7 +55,7 @@ def test_the_documented_instance_configuration_fits_the_schema(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "path", [ROOT / "dagster.yaml", EXAMPLES / "dagster.yaml"], ids=["local", "kubernetes"]
+    "path", [ROOT / "scripts" / "dagster.yaml", EXAMPLES / "dagster.yaml"], ids=["local", "kubernetes"]
 )
 def test_instance_files_fit_the_schema_of_dagster(path: Path, tmp_path: Path) -> None:
     from dagster._core.instance.config import dagster_instance_config
