@@ -210,8 +210,14 @@ def causal_conv1d(
     """
     check_convolution(x, weight, bias, activation, initial_state, cu_seqlens)
     cu_seqlens = None if cu_seqlens is None else cu_seqlens.to(torch.int64)
-    run = cpu_convolution.convolve if resolve_backend(backend, x.device) == "cpu" else convolve
-    y, final_state = run(x.transpose(1, 2), weight, bias, activation, initial_state, cu_seqlens)
+    backend, arguments = (
+        resolve_backend(backend, x.device),
+        (weight, bias, activation, initial_state, cu_seqlens),
+    )
+    if backend in ("cpu", "triton"):
+        y, final_state = cpu_convolution.convolve(x.transpose(1, 2), *arguments, backend)
+    else:
+        y, final_state = convolve(x.transpose(1, 2), *arguments)
     return (y.transpose(1, 2), final_state) if return_final_state else y.transpose(1, 2)
 
 

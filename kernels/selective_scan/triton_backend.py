@@ -52,7 +52,7 @@ def entries_shape(x: ScanOperands) -> tuple[int, int, int]:
 def forward(x: ScanOperands, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return (y, last_state, entries); `entries` is empty unless `save`."""
     t = tiling(x.A.shape[1])
-    table, bounds = _chunks(x, t.steps)
+    table, bounds = chunk_table(x.u, x.cu_seqlens, t.steps)
     _, length, channels = x.u.shape
     state, padded = x.A.shape[1], _power_of_two(x.A.shape[1])
     new = x.A.new_empty
@@ -86,7 +86,7 @@ def forward(x: ScanOperands, save: bool) -> tuple[Tensor, Tensor, Tensor]:
 def backward(x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor) -> tuple[Tensor, ...]:
     """Return the gradients of the first nine operands, u to initial_state; those of absent ones are empty."""
     t = tiling(x.A.shape[1])
-    table, bounds = _chunks(x, t.steps)
+    table, bounds = chunk_table(x.u, x.cu_seqlens, t.steps)
     channels = x.u.shape[2]
     groups, state = x.B.shape[2:]
     blocks = -(-(channels // groups) // t.channels)
@@ -164,14 +164,14 @@ def _parameters(x: ScanOperands) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     )
 
 
-def _chunks(x: ScanOperands, steps: int) -> tuple[Tensor, Tensor]:
+def chunk_table(x: Tensor, cu_seqlens: Tensor | None, steps: int) -> tuple[Tensor, Tensor]:
     """Return the table of chunks (batch row, first step, end) and each sequence's first chunk."""
-    batch, length, _ = x.u.shape
-    if x.cu_seqlens is None:
+    batch, length, _ = x.shape
+    if cu_seqlens is None:
         starts, lengths = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), length)
         rows = torch.arange(batch)
     else:
-        cuts = x.cu_seqlens.cpu()
+        cuts = cu_seqlens.cpu()
         starts, lengths, rows = cuts[:-1], cuts.diff(), torch.zeros(len(cuts) - 1, dtype=torch.int64)
     counts = (lengths + steps - 1) // steps
     bounds = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
@@ -179,7 +179,7 @@ def _chunks(x: ScanOperands, steps: int) -> tuple[Tensor, Tensor]:
     first = starts[owner] + (torch.arange(len(owner)) - bounds[owner]) * steps
     stop = torch.minimum(first + steps, (starts + lengths)[owner])
     table = torch.stack([rows[owner], first, stop], dim=1)
-    return table.to(x.u.device), bounds.to(x.u.device)
+    return table.to(x.device), bounds.to(x.device)
 
 
 def _columns(x: ScanOperands, t: Tiling) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from triton.compiler import ASTSource
 
 from kernels.selective_scan.triton_backend import tiling
 from kernels.selective_scan.triton_backward import differentiate_chunks, summarize_adjoints
+from kernels.selective_scan.triton_convolution import CHANNELS, STEPS, WARPS, filter_tile, spread_tile
 from kernels.selective_scan.triton_forward import pass_over_chunks, summarize_chunks, write_chunks
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
@@ -36,9 +37,13 @@ WIDE = {
     "dC",
     "dD",
     "dbias",
+    "weight",
+    "g",
+    "d_weight",
+    "d_bias",
 }
-IO = {"u", "delta", "B", "C", "z", "y", "dy", "du", "ddelta", "dz"}
-BYTES = {"mask": "*u8", "table": "*i64", "bounds": "*i64"}
+IO = {"x", "initial", "dx", "u", "delta", "B", "C", "z", "y", "dy", "du", "ddelta", "dz"}
+BYTES = {"mask": "*u8", "table": "*i64", "bounds": "*i64", "ends": "*i64"}
 
 
 def build(kernel, constants, architecture, warps, io):
@@ -89,6 +94,14 @@ def main(architecture, everything):
                 pass_over_chunks, {**forward, "reverse": reverse}, architecture, t.forward_warps, "fp32"
             )
             report[f"pass_over_chunks N{state} reverse={reverse}"] = resources(compiled)
+    tile = {"width": 4, "T": STEPS, "BD": CHANNELS, "has_initial": True, "silu": True}
+    for kernel, flags in (
+        (filter_tile, {"backward": False}),
+        (filter_tile, {"backward": True}),
+        (spread_tile, {}),
+    ):
+        name = f"{kernel.__name__} {flags}"
+        report[name] = resources(build(kernel, {**tile, **flags}, architecture, WARPS, "fp32"))
     print(json.dumps(report, indent=1))
 
 

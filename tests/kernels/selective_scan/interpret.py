@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from kernels.selective_scan import selective_scan
+from kernels.selective_scan import causal_conv1d, selective_scan
 from kernels.testing import ScanCase, assert_close, make_inputs, outputs_and_gradients, widen
 
 CASES = {
@@ -19,6 +19,43 @@ CASES = {
 }
 
 
+CONVOLUTIONS = {
+    "conv_ragged": (2, 5, None, 4, torch.float32, 37),
+    "conv_pack": (1, 3, (2, 0, 34, 1), 4, torch.float64, 37),
+    "conv_wide_bf16": (1, 3, (6, 9), 8, torch.bfloat16, 15),
+    "conv_one_tap": (1, 3, None, 1, torch.float32, 5),
+}
+
+
+def convolution_results(batch, channels, lengths, width, dtype, length):
+    generator = torch.Generator().manual_seed(0)
+    shapes = (
+        (batch, length, channels),
+        (channels, width),
+        (channels,),
+        (len(lengths or [0] * batch), channels, width - 1),
+    )
+    x, weight, bias, state = (torch.randn(*s, generator=generator).to(dtype) for s in shapes)
+    bounds = None if lengths is None else torch.tensor([0, *lengths]).cumsum(0)
+    results = {}
+    for backend in ("reference", "triton"):
+        leaves = [t.double() if backend == "reference" else t for t in (x.mT, weight, bias, state)]
+        leaves = [t.detach().requires_grad_() for t in leaves]
+        y, final = causal_conv1d(*leaves[:3], initial_state=leaves[3], return_final_state=True, cu_seqlens=bounds,
+                                 backend=backend)  # fmt: skip
+        loss = (
+            y.double() * torch.linspace(-1, 2, y.numel()).view(y.shape)
+        ).sum() + final.double().square().sum()
+        gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        names = ("d_x", "d_weight", "d_bias", "d_state")
+        results[backend] = {
+            "y": y.detach(),
+            "last": final.detach(),
+            **dict(zip(names, gradients, strict=True)),
+        }
+    return results["triton"], results["reference"], dtype
+
+
 def main():
     scan, report = partial(selective_scan, return_last_state=True), {}
     for name, case in CASES.items():
@@ -26,6 +63,13 @@ def main():
         ours = outputs_and_gradients(partial(scan, backend="triton"), make_inputs(case))
         try:
             assert_close(ours, truth, case.dtype)
+        except AssertionError as error:
+            report[name] = str(error)
+        else:
+            report[name] = None
+    for name, (batch, channels, lengths, width, dtype, length) in CONVOLUTIONS.items():
+        try:
+            assert_close(*convolution_results(batch, channels, lengths, width, dtype, length))
         except AssertionError as error:
             report[name] = str(error)
         else:

@@ -18,9 +18,9 @@ HERE = Path(__file__).parent
 BUDGET = {
     # Measured on Triton 3.7.1, sm_90, 16 and 64 states, with some room for other GPUs; nothing may spill.
     "summarize_chunks": 80, "write_chunks": 88, "summarize_adjoints": 80, "pass_over_chunks": 80,
-    "differentiate_chunks": 255,
+    "differentiate_chunks": 255, "filter_tile": 168, "spread_tile": 80,
 }  # fmt: skip
-SHARED_BYTES = 1024
+SHARED_BYTES = 4096
 
 
 def in_process(script, *arguments, **environment):

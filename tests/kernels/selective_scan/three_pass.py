@@ -9,7 +9,7 @@ from torch.nn.functional import silu
 
 from kernels.selective_scan.interface import _operands
 from kernels.selective_scan.operands import step_sizes
-from kernels.selective_scan.triton_backend import _chunks
+from kernels.selective_scan.triton_backend import chunk_table
 
 OPTIONAL = {"D": None, "z": None, "delta_bias": None, "delta_softplus": False, "initial_state": None,
             "step_mask": None, "cu_seqlens": None}  # fmt: skip
@@ -28,7 +28,7 @@ class Chunks:
 
     def __init__(self, x, steps):
         self.x, self.steps = x, steps
-        table, bounds = _chunks(x, steps)
+        table, bounds = chunk_table(x.u, x.cu_seqlens, steps)
         self.bounds = bounds.tolist()
         row, first, stop = table.unbind(1)
         t = first[:, None] + torch.arange(steps)

@@ -1,0 +1,175 @@
+"""Causal depthwise convolution with SiLU and carried inputs on the GPU, forward and backward.
+
+A program is one tile of steps and channels, so the whole length runs in parallel. The gradients of the filter are
+stored as parts, one for every tile of steps, and added in a fixed order: no atomics.
+"""
+
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportAttributeAccessIssue=false
+# (a kernel's arguments and launch are not what Python's types say)
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.selective_scan.triton_backend import chunk_table
+
+STEPS, CHANNELS, WARPS = 32, 32, 8
+"""Steps and channels of a tile, and its warps: four values a thread (our decision, not measured)."""
+
+
+@triton.jit
+def load_inputs(x, initial, x_b, x_t, x_c, row, t, begin, stop, sequence, d, here, channels, like,
+                width: tl.constexpr, has_initial: tl.constexpr):  # fmt: skip
+    """Return the (step, channel) tile of inputs at steps `t`; before `begin`, the carried ones."""
+    at = (t < stop) & (t >= begin)
+    value = tl.load(x + row * x_b + t[:, None] * x_t + d[None, :] * x_c, at[:, None] & here[None, :], 0.0)
+    value = value.to(like.dtype)
+    if has_initial:
+        column = t - begin + (width - 1)
+        place = (sequence * channels + d)[None, :] * (width - 1) + column[:, None]
+        carried = (t < begin) & (column >= 0)
+        value += tl.load(initial + place, carried[:, None] & here[None, :], 0.0).to(like.dtype)
+    return value
+
+
+@triton.jit
+def filter_tile(
+    x, weight, bias, initial, table, y, dy, d_weight, d_bias, x_b, x_t, x_c, dy_b, dy_t, dy_c, length, channels,
+    width: tl.constexpr, T: tl.constexpr, BD: tl.constexpr, has_initial: tl.constexpr, silu: tl.constexpr,
+    backward: tl.constexpr,
+):  # fmt: skip
+    """Store the outputs of a tile; backward: the gradients before the activation, and parts of the filter's."""
+    chunk = tl.program_id(1).to(tl.int64)
+    row, first, stop = (
+        tl.load(table + chunk * 5),
+        tl.load(table + chunk * 5 + 1),
+        tl.load(table + chunk * 5 + 2),
+    )
+    sequence, begin = tl.load(table + chunk * 5 + 3), tl.load(table + chunk * 5 + 4)
+    t, d = first + tl.arange(0, T), tl.program_id(0) * BD + tl.arange(0, BD)
+    here = d < channels
+    inside = (t < stop)[:, None] & here[None, :]
+    shift = tl.load(bias + d, here, 0.0)
+    total = tl.zeros([T, BD], shift.dtype) + shift[None, :]
+    for j in tl.static_range(width):
+        value = load_inputs(x, initial, x_b, x_t, x_c, row, t - (width - 1) + j, begin, stop, sequence, d, here,
+                            channels, shift, width, has_initial)  # fmt: skip
+        total += value * tl.load(weight + d * width + j, here, 0.0)[None, :]
+    out = (row * length + t)[:, None] * channels + d[None, :]
+    gate = 1.0 / (1.0 + tl.exp(-total))
+    if backward:
+        g = tl.load(dy + row * dy_b + t[:, None] * dy_t + d[None, :] * dy_c, inside, 0.0).to(shift.dtype)
+        if silu:
+            g = g * gate * (1.0 + total * (1.0 - gate))
+        tl.store(y + out, g, inside)
+        tl.store(d_bias + chunk * channels + d, tl.sum(g, 0), here)
+        for j in tl.static_range(width):
+            value = load_inputs(x, initial, x_b, x_t, x_c, row, t - (width - 1) + j, begin, stop, sequence, d,
+                                here, channels, shift, width, has_initial)  # fmt: skip
+            tl.store(d_weight + (chunk * channels + d) * width + j, tl.sum(g * value, 0), here)
+    else:
+        if silu:
+            total = total * gate
+        tl.store(y + out, total.to(y.dtype.element_ty), inside)
+
+
+@triton.jit
+def spread_tile(
+    g, weight, table, ends, dx, length, channels, width: tl.constexpr, T: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """Store the gradients of a tile's inputs: each input serves its own step and the `width - 1` after it."""
+    chunk = tl.program_id(1).to(tl.int64)
+    row, first, stop = (
+        tl.load(table + chunk * 5),
+        tl.load(table + chunk * 5 + 1),
+        tl.load(table + chunk * 5 + 2),
+    )
+    end = tl.load(ends + tl.load(table + chunk * 5 + 3))
+    t, d = first + tl.arange(0, T), tl.program_id(0) * BD + tl.arange(0, BD)
+    here = d < channels
+    total = tl.zeros([T, BD], g.dtype.element_ty)
+    for j in tl.static_range(width):
+        later = t + (width - 1) - j
+        at = (row * length + later)[:, None] * channels + d[None, :]
+        value = tl.load(g + at, (later < end)[:, None] & here[None, :], 0.0)
+        total += value * tl.load(weight + d * width + j, here, 0.0)[None, :]
+    out = (row * length + t)[:, None] * channels + d[None, :]
+    tl.store(dx + out, total.to(dx.dtype.element_ty), (t < stop)[:, None] & here[None, :])
+
+
+def forward(x, weight, bias, initial_state, cu_seqlens, silu) -> tuple[Tensor, Tensor]:
+    """Return y (batch, length, channels) and the last inputs (sequences, channels, width - 1)."""
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    table, starts, stops = _tiles(x, cu_seqlens)
+    _filter(x, weight, bias, initial_state, table, silu, y)
+    row, at, before, _ = _last_inputs(x, weight, cu_seqlens, starts, stops)
+    final = x.new_zeros(*at.shape, x.shape[2])
+    final[~before] = x[row[~before], at[~before]]
+    if initial_state is not None:
+        sequence, column = before.nonzero(as_tuple=True)
+        kept = (at - starts[:, None] + weight.shape[1] - 1)[sequence, column]
+        final[sequence, column] = initial_state[sequence, :, kept]
+    return y, final.transpose(1, 2).contiguous()
+
+
+def backward(
+    x, weight, bias, initial_state, cu_seqlens, dy, d_final_state, silu
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of x, weight, bias and initial_state."""
+    table, starts, stops = _tiles(x, cu_seqlens)
+    (batch, length, channels), width = x.shape, weight.shape[1]
+    g = weight.new_empty(batch, length, channels)
+    d_weight, d_bias = weight.new_empty(len(table), channels, width), weight.new_empty(len(table), channels)
+    _filter(x, weight, bias, initial_state, table, silu, g, (dy, d_weight, d_bias))
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if len(table):
+        spread_tile[triton.cdiv(channels, CHANNELS), len(table)](
+            g, weight.contiguous(), table, stops, dx, length, channels,
+            width=width, T=STEPS, BD=CHANNELS, num_warps=WARPS,
+        )  # fmt: skip
+    row, at, before, carried = _last_inputs(x, weight, cu_seqlens, starts, stops)
+    d_final, d_state = d_final_state.transpose(1, 2), weight.new_zeros(len(starts), width - 1, channels)
+    dx[row[~before], at[~before]] += d_final[~before]  # every place at most once
+    for j in range(width):  # a carried input serves the first steps of its sequence
+        later = carried + width - 1 - j
+        serves = (later >= starts[:, None]) & (later < stops[:, None])
+        d_state[serves] += g[row[serves], later[serves]] * weight[:, j]
+    sequence, column = before.nonzero(as_tuple=True)
+    kept = (at - starts[:, None] + width - 1)[sequence, column]
+    d_state[sequence, kept] += d_final[sequence, column].to(d_state.dtype)
+    return dx, d_weight.sum(0), d_bias.sum(0), d_state.transpose(1, 2).to(x.dtype).contiguous()
+
+
+def _filter(x, weight, bias, initial_state, table, silu, y, gradients=None) -> None:
+    channels, width = weight.shape
+    dy, d_weight, d_bias = gradients or (x, weight, weight)
+    bias = weight.new_zeros(channels) if bias is None else bias.contiguous()
+    if not len(table):
+        return
+    filter_tile[triton.cdiv(channels, CHANNELS), len(table)](
+        x, weight.contiguous(), bias, x if initial_state is None else initial_state.contiguous(), table, y,
+        dy, d_weight, d_bias, *x.stride(), *dy.stride(), x.shape[1], channels, width=width, T=STEPS, BD=CHANNELS,
+        has_initial=initial_state is not None, silu=silu, backward=gradients is not None, num_warps=WARPS,
+    )  # fmt: skip
+
+
+def _tiles(x: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the tiles (batch row, first step, end, sequence, its start), and every sequence's start and end."""
+    table, bounds = chunk_table(x, cu_seqlens, STEPS)
+    if cu_seqlens is None:
+        starts = bounds.new_zeros(x.shape[0])
+        stops = starts + x.shape[1]
+    else:
+        cuts = cu_seqlens.to(x.device)
+        starts, stops = cuts[:-1].contiguous(), cuts[1:].contiguous()
+    sequence = torch.repeat_interleave(torch.arange(len(starts), device=x.device), bounds.diff())
+    return torch.cat([table, sequence[:, None], starts[sequence][:, None]], 1), starts, stops
+
+
+def _last_inputs(x, weight, cu_seqlens, starts, stops) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return batch row and step of each sequence's last inputs, which lie before it; and its carried inputs' steps."""
+    back = torch.arange(weight.shape[1] - 1, device=x.device) - (weight.shape[1] - 1)
+    at = stops[:, None] + back
+    row = torch.arange(len(starts), device=x.device)[:, None] * (cu_seqlens is None)
+    return row.expand_as(at), at, at < starts[:, None], starts[:, None] + back
