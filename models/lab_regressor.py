@@ -40,8 +40,10 @@ class LabRegressorConfig:
     trunk_width : of the patient's code
     dt_min : shortest step size at initialisation: 0.001 gives the slowest mode of a state, h0 included, a
         memory of 1000 steps (8 h)
-    history_skip : add a projection of the patient's code to what each lab's own layer reads at every step, in
-        mode "pcs" alone: h0 fades, this does not. Ours; the paper conditions by h0 alone.
+    history_skip : add a projection of the patient's code to what each lab's own layer reads at every step, and a
+        line through that lab's history to its estimate; mode "pcs" alone. h0 fades and the norm before the
+        read-out bounds it, so that a far-off last value can hardly be held; this can. Ours; the paper
+        conditions by h0 alone.
     """
 
     embed_width: int
@@ -207,9 +209,9 @@ class LabRegressor(nn.Module):
         outputs = []
         for i, task in enumerate(self._tasks, start=len(self.backbone)):
             skip = states[i].skip
-            y, state = task.block.step(x if skip is None else x + skip, states[i], step_mask)
+            y, state = task.block.step(x if skip is None else x + skip[:, :-1], states[i], step_mask)
             states[i] = replace(state, skip=skip)
-            outputs.append(task.read_out(y))
+            outputs.append(task.read_out(y) + (0.0 if skip is None else skip[:, -1:]))
         return torch.cat(outputs, dim=-1), states
 
     def initial_state_survival(
@@ -228,10 +230,9 @@ class LabRegressor(nn.Module):
             for block, state in zip(self._blocks, states, strict=False):
                 shares.append(block.survival(x, mask, bounds, mode))
                 x = block(x, state, step_mask=mask, cu_seqlens=bounds)[0]
-            own = [_with_skip(x, state, bounds) for state in states[len(self.backbone) :]]
-            shares += [
-                task.block.survival(y, mask, bounds, mode) for task, y in zip(self._tasks, own, strict=True)
-            ]
+            for task, state in zip(self._tasks, states[len(self.backbone) :], strict=True):
+                own = x + _skips(state, bounds, x.shape[1])[0]
+                shares.append(task.block.survival(own, mask, bounds, mode))
             return torch.stack(shares, dim=-1)
 
     def _run(
@@ -249,10 +250,10 @@ class LabRegressor(nn.Module):
             x, final = block(x, state, step_mask=mask, cu_seqlens=cu_seqlens)
             finals.append(final)
         for task, state in zip(self._tasks, states[len(finals) :], strict=True):
-            own = _with_skip(x, state, cu_seqlens)
-            y, final = task.block(own, state, step_mask=mask, cu_seqlens=cu_seqlens)
+            into_layer, into_estimate = _skips(state, cu_seqlens, len(step_mask))
+            y, final = task.block(x + into_layer, state, step_mask=mask, cu_seqlens=cu_seqlens)
             finals.append(replace(final, skip=state.skip))
-            outputs.append(task.read_out(y[0]))
+            outputs.append(task.read_out(y[0]) + into_estimate)
         return torch.cat(outputs, dim=-1), finals
 
     def _encode(
@@ -265,10 +266,14 @@ class LabRegressor(nn.Module):
         return torch.where(usable, x, self.missing_embedding)
 
 
-def _with_skip(
-    x: Float[Tensor, "1 steps d_model"], state: MambaState, cu_seqlens: Int[Tensor, " pieces_plus_1"]
-) -> Float[Tensor, "1 steps d_model"]:
-    return x if state.skip is None else x + per_step(state.skip, cu_seqlens, x.shape[1])
+def _skips(
+    state: MambaState, cu_seqlens: Int[Tensor, " pieces_plus_1"], n_steps: int
+) -> tuple[Float[Tensor, "steps d_model"] | float, Float[Tensor, "steps 1"] | float]:
+    """Return what the history skip adds at every step to a layer's input and to its estimate; 0 without one."""
+    if state.skip is None:
+        return 0.0, 0.0
+    rows = per_step(state.skip, cu_seqlens, n_steps)
+    return rows[:, :-1], rows[:, -1:]
 
 
 def _patient_state(

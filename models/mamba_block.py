@@ -71,7 +71,8 @@ class MambaState:
     ----------
     ssm : (sequences, d_inner, d_state) state of the scan; at a sequence's start, h0
     conv : (sequences, d_inner, d_conv - 1) latest inputs of the convolution
-    skip : (sequences, d_model) what is added to the layer's input at every step; it never fades
+    skip : (sequences, d_model + 1) what never fades: added at every step to the layer's input and, last column,
+        to the estimate
     """
 
     ssm: Tensor | None = None

@@ -53,7 +53,7 @@ class HistoryTrunk(nn.Module):
         pooled_present: Bool[Tensor, " pieces"],
     ) -> Float[Tensor, "pieces width"]:
         """Return the code; values where nothing is present are ignored, whatever they are."""
-        history = self.history_scale(history.masked_fill(~history_present[..., None], 0.0))
+        history = self.standardised(history, history_present)
         pooled = self.pooled_scale(pooled.masked_fill(~pooled_present[:, None], 0.0))
         labs = torch.stack([embed(history[:, i]) for i, embed in enumerate(self.lab_embedding)], dim=1)
         labs = torch.where(history_present[..., None], labs, self.null_history.to(labs.dtype))
@@ -62,6 +62,13 @@ class HistoryTrunk(nn.Module):
         waveform = torch.where(pooled_present[:, None], waveform, self.null_pooled.to(waveform.dtype))
         dgamma, beta = self.film(waveform).chunk(2, dim=-1)
         return F.silu((1 + dgamma) * base + beta)
+
+    def standardised(
+        self, history: Float[Tensor, "pieces labs features"], history_present: Bool[Tensor, "pieces labs"]
+    ) -> Float[Tensor, "pieces labs features"]:
+        """Return the scaled history, with zeros (the training mean) where a lab has none."""
+        absent = ~history_present[..., None]
+        return self.history_scale(history.masked_fill(absent, 0.0)).masked_fill(absent, 0.0)
 
 
 class PatientState(nn.Module):
@@ -93,7 +100,7 @@ class PatientState(nn.Module):
         if mode not in MODES:
             raise ValueError(f"patient_state is {mode!r}; it must be one of {', '.join(MODES)}.")
         self.mode, self.labs, self.n_layers, self.state_shape = mode, tuple(labs), n_layers, state_shape
-        self.skip = None
+        self.skip = self.line = None
         if mode == "learned":
             self.initial_state = nn.Parameter(torch.zeros(n_layers, *state_shape))
         if mode == "pcs":
@@ -102,7 +109,9 @@ class PatientState(nn.Module):
                 nn.Linear(width, state_shape[0] * state_shape[1]) for _ in range(n_layers)
             )
             self.skip = None if skip_width is None else nn.Linear(width, skip_width)
-            starts_at_zero = nn.ModuleList([*self.projections, *([self.skip] if self.skip else [])])
+            self.line = None if skip_width is None else nn.Linear(len(self.labs) * n_features, 1, bias=False)
+            skips = [layer for layer in (self.skip, self.line) if layer is not None]
+            starts_at_zero = nn.ModuleList([*self.projections, *skips])
             for parameter in starts_at_zero.parameters():
                 nn.init.zeros_(parameter)
 
@@ -128,7 +137,10 @@ class PatientState(nn.Module):
             return [MambaState(ssm=state.expand(shape)) for state in self.initial_state]
         labs = list(self.labs)
         code = self.trunk(history[:, labs], history_present[:, labs], pooled, pooled_present)
-        skip = None if self.skip is None else self.skip(code).to(history.dtype)
+        skip = None
+        if self.skip is not None and self.line is not None:
+            plain = self.trunk.standardised(history[:, labs], history_present[:, labs]).flatten(1)
+            skip = torch.cat([self.skip(code), self.line(plain)], dim=-1).to(history.dtype)
         # The scan keeps its state in full precision, under autocast too.
         return [
             MambaState(ssm=projection(code).to(history.dtype).unflatten(-1, self.state_shape), skip=skip)

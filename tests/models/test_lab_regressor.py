@@ -23,7 +23,7 @@ def model_of(config=SMALL, seed=0):
     model = LabRegressor(config)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if any(part in name for part in ("projections", "film", "initial_state", "head", "skip")):
+            if any(part in name for part in ("projections", "film", "initial_state", "head", "skip", "line")):
                 p.normal_(std=0.5)
     return model
 
@@ -255,7 +255,9 @@ def test_state_passing_goes_on_where_other_pieces_ended(config):
 
 def test_the_skip_starts_at_zero_and_does_not_fade_as_h0_does():
     fresh = LabRegressor(SKIP)
-    assert all(not task.patient_state.skip.weight.any() for task in fresh.tasks.values())
+    skips = [p for name, p in fresh.named_parameters() if ".skip." in name or ".line." in name]
+    assert len(skips) == 5 * 3
+    assert not any(p.any() for p in skips)
     fast = replace(SKIP, dt_min=0.1)  # every state forgets within some ten steps
     inputs = replace(inputs_of([400]), history_present=torch.ones(1, 5, dtype=torch.bool))
     inputs = replace(inputs, step_mask=torch.ones_like(inputs.step_mask))
@@ -265,6 +267,18 @@ def test_the_skip_starts_at_zero_and_does_not_fade_as_h0_does():
         model = model_of(config)
         late[name] = (model(other) - model(inputs))[-50:].abs().amax()
     assert late["h0"] < 1e-3 < 1e-2 < late["skip"]
+
+
+def test_a_far_off_last_value_is_held_only_with_the_skip():
+    inputs = replace(inputs_of([50]), history_present=torch.ones(1, 5, dtype=torch.bool))
+    reach = {}
+    for name, config in (("h0", SMALL), ("skip", SKIP)):
+        model = model_of(config)
+        with torch.no_grad():
+            far = [model(replace(inputs, history=inputs.history * k))[-1].abs().amax() for k in (1e4, 1e5)]
+        reach[name] = float(far[1] / far[0])
+    assert reach["h0"] < 1.5  # the norm before the read-out bounds what the state can say
+    assert reach["skip"] > 9
 
 
 def test_the_skip_of_a_lab_is_its_own():
@@ -283,7 +297,7 @@ def test_the_skip_of_a_lab_is_its_own():
 
 def test_without_patient_conditioning_there_is_no_skip():
     names = LabRegressor(replace(SKIP, patient_state="none")).state_dict().keys()
-    assert not any("skip" in name for name in names)
+    assert not any("skip" in name or "line" in name for name in names)
 
 
 def test_survival_falls_within_each_piece_and_pauses_at_masked_steps():
