@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.code_versions import code_version
 from assets.common import OWNERS
-from assets.failures import explained
+from assets.failures import explained, retried
 from assets.ingest import waveform_catalog
 from assets.metadata import metadata
 from assets.resources import Project
@@ -15,8 +15,6 @@ from pipeline import stages
 
 # `data_version` of an output is beta in Dagster 1.13, which is pinned; a graph asset has no other way to give one.
 warnings.filterwarnings("ignore", message="Parameter `data_version`")
-
-RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 
 
 @dg.op(out=dg.DynamicOut(list), ins={"waveform_catalog": dg.In(dg.Nothing)})
@@ -28,10 +26,10 @@ def plan_batches(project: Project) -> Iterator[dg.DynamicOutput[list]]:
         yield dg.DynamicOutput(patient_keys, mapping_key=f"batch_{number:04d}")
 
 
-@dg.op(pool="gpu", retry_policy=RETRIES)
+@dg.op(pool="gpu")
 def embed_batch(project: Project, patient_keys: list) -> dict:
     """Embed one batch of patients and commit it to the store."""
-    with explained("ppg_embeddings"):
+    with retried(), explained("ppg_embeddings"):
         return dict(stages.embed_patient_batch(project.workspace(), project.config(), patient_keys))
 
 

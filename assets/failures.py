@@ -25,3 +25,15 @@ def explained(asset: str) -> Iterator[None]:
         message = f"{asset}: {error}"
         _print_at_exit(message)
         raise dg.Failure(description=message, allow_retries=False) from None
+
+
+@contextmanager
+def retried(*, times: int = 2, pause_seconds: float = 10.0) -> Iterator[None]:
+    """Ask for the step again when a disk, a GPU or a worker process failed inside the block.
+
+    A ``RetryPolicy`` would do the same, and would also start a step again that a person has just cancelled.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # what files, CUDA and broken process pools raise
+        raise dg.RetryRequested(max_retries=times, seconds_to_wait=pause_seconds) from error

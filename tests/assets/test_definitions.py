@@ -8,7 +8,8 @@ import dagster as dg
 import pytest
 
 from assets.definitions import defs
-from assets.failures import explained
+from assets.embeddings import ppg_embeddings
+from assets.failures import explained, retried
 from assets.metadata import BAR, metadata, result
 from assets.resources import Project
 from pipeline.errors import ConfigError, RecordError
@@ -64,6 +65,47 @@ def test_a_project_error_becomes_one_sentence() -> None:
 def test_a_programmers_error_passes_through() -> None:
     with pytest.raises(ZeroDivisionError), explained("waveform_catalog"):
         _ = 1 / 0
+
+
+def run_of_batches(errors: dict[str, list[Exception]]) -> tuple[dg.ExecuteInProcessResult, list[str]]:
+    """Run two batches; each raises its errors, one an attempt."""
+    attempts: list[str] = []
+
+    @dg.op(out=dg.DynamicOut())
+    def plan():
+        yield dg.DynamicOutput("a", mapping_key="a")
+        yield dg.DynamicOutput("b", mapping_key="b")
+
+    @dg.op
+    def embed(batch):
+        attempts.append(batch)
+        with retried(pause_seconds=0), explained("ppg_embeddings"):
+            if errors.get(batch):
+                raise errors[batch].pop(0)
+
+    @dg.job
+    def job():
+        plan().map(embed)
+
+    return job.execute_in_process(raise_on_error=False), attempts
+
+
+def test_only_the_batch_that_failed_is_tried_again() -> None:
+    outcome, attempts = run_of_batches({"b": [OSError("disk"), RuntimeError("CUDA")]})
+    assert outcome.success
+    assert attempts == ["a", "b", "b", "b"]
+
+
+def test_a_users_mistake_is_not_tried_again() -> None:
+    outcome, attempts = run_of_batches({"b": [RecordError("unreadable")]})
+    assert not outcome.success
+    assert attempts == ["a", "b"]
+
+
+def test_a_cancelled_step_is_not_tried_again() -> None:
+    """Dagster 1.13 retries interrupted steps that have a retry policy."""
+    policies = [node.definition.retry_policy for node in ppg_embeddings.node_def.nodes]
+    assert policies == [None] * 3
 
 
 def test_metadata_shows_counts_and_drops() -> None:
