@@ -30,7 +30,7 @@ def typed(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     }
     environment.pop("DAGSTER_MODULE_NAME", None)
     return subprocess.run(
-        words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=280
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600
     )
 
 
@@ -69,4 +69,15 @@ def test_every_documented_way_to_train(home: Path) -> None:
     for words in ways:
         done = typed(home, *words)
         assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr[-3000:]}"
-    assert (home / "artifacts" / "tiny" / "checkpoints" / "mt_pcs" / "seed0" / "config.json").exists()
+    assert (
+        home / "artifacts" / "tiny" / "checkpoints" / "mt_pcs" / "seed0" / "best" / "config.json"
+    ).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_each_step_in_a_process_of_its_own(home: Path, monkeypatch) -> None:
+    monkeypatch.setenv("UNIPHY_EXECUTOR", "forkserver")
+    done = typed(home, "dagster", "asset", "materialize", "--select", "*lab_alignment")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (home / "artifacts" / "tiny" / "aligned" / "alignment.json").exists()
