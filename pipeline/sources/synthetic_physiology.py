@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.signal import lfilter
 
 from pipeline.schema import DAY_US, HOUR_US
 from pipeline.sources.synthetic_parameters import CohortParameters, LabProcess
@@ -81,6 +80,8 @@ def ornstein_uhlenbeck(steps: int, ratio: float, rng: np.random.Generator) -> np
     scale = np.sqrt(1 - decay**2)
     shocks = rng.standard_normal(steps)
     shocks[0] /= scale
+    from scipy.signal import lfilter  # half a second that Dagster's definitions need not wait for
+
     return np.asarray(lfilter([scale], [1.0, -decay], shocks))
 
 

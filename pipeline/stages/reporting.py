@@ -10,8 +10,6 @@ from pipeline.embedding_store import EmbeddingStore
 from pipeline.errors import MissingArtifactError
 from pipeline.experiments import ExperimentConfig
 from pipeline.provenance import config_hash, versions
-from pipeline.report import write_report
-from pipeline.report_figures import forest_svg, trajectory_svg
 from pipeline.report_inputs import ReportInputs
 from pipeline.stages.ingest import source_note
 from pipeline.store_admin import list_store
@@ -29,6 +27,8 @@ FUNNEL = (
 
 def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Write the self-contained report."""
+    from pipeline.report import write_report  # draws with matplotlib, which definitions need not wait for
+
     predictions = pd.read_parquet(require(workspace.predictions, made_by="predictions", asset="report"))
     evaluation = pd.read_parquet(require(workspace.evaluation, made_by="evaluation", asset="report"))
     store = EmbeddingStore.open(workspace.store)
@@ -65,6 +65,8 @@ def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
 
 def _pictures(inputs: ReportInputs) -> dict[str, str]:
     """Skill of every method, and the first patient's trajectory."""
+    from pipeline.report_figures import forest_svg, trajectory_svg  # as above
+
     pictures = {"skill over LOCF": forest_svg(inputs.evaluation)}
     if inputs.trajectories is not None and inputs.draws is not None:
         first = inputs.trajectories["sequence"].iloc[0]
