@@ -174,4 +174,6 @@ def _line(row: dict[Any, Any]) -> str:
     cells = "".join(f"{number(row[f'r2_{m}']):>{w}}" for m, w in zip(SHOWN, widths, strict=True))
     added = f"{signed(row['added'], 2)} {interval(row['added_lower'], row['added_upper'], 2)}"
     share = f"{number(row['recovery'])} {interval(row['recovery_lower'], row['recovery_upper'], 2)}"
-    return f"  {row['lab']:<10}{int(row['n_labs']):>6}{cells}  {added:<22}{share}"
+    if row["coupling"] == 0:  # the oracle's headroom is that of history alone
+        share = ""
+    return f"  {row['lab']:<10}{int(row['n_labs']):>6}{cells}  {added:<22}{share}".rstrip()
