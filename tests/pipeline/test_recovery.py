@@ -23,6 +23,7 @@ def noisy(table, **errors):
 def row(**values):
     plain = {
         "condition": "coupling 1",
+        "coupling": 1.0,
         "train_patients": 10,
         "protocol": "start",
         "lab": "sodium",
@@ -100,6 +101,7 @@ def test_the_table_names_condition_size_and_outcome():
     text = recovery_text(pd.DataFrame([row(recovery=0.62), row(condition="null B", protocol="anchored")]))
     assert "coupling 1, 10 training patients, protocol start" in text
     assert "0.62" in text
+    assert "0.62" not in recovery_text(pd.DataFrame([row(recovery=0.62, coupling=0.0)]))
     assert "MISSED  start" in text
     assert "met     anchored: null B" in text
 
