@@ -66,7 +66,7 @@ def test_optional_columns_may_be_absent(tmp_path):
         read(path)
 
 
-CUT_OFF = gzip.compress(b"subject_id,itemid,value\n" + b"1,a,b\n" * 999)[:-20]
+CUT_OFF = gzip.compress(b"subject_id,itemid,value\n" + b"1,a,b\n" * 999, mtime=0)[:-20]
 
 
 @pytest.mark.parametrize(
