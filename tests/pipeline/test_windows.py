@@ -26,6 +26,7 @@ class FakeSource:
     content: dict[str, list[Stretch]] = field(default_factory=dict)
     name: str = "fake"
     licence: str = "none"
+    root: Path = Path("fake")
 
     def catalog(self) -> Catalog:
         return Catalog(records=())
