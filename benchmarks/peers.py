@@ -1,5 +1,6 @@
 """Other people's selective scans, each optional: None where it is not installed."""
 
+import functools
 import importlib.util
 import sys
 import types
@@ -9,27 +10,32 @@ import torch
 from torch import Tensor
 
 
+@functools.cache
 def mamba_ssm_reference() -> Callable[..., object] | None:
-    """Return mamba-ssm's `selective_scan_ref`, loaded without its package's heavy __init__."""
+    """Return mamba-ssm's `selective_scan_ref`, loaded once without its package's heavy __init__."""
     spec = importlib.util.find_spec("mamba_ssm")
     if spec is None or not spec.submodule_search_locations or importlib.util.find_spec("einops") is None:
         return None
-    if "mamba_ssm" not in sys.modules:
-        package = types.ModuleType("mamba_ssm")
-        package.__path__ = list(spec.submodule_search_locations)
-        sys.modules["mamba_ssm"] = package
-    if importlib.util.find_spec("selective_scan_cuda") is None:
+    package = types.ModuleType("mamba_ssm")
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules.setdefault("mamba_ssm", package)
+    if not _has_compiled_scan():
         sys.modules.setdefault("selective_scan_cuda", types.ModuleType("selective_scan_cuda"))
     from mamba_ssm.ops.selective_scan_interface import selective_scan_ref
 
     return selective_scan_ref
 
 
+@functools.cache
+def _has_compiled_scan() -> bool:
+    """Look once, before an empty module may stand in for the extension."""
+    return importlib.util.find_spec("selective_scan_cuda") is not None
+
+
+@functools.cache
 def mamba_ssm_cuda() -> Callable[..., object] | None:
     """Return mamba-ssm's CUDA `selective_scan_fn`, or None without a GPU or its compiled extension."""
-    if not torch.cuda.is_available() or importlib.util.find_spec("selective_scan_cuda") is None:
-        return None
-    if mamba_ssm_reference() is None:
+    if not torch.cuda.is_available() or not _has_compiled_scan() or mamba_ssm_reference() is None:
         return None
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # pyright: ignore
 
