@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from models.lab_regressor import FIVE_LABS
+from models.slow_features import SlowFeatures
 from models.standardize import Standardize
 
 
@@ -21,6 +22,8 @@ class WindowLSTMConfig:
     n_windows : latest windows seen, 10 = 5 min
     hidden : width of the LSTM
     dropout : share dropped before the read-outs, in training mode alone
+    slow_features : number of lasting directions of the embedding seen instead of all of it; see
+        ``LabRegressorConfig``
     """
 
     embed_width: int
@@ -28,6 +31,7 @@ class WindowLSTMConfig:
     n_windows: int = 10
     hidden: int = 256
     dropout: float = 0.1
+    slow_features: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("embed_width", "n_windows", "hidden"):
@@ -37,6 +41,15 @@ class WindowLSTMConfig:
             raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1).")
         if not self.task_labs or len(set(self.task_labs)) < len(self.task_labs):
             raise ValueError(f"task_labs is {self.task_labs}; it must name at least one lab, and none twice.")
+        if self.slow_features is not None and not 1 <= self.slow_features <= self.embed_width:
+            raise ValueError(
+                f"slow_features is {self.slow_features}; it must lie in [1, embed_width = {self.embed_width}]."
+            )
+
+    @property
+    def feature_width(self) -> int:
+        """Numbers per window that the LSTM reads."""
+        return self.slow_features or self.embed_width
 
 
 class WindowLSTM(nn.Module):
@@ -48,10 +61,13 @@ class WindowLSTM(nn.Module):
     def __init__(self, config: WindowLSTMConfig):
         super().__init__()
         self.config = config
-        self.input_scale = Standardize(config.embed_width)
-        self.input_norm = nn.RMSNorm(config.embed_width, eps=1e-5)
-        self.missing_embedding = nn.Parameter(torch.randn(config.embed_width) * 0.02)
-        self.lstm = nn.LSTM(config.embed_width, config.hidden, batch_first=True)
+        slow, width = config.slow_features is not None, config.feature_width
+        self.input_scale = (
+            SlowFeatures(config.embed_width, width) if slow else Standardize(config.embed_width)
+        )
+        self.input_norm = nn.RMSNorm(width, eps=1e-5)
+        self.missing_embedding = nn.Parameter(torch.randn(width) * 0.02)
+        self.lstm = nn.LSTM(width, config.hidden, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
         self.heads = nn.Linear(config.hidden, len(config.task_labs))
         nn.init.zeros_(self.heads.weight)  # the first estimate is the bias: the training mean
@@ -66,7 +82,12 @@ class WindowLSTM(nn.Module):
         self, windows: Float[Tensor, "n windows embed_width"], window_mask: Bool[Tensor, "n windows"]
     ) -> None:
         """Standardise embeddings by those of `windows`: training patients' alone."""
-        self.input_scale.fit(windows.flatten(0, 1), window_mask.flatten())
+        flat, mask = windows.flatten(0, 1), window_mask.flatten()
+        if isinstance(self.input_scale, SlowFeatures):
+            draw = torch.arange(len(windows), device=windows.device).repeat_interleave(windows.shape[1])
+            self.input_scale.fit(flat, mask, draw)
+        else:
+            self.input_scale.fit(flat, mask)
 
     def forward(
         self, windows: Float[Tensor, "n windows embed_width"], window_mask: Bool[Tensor, "n windows"]

@@ -5,84 +5,27 @@ scan started at h0 from the patient's history. Sizes, gap handling and packing a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.inputs import PackedInputs
-from models.mamba_block import MambaBlock, MambaConfig, MambaState
-from models.packing import chunks, enter, per_step
-from models.patient_state import MODES, PatientState, PatientStateMode
+from models.lab_regressor_config import FIVE_LABS, LabRegressorConfig
+from models.mamba_block import MambaBlock, MambaState
+from models.packing import chunks, enter, skips
+from models.patient_state import PatientState
+from models.slow_features import RunningMeans, SlowFeatures
 from models.standardize import Standardize
 
-FIVE_LABS = ("potassium", "calcium", "sodium", "glucose", "lactate")
+__all__ = ["FIVE_LABS", "LabRegressor", "LabRegressorConfig", "SequenceState", "TaskLayer"]
+
 SequenceState = list[MambaState]
-"""One state per layer: the backbone's blocks, then one block per lab."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabRegressorConfig:
-    """Sizes of the sequence model.
-
-    Attributes
-    ----------
-    embed_width : of the encoder's window embedding
-    task_labs : labs estimated, in the order of the output's columns
-    history_labs : labs of the history, in the order of its second axis; the shared trunk sees them all
-    history_features : per lab
-    d_model, n_blocks, d_state, expand, d_conv : of the shared backbone's Mamba blocks, and of each lab's own
-    dropout : share dropped after each mixer and MLP, in training mode alone
-    patient_state : where states start: "none" (zeros), "learned" (a constant) or "pcs" (patient-conditioned)
-    trunk_width : of the patient's code
-    dt_min : shortest step size at initialisation: 0.001 gives the slowest mode of a state, h0 included, a
-        memory of 1000 steps (8 h)
-    history_skip : add a projection of the patient's code to what each lab's own layer reads at every step, and a
-        line through that lab's history to its estimate; mode "pcs" alone. h0 fades and the norm before the
-        read-out bounds it, so that a far-off last value can hardly be held; this can. Ours; the paper
-        conditions by h0 alone.
-    """
-
-    embed_width: int
-    task_labs: tuple[str, ...] = FIVE_LABS
-    history_labs: tuple[str, ...] = FIVE_LABS
-    history_features: int = 4
-    d_model: int = 256
-    n_blocks: int = 4
-    d_state: int = 16
-    expand: int = 2
-    d_conv: int = 4
-    dropout: float = 0.1
-    patient_state: PatientStateMode = "pcs"
-    trunk_width: int = 128
-    dt_min: float = 0.001
-    history_skip: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("embed_width", "history_features", "n_blocks", "trunk_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it must lie in [0, 1).")
-        if self.patient_state not in MODES:
-            raise ValueError(
-                f"patient_state is {self.patient_state!r}; it must be one of {', '.join(MODES)}."
-            )
-        if not self.task_labs or len(set(self.task_labs)) < len(self.task_labs):
-            raise ValueError(f"task_labs is {self.task_labs}; it must name at least one lab, and none twice.")
-        if unknown := set(self.task_labs) - set(self.history_labs):
-            raise ValueError(f"task_labs has {', '.join(sorted(unknown))}; history_labs must hold it too.")
-        _ = self.mamba  # its own checks
-
-    @property
-    def mamba(self) -> MambaConfig:
-        """Sizes of each Mamba layer."""
-        return MambaConfig(
-            d_model=self.d_model, d_state=self.d_state, d_conv=self.d_conv, expand=self.expand, dt_min=self.dt_min
-        )  # fmt: skip
+"""One state per layer: the backbone's blocks, then one block per lab, then the running means if there are any."""
 
 
 class TaskLayer(nn.Module):
@@ -110,13 +53,19 @@ class LabRegressor(nn.Module):
         super().__init__()
         self.config = config
         c = config
-        self.input_scale = Standardize(c.embed_width)
-        self.input_norm = nn.RMSNorm(c.embed_width, eps=1e-5)
-        self.input_proj = nn.Linear(c.embed_width, c.d_model)
+        slow = None if c.slow_features is None else SlowFeatures(c.embed_width, c.slow_features)
+        self.input_scale = slow or Standardize(c.embed_width)
+        self.running_means = RunningMeans(c.feature_width, c.mean_steps) if c.mean_steps else None
+        mean_width = len(c.mean_steps) * c.feature_width
+        self.input_norm = nn.RMSNorm(c.feature_width + mean_width, eps=1e-5)
+        self.input_proj = nn.Linear(c.feature_width + mean_width, c.d_model)
         self.missing_embedding = nn.Parameter(torch.randn(c.d_model) * 0.02)
         self.patient_state = _patient_state(c, range(len(c.history_labs)), c.n_blocks)
         self.backbone = nn.ModuleList(MambaBlock(c.mamba, c.dropout) for _ in range(c.n_blocks))
         self.tasks = nn.ModuleDict({lab: TaskLayer(c, lab) for lab in c.task_labs})
+        self.waveform_line = nn.Linear(mean_width, len(c.task_labs), bias=False) if c.mean_steps else None
+        if self.waveform_line is not None:
+            nn.init.zeros_(self.waveform_line.weight)
         self.log_variance = nn.Parameter(torch.zeros(len(c.task_labs)))
 
     @property
@@ -135,9 +84,44 @@ class LabRegressor(nn.Module):
 
     def fit_input_scales(self, inputs: PackedInputs) -> None:
         """Standardise embeddings, history and pooled vectors by those of `inputs`: training pieces alone."""
-        self.input_scale.fit(inputs.embeddings, inputs.step_mask)
+        if isinstance(self.input_scale, SlowFeatures):
+            lengths = inputs.cu_seqlens.diff()
+            piece = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+            self.input_scale.fit(inputs.embeddings, inputs.step_mask, piece)
+        else:
+            self.input_scale.fit(inputs.embeddings, inputs.step_mask)
+        pooled = inputs.pooled
+        if self.config.slow_features is not None:
+            pooled = self._scaled(pooled, inputs.pooled_present)
         for module in [self.patient_state, *(task.patient_state for task in self._tasks)]:
-            module.fit_input_scales(inputs)
+            module.fit_input_scales(inputs.history, inputs.history_present, pooled, inputs.pooled_present)
+
+    def line_inputs(
+        self, inputs: PackedInputs
+    ) -> tuple[Float[Tensor, "steps scales features"], Float[Tensor, "pieces labs history"]]:
+        """Return what the lines read: running means by time constant, and each lab's own history (or nothing)."""
+        assert self.running_means is not None
+        start = cast(Tensor, self.initial_states(inputs)[-1].ssm)
+        features = self._scaled(inputs.embeddings, inputs.step_mask)
+        means, _ = self.running_means(features, inputs.step_mask, inputs.cu_seqlens, start)
+        own = [task.patient_state.line_inputs(inputs.history, inputs.history_present) for task in self._tasks]
+        return means.unflatten(-1, (len(self.config.mean_steps), -1)), torch.stack(own, dim=1)
+
+    def set_line(self, lab: str, waveform: np.ndarray, history: np.ndarray, bias: float) -> None:
+        """Set one lab's lines through the running means and its own history, and the bias of its read-out."""
+        column, task = self.config.task_labs.index(lab), cast(TaskLayer, self.tasks[lab])
+        assert self.waveform_line is not None
+        with torch.no_grad():
+            self.waveform_line.weight[column].copy_(torch.as_tensor(waveform))
+            task.head.bias.fill_(bias)
+            if task.patient_state.line is not None:
+                task.patient_state.line.weight[0].copy_(torch.as_tensor(history))
+
+    def hold_lines(self) -> None:
+        """Leave the lines as they are in training."""
+        for line in (self.waveform_line, *(task.patient_state.line for task in self._tasks)):
+            if line is not None:
+                line.requires_grad_(False)
 
     def forward(
         self,
@@ -192,9 +176,15 @@ class LabRegressor(nn.Module):
         pooled_present: Bool[Tensor, " pieces"],
     ) -> SequenceState:
         """Return the states before the first step, for use with `step`."""
+        scaled = self._scaled(pooled, pooled_present)
+        pooled = pooled if self.config.slow_features is None else scaled
         patient = history, history_present, pooled, pooled_present
         modules = [self.patient_state, *(task.patient_state for task in self._tasks)]
-        return [state for module in modules for state in module(*patient)]
+        states = [state for module in modules for state in module(*patient)]
+        if self.running_means is not None:
+            known = pooled_present & (self.config.patient_state == "pcs")
+            states.append(MambaState(ssm=self.running_means.start(scaled, known)))
+        return states
 
     def step(
         self,
@@ -203,7 +193,11 @@ class LabRegressor(nn.Module):
         step_mask: Bool[Tensor, " pieces"],
     ) -> tuple[Float[Tensor, "pieces labs"], SequenceState]:
         """Advance every piece by one step; equal to `forward` over the same steps but for rounding."""
-        x, states = self._encode(embeddings, step_mask), list(states)
+        states, features, means = list(states), self._scaled(embeddings, step_mask), None
+        if self.running_means is not None:
+            means, last = self.running_means.step(features, step_mask, cast(Tensor, states[-1].ssm))
+            states[-1] = MambaState(ssm=last)
+        x = self._encode(features, means, step_mask)
         for i, block in enumerate(self._blocks):
             x, states[i] = block.step(x, states[i], step_mask)
         outputs = []
@@ -212,7 +206,7 @@ class LabRegressor(nn.Module):
             y, state = task.block.step(x if skip is None else x + skip[:, :-1], states[i], step_mask)
             states[i] = replace(state, skip=skip)
             outputs.append(task.read_out(y) + (0.0 if skip is None else skip[:, -1:]))
-        return torch.cat(outputs, dim=-1), states
+        return torch.cat(outputs, dim=-1) + self._line(means), states
 
     def initial_state_survival(
         self, inputs: PackedInputs, mode: str = "mean"
@@ -225,13 +219,13 @@ class LabRegressor(nn.Module):
         """
         mask, bounds = inputs.step_mask[None], inputs.cu_seqlens
         with torch.no_grad():
-            x, shares = self._encode(inputs.embeddings, inputs.step_mask)[None], []
-            states = self.initial_states(inputs)
+            states, shares = self.initial_states(inputs), []
+            x = self._enter(inputs.embeddings, inputs.step_mask, bounds, states)[0][None]
             for block, state in zip(self._blocks, states, strict=False):
                 shares.append(block.survival(x, mask, bounds, mode))
                 x = block(x, state, step_mask=mask, cu_seqlens=bounds)[0]
-            for task, state in zip(self._tasks, states[len(self.backbone) :], strict=True):
-                own = x + _skips(state, bounds, x.shape[1])[0]
+            for task, state in zip(self._tasks, states[len(self.backbone) :], strict=False):
+                own = x + skips(state, bounds, x.shape[1])[0]
                 shares.append(task.block.survival(own, mask, bounds, mode))
             return torch.stack(shares, dim=-1)
 
@@ -244,36 +238,51 @@ class LabRegressor(nn.Module):
     ) -> tuple[Float[Tensor, "steps labs"], SequenceState]:
         """Return the estimates and the states after each piece."""
         mask = step_mask[None]
-        x = self._encode(embeddings, step_mask)[None]
-        outputs, finals = [], []
+        x, means, last_means = self._enter(embeddings, step_mask, cu_seqlens, states)
+        x, outputs, finals = x[None], [], []
         for block, state in zip(self._blocks, states, strict=False):
             x, final = block(x, state, step_mask=mask, cu_seqlens=cu_seqlens)
             finals.append(final)
-        for task, state in zip(self._tasks, states[len(finals) :], strict=True):
-            into_layer, into_estimate = _skips(state, cu_seqlens, len(step_mask))
+        for task, state in zip(self._tasks, states[len(finals) :], strict=False):
+            into_layer, into_estimate = skips(state, cu_seqlens, len(step_mask))
             y, final = task.block(x + into_layer, state, step_mask=mask, cu_seqlens=cu_seqlens)
             finals.append(replace(final, skip=state.skip))
             outputs.append(task.read_out(y[0]) + into_estimate)
-        return torch.cat(outputs, dim=-1), finals
+        return torch.cat(outputs, dim=-1) + self._line(means), finals + last_means
+
+    def _enter(
+        self,
+        embeddings: Float[Tensor, "steps embed_width"],
+        step_mask: Bool[Tensor, " steps"],
+        cu_seqlens: Int[Tensor, " pieces_plus_1"],
+        states: SequenceState,
+    ) -> tuple[Float[Tensor, "steps d_model"], Tensor | None, SequenceState]:
+        """Return what the backbone reads, the running means, and their state after each piece."""
+        features = self._scaled(embeddings, step_mask)
+        if self.running_means is None:
+            return self._encode(features, None, step_mask), None, []
+        start = cast(Tensor, states[-1].ssm)
+        means, last = self.running_means(features, step_mask, cu_seqlens, start)
+        return self._encode(features, means, step_mask), means, [MambaState(ssm=last)]
+
+    def _scaled(
+        self, embeddings: Float[Tensor, "rows embed_width"], usable: Bool[Tensor, " rows"]
+    ) -> Float[Tensor, "rows features"]:
+        # Rows of masked steps may hold anything, NaN included, and NaN would reach the weights' gradients.
+        return self.input_scale(embeddings.masked_fill(~usable[:, None], 0.0))
 
     def _encode(
-        self, embeddings: Float[Tensor, "steps embed_width"], step_mask: Bool[Tensor, " steps"]
+        self,
+        features: Float[Tensor, "steps features"],
+        means: Tensor | None,
+        step_mask: Bool[Tensor, " steps"],
     ) -> Float[Tensor, "steps d_model"]:
-        usable = step_mask[:, None]
-        # Rows of masked steps may hold anything, NaN included, and NaN would reach the weights' gradients.
-        x = self.input_scale(embeddings.masked_fill(~usable, 0.0))
+        x = features if means is None else torch.cat([features, means], dim=-1)
         x = self.input_proj(self.input_norm(x))
-        return torch.where(usable, x, self.missing_embedding)
+        return torch.where(step_mask[:, None], x, self.missing_embedding)
 
-
-def _skips(
-    state: MambaState, cu_seqlens: Int[Tensor, " pieces_plus_1"], n_steps: int
-) -> tuple[Float[Tensor, "steps d_model"] | float, Float[Tensor, "steps 1"] | float]:
-    """Return what the history skip adds at every step to a layer's input and to its estimate; 0 without one."""
-    if state.skip is None:
-        return 0.0, 0.0
-    rows = per_step(state.skip, cu_seqlens, n_steps)
-    return rows[:, :-1], rows[:, -1:]
+    def _line(self, means: Tensor | None) -> Float[Tensor, "steps labs"] | float:
+        return 0.0 if means is None or self.waveform_line is None else self.waveform_line(means)
 
 
 def _patient_state(
@@ -281,6 +290,6 @@ def _patient_state(
 ) -> PatientState:
     return PatientState(
         config.patient_state, labs=labs, n_layers=n_layers, n_features=config.history_features,
-        embed_width=config.embed_width, width=config.trunk_width,
+        embed_width=config.feature_width, width=config.trunk_width,
         state_shape=(config.mamba.d_inner, config.d_state), skip_width=skip_width,
     )  # fmt: skip

@@ -79,7 +79,18 @@ def per_step(
     return rows.repeat_interleave(cu_seqlens.diff(), dim=0, output_size=n_steps)
 
 
-def _replace_first(own: Tensor | None, carried: Tensor | None, others: int) -> Tensor:
-    assert carried is not None, "a chunk always leaves a state"
+def skips(
+    state: MambaState, cu_seqlens: Int[Tensor, " pieces_plus_1"], n_steps: int
+) -> tuple[Float[Tensor, "steps d_model"] | float, Float[Tensor, "steps 1"] | float]:
+    """Return what the history skip adds at every step to a layer's input and to its estimate; 0 without one."""
+    if state.skip is None:
+        return 0.0, 0.0
+    rows = per_step(state.skip, cu_seqlens, n_steps)
+    return rows[:, :-1], rows[:, -1:]
+
+
+def _replace_first(own: Tensor | None, carried: Tensor | None, others: int) -> Tensor | None:
+    if carried is None:  # a layer without this kind of state
+        return None
     rest = carried.new_zeros(others, *carried.shape[1:]) if own is None else own[1:].to(carried.dtype)
     return torch.cat([carried[-1:], rest])

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from models.inputs import PackedInputs
 from models.mamba_block import MambaState
 from models.standardize import Standardize
 
@@ -115,12 +114,18 @@ class PatientState(nn.Module):
             for parameter in starts_at_zero.parameters():
                 nn.init.zeros_(parameter)
 
-    def fit_input_scales(self, inputs: PackedInputs) -> None:
-        """Standardise history and pooled vectors by those of `inputs`: training pieces alone."""
+    def fit_input_scales(
+        self,
+        history: Float[Tensor, "pieces labs features"],
+        history_present: Bool[Tensor, "pieces labs"],
+        pooled: Float[Tensor, "pieces embed_width"],
+        pooled_present: Bool[Tensor, " pieces"],
+    ) -> None:
+        """Standardise history and pooled vectors by these: those of training pieces alone."""
         if self.mode == "pcs":
             labs = list(self.labs)
-            self.trunk.history_scale.fit(inputs.history[:, labs], inputs.history_present[:, labs])
-            self.trunk.pooled_scale.fit(inputs.pooled, inputs.pooled_present)
+            self.trunk.history_scale.fit(history[:, labs], history_present[:, labs])
+            self.trunk.pooled_scale.fit(pooled, pooled_present)
 
     def forward(
         self,
@@ -139,10 +144,19 @@ class PatientState(nn.Module):
         code = self.trunk(history[:, labs], history_present[:, labs], pooled, pooled_present)
         skip = None
         if self.skip is not None and self.line is not None:
-            plain = self.trunk.standardised(history[:, labs], history_present[:, labs]).flatten(1)
+            plain = self.line_inputs(history, history_present)
             skip = torch.cat([self.skip(code), self.line(plain)], dim=-1).to(history.dtype)
         # The scan keeps its state in full precision, under autocast too.
         return [
             MambaState(ssm=projection(code).to(history.dtype).unflatten(-1, self.state_shape), skip=skip)
             for projection in self.projections
         ]
+
+    def line_inputs(
+        self, history: Float[Tensor, "pieces labs features"], history_present: Bool[Tensor, "pieces labs"]
+    ) -> Float[Tensor, "pieces inputs"]:
+        """Return what the line reads: the standardised history of this module's labs; nothing without a line."""
+        if self.line is None:
+            return history.new_zeros(len(history), 0)
+        labs = list(self.labs)
+        return self.trunk.standardised(history[:, labs], history_present[:, labs]).flatten(1)

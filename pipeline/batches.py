@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from models.inputs import PackedInputs
@@ -97,7 +97,7 @@ class PieceSource:
         seed: int,
         cache: EmbeddingCache | None = None,
     ) -> None:
-        self.labs = labs
+        self.labs, self._patients = labs, sorted(set(patients))
         self._datasets, self._items, self._weights = [], [], []
         self._counts: Counter[str] = Counter()
         places = {piece: row for row, piece in enumerate(aligned.pieces["piece_id"])}
@@ -144,6 +144,14 @@ class PieceSource:
         drawn = np.random.default_rng(seed).permutation(len(places))[:SAMPLED_PIECES]
         items = [self._datasets[group][i] for group, i in (places[k] for k in np.sort(drawn))]
         return pack([shortened(item, SAMPLED_STEPS) for item in items]).inputs
+
+    def item_patients(self) -> dict[int, Int[np.ndarray, " items"]]:
+        """Return, by group, the number of the patient of every item."""
+        number = {patient: i for i, patient in enumerate(self._patients)}
+        return {
+            group: np.array([number[dataset.patient_id(int(item))] for item in items], dtype=np.int64)
+            for group, (dataset, items) in enumerate(zip(self._datasets, self._items, strict=True))
+        }
 
     def target_means(self) -> Float64[np.ndarray, " labs"]:
         """Return the mean scaled measured target per lab."""

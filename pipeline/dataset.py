@@ -117,6 +117,10 @@ class PieceDataset:
         """Keys into the cohort's ``pieces``, in order."""
         return tuple(self._pieces["piece_id"])
 
+    def patient_id(self, index: int) -> str:
+        """Return whose piece it is."""
+        return str(self._pieces["patient_id"].iat[index])
+
     def n_steps(self, index: int) -> int:
         """Return the length of a piece without reading it."""
         return int(self._steps[index])

@@ -57,6 +57,10 @@ class ModelShape:
     """Shortest step size at initialisation; 0.001: the longest memory of a state is 8 h."""
     history_skip: bool = False
     """Show each lab's own layer the patient's code at every step; ours, see ``LabRegressorConfig``."""
+    slow_features: int | None = None
+    """Lasting directions of the embedding, seen by every model instead of all of it; ours, ``LabRegressorConfig``."""
+    mean_steps: tuple[float, ...] = ()
+    """Time constants of running means of the waveform, steps of 30 s; ours, see ``LabRegressorConfig``."""
     hidden: int = 256
     """Width of the LSTM baseline."""
 
@@ -99,6 +103,10 @@ def default() -> ExperimentConfig:
     return ExperimentConfig(name="default", model=ModelShape(history_skip=True))
 
 
+_FEW_LABELS = AlignmentConfig(interpolated_weight=0.002)
+"""All the interpolated steps of four hours weigh about as much as one draw: docs/evaluation.md."""
+
+
 def demo() -> ExperimentConfig:
     """Return the embedded cohort at a size that two cores finish in minutes."""
     return ExperimentConfig(
@@ -106,9 +114,25 @@ def demo() -> ExperimentConfig:
         cohort=CohortPlan(size=CohortSize(n_patients=120, hours_low=6.0, hours_high=18.0)),
         splits=SplitConfig(fractions=(0.6, 0.24, 0.16)),
         # Tuned on the validation patients of another cohort, seed 7: docs/evaluation.md.
-        model=ModelShape(d_model=64, dropout=0.0, trunk_width=64, hidden=64, dt_min=2e-4, history_skip=True),
+        alignment=_FEW_LABELS,
+        model=ModelShape(
+            d_model=64,
+            dropout=0.1,
+            trunk_width=64,
+            hidden=64,
+            dt_min=2e-4,
+            history_skip=True,
+            slow_features=24,
+            mean_steps=(20.0, 60.0, 240.0),
+        ),
         training=TrainingConfig(
-            epochs=6, learning_rate=1e-3, warmup_epochs=1.0, final_lr=1e-5, batch_pieces=8, tensorboard=False
+            epochs=3,
+            learning_rate=3e-4,
+            warmup_epochs=1.0,
+            final_lr=1e-5,
+            batch_pieces=8,
+            tensorboard=False,
+            fit_lines=True,
         ),
         methods=PAPER_METHODS,
     )
@@ -133,7 +157,7 @@ def recovery() -> ExperimentConfig:
     return dataclasses.replace(
         demo(),
         name="recovery",
-        cohort=CohortPlan(size=CohortSize(n_patients=300, hours_low=3.0, hours_high=5.0), coupling=1.0),
+        cohort=CohortPlan(size=CohortSize(n_patients=1000, hours_low=4.0, hours_high=8.0), coupling=1.0),
         encoder="ppg_gpt_1m",
         splits=SplitConfig(fractions=(0.6, 0.1, 0.3)),
     )

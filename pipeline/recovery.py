@@ -37,12 +37,14 @@ class Condition:
     coupling : 0..1, how far labs follow what the pulse wave shows
     null : None, "a" (coupling 0) or "b" (draws independent in time, no patient offset)
     train_share : share of the training patients that are used; test patients are always the same
+    cohort_share : size of the cohort, as a share of the experiment's
     """
 
     name: str
     coupling: float
     null: str | None = None
     train_share: float = 1.0
+    cohort_share: float = 1.0
 
 
 CONDITIONS = (
@@ -51,7 +53,7 @@ CONDITIONS = (
     Condition(name="coupling 0.5", coupling=0.5),
     Condition(name="coupling 1, half", coupling=1.0, train_share=0.5),
     Condition(name="coupling 1, quarter", coupling=1.0, train_share=0.25),
-    Condition(name="null B", coupling=0.0, null="b"),
+    Condition(name="null B", coupling=0.0, null="b", cohort_share=0.5),
 )
 """The most telling first, so that an interrupted run has shown something."""
 

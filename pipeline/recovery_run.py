@@ -113,8 +113,10 @@ def _predictions(cohort: _Cohort, folder: Path) -> pd.DataFrame:
 def _cohort(experiment: ExperimentConfig, condition: Condition, root: Path) -> _Cohort:
     kind = "nothing_to_know" if condition.null == "b" else "planted"
     where = root / f"{kind}_{condition.coupling:g}"
+    size = experiment.cohort.size
+    size = dataclasses.replace(size, n_patients=max(1, round(condition.cohort_share * size.n_patients)))
     write_cohort(
-        CohortParameters.load(), experiment.cohort.size, where, coupling=condition.coupling,
+        CohortParameters.load(), size, where, coupling=condition.coupling,
         null=condition.null, seed=experiment.cohort.seed, workers=min(2, os.cpu_count() or 1),
     )  # fmt: skip
     source = Mimic3Waveforms(where / "waveforms")

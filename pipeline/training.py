@@ -28,6 +28,7 @@ from pipeline.draw_source import DrawSource
 from pipeline.embedding_cache import EmbeddingCache
 from pipeline.errors import ConfigError, LeakError
 from pipeline.forecaster import Forecaster, scale_rows
+from pipeline.line_fit import fit_lines
 from pipeline.normalization import LabScaler
 from pipeline.provenance import config_hash, from_plain, to_plain
 from pipeline.schedule import seed_of
@@ -129,6 +130,9 @@ class _Recipe:
         model = self._model(embedding_width(data.store, data.patients("train")))
         model.set_output_means(torch.tensor(source.target_means(), dtype=torch.float32))
         _fit_scales(model, source.sample(self.config.seed))
+        if self.config.fit_lines and isinstance(model, LabRegressor):
+            assert isinstance(source, PieceSource)
+            fit_lines(model, source)
         model = model.to(device)
         groups = parameter_groups(model, self.config.weight_decay)
         known = data.provenance()

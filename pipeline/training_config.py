@@ -34,6 +34,8 @@ class TrainingConfig:
     """Most packed steps in memory at once (d_model 256: about 4 GB); a longer piece runs in chunks of that."""
     protocols: tuple[str, ...] = PROTOCOLS
     """Kinds of pieces to learn from, each giving an equal number of batches."""
+    fit_lines: bool = False
+    """Fit the model's lines in closed form before the first epoch, and hold them (``pipeline.line_fit``); ours."""
     lstm_centred: bool = False
     """LSTM windows around the draw (the paper's; looks 2.5 min ahead) instead of before it."""
     amp: bool = False

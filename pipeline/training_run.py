@@ -92,6 +92,8 @@ class TrainingRun:
         """
         make_private_dir(self.folder)
         state = self._resume()
+        if state.epoch == 0 and self.config.fit_lines and self.config.selection == "validation":
+            self._keep_start(state)
         while state.epoch < self.config.epochs and not self._out_of_patience(state):
             started = time.monotonic()
             row = self._train_epoch(state.epoch, listener)
@@ -204,6 +206,13 @@ class TrainingRun:
         # Last of all: if it is there, so is everything of its epoch; if not, the epoch is trained again,
         # alike.
         save_resume(self.folder / "last" / RESUME_FILE, self.model, self.optimizer, asdict(state))
+
+    def _keep_start(self, state: RunState) -> None:
+        """Let the lines alone, before the first epoch, stand for selection too."""
+        errors = list(self.validate(self.model).values())
+        state.best_error = sum(errors) / len(errors) if errors else None
+        if self.ranks.first:
+            self._save(self.folder / "best", state)
 
     def _save(self, folder: Path, state: RunState) -> None:
         save_checkpoint(

@@ -2,6 +2,7 @@ import itertools
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from pipeline.schema import HISTORY_FEATURES, LAB_NAMES
 LENGTHS = [23, 1, 40, 0, 16]
 SMALL = LabRegressorConfig(embed_width=8, d_model=16, n_blocks=2, d_state=4, dropout=0.0, trunk_width=8)
 SKIP = replace(SMALL, history_skip=True)
+MEANS = replace(SKIP, slow_features=5, mean_steps=(3.0, 20.0))
 
 
 def model_of(config=SMALL, seed=0):
@@ -64,9 +66,10 @@ def test_defaults_are_the_projects():
     assert (config.d_model, config.n_blocks, config.mamba.d_inner, config.mamba.dt_rank) == (256, 4, 512, 16)
 
 
+@pytest.mark.parametrize("config", [SMALL, MEANS], ids=["embedding", "means"])
 @pytest.mark.parametrize("mode", ["none", "learned", "pcs"])
-def test_a_piece_depends_on_itself_alone(mode):
-    model, inputs = model_of(replace(SMALL, patient_state=mode)), inputs_of()
+def test_a_piece_depends_on_itself_alone(mode, config):
+    model, inputs = model_of(replace(config, patient_state=mode)), inputs_of()
     parts = model(inputs).split(LENGTHS)
     for i, part in enumerate(parts):
         assert torch.allclose(part, model(member(inputs, i)), atol=1e-5)
@@ -81,8 +84,9 @@ def test_training_begins_without_patient_state():
     assert torch.equal(fresh(inputs_of()), bare(inputs_of()))
 
 
-def test_history_and_pooled_vector_reach_every_lab_and_absent_values_none():
-    model, inputs = model_of(), inputs_of()
+@pytest.mark.parametrize("config", [SMALL, MEANS], ids=["embedding", "means"])
+def test_history_and_pooled_vector_reach_every_lab_and_absent_values_none(config):
+    model, inputs = model_of(config), inputs_of()
     before = model(inputs)
     absent = ~inputs.history_present[..., None]
     hidden = replace(
@@ -145,8 +149,9 @@ def test_single_task_sees_all_history():
     assert not torch.allclose(model(replace(inputs, history=changed)), model(inputs))
 
 
-def test_later_content_changes_no_earlier_bit():
-    model, inputs = model_of(), inputs_of()
+@pytest.mark.parametrize("config", [SMALL, MEANS], ids=["embedding", "means"])
+def test_later_content_changes_no_earlier_bit(config):
+    model, inputs = model_of(config), inputs_of()
     step = 40  # inside the third piece
     embeddings, mask = inputs.embeddings.clone(), inputs.step_mask.clone()
     embeddings[step:], mask[step:] = torch.randn(sum(LENGTHS) - step, 8), True
@@ -159,8 +164,9 @@ def test_later_content_changes_no_earlier_bit():
         assert not torch.equal(before[step:], after[step:])
 
 
-def test_chunks_keep_their_bits_however_long_the_pack_is():
-    model, inputs = model_of(), inputs_of()
+@pytest.mark.parametrize("config", [SMALL, MEANS], ids=["embedding", "means"])
+def test_chunks_keep_their_bits_however_long_the_pack_is(config):
+    model, inputs = model_of(config), inputs_of()
     whole = model(inputs, chunk_steps=16)
     for steps in (16, 32, 64):
         cut = replace(
@@ -179,13 +185,15 @@ def test_an_empty_pack_gives_an_empty_result():
 
 @pytest.mark.parametrize(
     ("mode", "chunk_steps"),
-    [("none", 7), ("learned", 7), ("pcs", 5), ("pcs", 7), ("pcs", 23), ("pcs", 79), ("pcs", 80), ("skip", 7)],
-)
+    [
+        ("none", 7), ("learned", 7), ("pcs", 5), ("pcs", 7), ("pcs", 23), ("pcs", 79), ("pcs", 80), ("skip", 7),
+        ("means", 7), ("means", 23),
+    ],
+)  # fmt: skip
 def test_chunked_equals_whole_with_gradients(mode, chunk_steps):
-    state = "pcs" if mode == "skip" else mode
-    config = replace(
-        SMALL, patient_state=state, history_skip=mode == "skip", task_labs=("potassium", "sodium")
-    )
+    known = {"skip": SKIP, "means": MEANS}
+    config = known[mode] if mode in known else replace(SMALL, patient_state=mode)
+    config = replace(config, task_labs=("potassium", "sodium"))
     model, inputs = model_of(config).double(), inputs_of()
     doubled = {n: getattr(inputs, n).double() for n in ("embeddings", "history", "pooled")}
     inputs = replace(inputs, **doubled)
@@ -224,7 +232,7 @@ def test_dropout_is_the_same_in_the_recomputed_chunk():
     assert (sums[0] - sums[1]) / (2 * epsilon) == pytest.approx(float(scale.grad), rel=0.05, abs=1e-3)
 
 
-@pytest.mark.parametrize("config", [SMALL, SKIP], ids=["pcs", "skip"])
+@pytest.mark.parametrize("config", [SMALL, SKIP, MEANS], ids=["pcs", "skip", "means"])
 def test_streaming_equals_the_batch(config):
     model, inputs = model_of(config), inputs_of([30, 30])
     expected = model(inputs).unflatten(0, (2, 30))
@@ -237,7 +245,7 @@ def test_streaming_equals_the_batch(config):
     assert torch.allclose(torch.stack(outputs, 1), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", [SMALL, SKIP], ids=["pcs", "skip"])
+@pytest.mark.parametrize("config", [SMALL, SKIP, MEANS], ids=["pcs", "skip", "means"])
 def test_state_passing_goes_on_where_other_pieces_ended(config):
     model, inputs = model_of(config), inputs_of([30])
     halves = [
@@ -300,8 +308,9 @@ def test_without_patient_conditioning_there_is_no_skip():
     assert not any("skip" in name or "line" in name for name in names)
 
 
-def test_survival_falls_within_each_piece_and_pauses_at_masked_steps():
-    model, inputs = model_of(), inputs_of()
+@pytest.mark.parametrize("config", [SMALL, MEANS], ids=["embedding", "means"])
+def test_survival_falls_within_each_piece_and_pauses_at_masked_steps(config):
+    model, inputs = model_of(config), inputs_of()
     share = model.initial_state_survival(inputs)
     slowest = model.initial_state_survival(inputs, "slowest")
     assert share.shape == (sum(LENGTHS), 2 + 5)
@@ -319,8 +328,9 @@ def test_the_first_estimate_is_the_output_mean():
     assert torch.equal(model(inputs_of()), means.expand(sum(LENGTHS), 5))
 
 
-def test_all_windows_missing_gives_a_defined_result():
-    model, inputs = model_of(), inputs_of()
+@pytest.mark.parametrize("config", [SMALL, MEANS], ids=["embedding", "means"])
+def test_all_windows_missing_gives_a_defined_result(config):
+    model, inputs = model_of(config), inputs_of()
     blind = replace(
         inputs,
         step_mask=torch.zeros_like(inputs.step_mask),
@@ -381,3 +391,42 @@ def test_config_round_trips_through_json():
 def test_config_names_the_field(field, value, message):
     with pytest.raises(ValueError, match=message):
         LabRegressorConfig(**{"embed_width": 8, field: value})
+
+
+def test_the_waveform_line_starts_at_zero_and_only_conditioned_models_begin_at_the_pooled_history():
+    assert not LabRegressor(MEANS).waveform_line.weight.any()
+    inputs = replace(
+        inputs_of([4]), pooled_present=torch.tensor([True]), step_mask=torch.zeros(4, dtype=torch.bool)
+    )
+    other = replace(inputs, pooled=inputs.pooled + 1)
+    for mode, reaches in (("pcs", True), ("none", False), ("learned", False)):
+        model = model_of(replace(MEANS, patient_state=mode))
+        assert bool((model(other) != model(inputs)).any()) == reaches
+
+
+def test_a_set_line_is_what_the_model_says_before_training_and_stays_in_it():
+    model, inputs = LabRegressor(MEANS), inputs_of()
+    model.fit_input_scales(inputs)
+    means, own = model.line_inputs(inputs)
+    assert means.shape == (sum(LENGTHS), 2, 5)
+    assert own.shape == (len(LENGTHS), 5, 4)
+    waveform, history = np.arange(10.0), np.array([1.0, -2.0, 0.5, 3.0])
+    model.set_line("sodium", waveform, history, 0.25)
+    model.hold_lines()
+    pieces = own[:, 2].double().numpy() @ history
+    expected = means.flatten(1).double().numpy() @ waveform + np.repeat(pieces, LENGTHS) + 0.25
+    output = model(inputs)
+    assert np.allclose(output[:, 2].detach().numpy(), expected, atol=1e-4)
+    others = [0, 1, 3, 4]
+    assert torch.equal(output[:, others], output[:1, others].expand(sum(LENGTHS), 4))
+    output.sum().backward()
+    assert model.waveform_line.weight.grad is None
+    assert model.tasks["sodium"].head.weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("slow_features", 0), ("slow_features", 9), ("mean_steps", (0.5,))]
+)
+def test_impossible_features_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} is"):
+        replace(SMALL, **{field: value})

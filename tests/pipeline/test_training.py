@@ -117,6 +117,22 @@ def test_the_best_epoch_is_that_of_the_lowest_validation_error(cohort, tmp_path)
     assert run(cohort, tmp_path / "l", config=replace(config, selection="last")).best_epochs["all"] == 5
 
 
+def test_fitted_lines_stand_for_selection_and_are_held(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.line_fit.LEAST_ROWS", 4)
+    ruinous = replace(CONFIG, learning_rate=0.5, warmup_start=0.5, fit_lines=True)
+    lines = {"slow_features": 3, "mean_steps": (5.0, 20.0), "history_skip": True}
+    result = run(cohort, tmp_path, config=ruinous, **lines)
+    best, last = (load_model(tmp_path / name).model for name in ("best", "last"))
+    assert result.best_epochs == {"all": 0}
+    assert load_model(tmp_path / "best").provenance["epoch"] == 0
+    assert best.waveform_line.weight.any()
+    assert torch.equal(best.waveform_line.weight, last.waveform_line.weight)
+    assert not torch.equal(best.input_proj.weight, last.input_proj.weight)
+    again = run(cohort, tmp_path, config=ruinous, **lines)
+    assert again.best_epochs == {"all": 0}
+    assert losses(again) == losses(result)
+
+
 def test_patience_ends_a_run(cohort, tmp_path):
     config = replace(CONFIG, epochs=20, learning_rate=0.5, warmup_start=0.5, patience=2, batches_per_epoch=1)
     result = run(cohort, tmp_path, config=config)

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+
+from models.lab_regressor import LabRegressor, LabRegressorConfig
+from pipeline.batches import PieceSource
+from pipeline.errors import ConfigError
+from pipeline.line_fit import fit_lines, ridge
+from pipeline.schema import LAB_NAMES
+from pipeline.testing import tiny_cohort
+
+WIDTH = 8
+SHAPE = {"d_model": 16, "n_blocks": 1, "d_state": 4, "dropout": 0.0, "trunk_width": 8}
+
+
+def test_ridge_finds_a_line_in_its_own_units_and_leaves_whole_groups_out():
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(60), 10)
+    x = rng.normal(size=(600, 4)) * [1.0, 10.0, 0.1, 1.0] + [5.0, -3.0, 0.0, 1.0]
+    y = 0.3 + x @ [0.5, -0.02, 4.0, 0.0] + rng.normal(size=600) * 0.05
+    line = ridge(x, y, group)
+    assert np.allclose(line.weights, [0.5, -0.02, 4.0, 0.0], atol=0.03)
+    assert line.bias == pytest.approx(0.3, abs=0.05)
+    # A group's own targets do not enter what is said of it.
+    others = ridge(x, np.where(group == 7, y + 0.05, y), group)
+    assert np.allclose(others.left_out[group == 7], line.left_out[group == 7], atol=1e-9)
+    assert not np.allclose(others.left_out[group == 8], line.left_out[group == 8], atol=1e-9)
+
+
+def test_ridge_shrinks_what_is_only_noise():
+    rng = np.random.default_rng(1)
+    group = np.arange(60)
+    x, y = rng.normal(size=(60, 40)), rng.normal(size=60)
+    line = ridge(x, y, group)
+    assert np.square(line.left_out - y).mean() < 1.2 * y.var()
+    assert np.square(x @ line.weights).mean() < 0.3
+
+
+def test_ridge_does_with_a_constant_input_and_with_one_group():
+    x = np.column_stack([np.ones(6), np.arange(6.0)])
+    line = ridge(x, np.arange(6.0), np.zeros(6, int))
+    assert line.weights[0] == 0
+    assert np.isfinite(line.left_out).all()
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return tiny_cohort(n_patients=40, hours=1.5, draws=4)
+
+
+def fitted(cohort, mode="pcs", twin=False):
+    source = PieceSource(
+        cohort.aligned, cohort.store, cohort.scaler, patients=cohort.splits.patients("train"),
+        protocols=("start", "anchored"), labs=LAB_NAMES, twin=twin, seed=0,
+    )  # fmt: skip
+    inputs = source.sample(0)
+    torch.manual_seed(0)
+    shape = SHAPE | {"slow_features": 3, "mean_steps": (5.0, 20.0), "history_skip": True}
+    width = inputs.embeddings.shape[1]
+    model = LabRegressor(LabRegressorConfig(embed_width=width, patient_state=mode, **shape))
+    model.set_output_means(torch.tensor(source.target_means(), dtype=torch.float32))
+    model.fit_input_scales(inputs)
+    fit_lines(model, source)
+    return model.eval(), source
+
+
+def test_the_lines_fit_the_training_draws_better_than_their_mean(cohort):
+    model, source = fitted(cohort)
+    batch = source.load(1, range(source.group_sizes[1]), 0)
+    drawn = batch.weights >= 1
+    error = (model(batch.inputs) - batch.targets).detach()
+    mean = torch.tensor(source.target_means(), dtype=torch.float32) - batch.targets
+    for column in range(len(LAB_NAMES)):
+        here = drawn[:, column]
+        assert error[here, column].square().mean() < mean[here, column].square().mean()
+
+
+def test_only_conditioned_models_get_a_line_through_history_and_all_are_held(cohort):
+    for mode in ("pcs", "none"):
+        model, _ = fitted(cohort, mode)
+        assert model.waveform_line.weight.any()
+        assert not model.waveform_line.weight.requires_grad
+        lines = [task.patient_state.line for task in model.tasks.values()]
+        assert all((line is not None and bool(line.weight.any())) == (mode == "pcs") for line in lines)
+
+
+def test_a_twins_lines_come_from_other_waveforms(cohort):
+    own, other = fitted(cohort)[0], fitted(cohort, twin=True)[0]
+    assert not torch.allclose(own.waveform_line.weight, other.waveform_line.weight)
+    assert torch.equal(own.waveform_line.weight, fitted(cohort)[0].waveform_line.weight)
+
+
+def test_a_model_without_running_means_is_refused(cohort):
+    _, source = fitted(cohort)
+    with pytest.raises(ConfigError, match=r"model\.mean_steps"):
+        fit_lines(LabRegressor(LabRegressorConfig(embed_width=WIDTH, **SHAPE)), source)
