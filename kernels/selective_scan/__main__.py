@@ -1,11 +1,32 @@
-"""``python -m kernels.selective_scan``: build the CPU kernels now instead of at first use (`make setup` does)."""
+"""``python -m kernels.selective_scan``: make ready what the first call would wait for (`make setup` does).
 
+Builds the CPU kernels, and measures which tiling of the Triton kernels is fastest on this machine's GPU, if there
+is one (about a minute, most of it the compiler's).
+"""
+
+import importlib.util
 import sys
 
 import torch
 
 from kernels.selective_scan.backends import resolve_backend
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Build, measure, and say what was chosen."""
     backend = resolve_backend("auto", torch.device("cpu"))
     sys.stdout.write(f"selective scan on this machine's CPU: backend {backend}\n")
+    if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
+        return
+    from kernels.selective_scan.triton_tuning import tune
+
+    for dtype in (torch.float32, torch.bfloat16):
+        times = tune(torch.device("cuda", torch.cuda.current_device()), dtype)
+        sys.stdout.writelines(
+            f"{torch.cuda.get_device_name()}, {dtype}: {1e3 * seconds:.2f} ms with {choice}\n"
+            for choice, seconds in sorted(times.items(), key=lambda item: item[1])
+        )
+
+
+if __name__ == "__main__":
+    main()

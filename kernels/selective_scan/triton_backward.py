@@ -11,157 +11,123 @@ fixed order: no atomics, so gradients repeat.
 import triton
 import triton.language as tl
 
-from kernels.selective_scan.triton_forward import LOG2E, channels_of_program, load_step
-
-
-@triton.jit
-def gated_gradient(dy, z, dy_b, dy_t, dy_c, z_b, z_t, z_c, row, t, d, inside, like, has_z: tl.constexpr):
-    """Return the gradient of the output before its gate."""
-    g = tl.load(dy + row * dy_b + t * dy_t + d * dy_c, inside, 0.0).to(like.dtype)
-    if has_z:
-        gate = tl.load(z + row * z_b + t * z_t + d * z_c, inside, 0.0).to(like.dtype)
-        g = g * gate / (1.0 + tl.exp(-gate))
-    return g
+from kernels.selective_scan.triton_common import (
+    LOG2E,
+    advance,
+    load_channels,
+    load_gate,
+    load_states,
+    load_step,
+    place_of_program,
+)
 
 
 @triton.jit
 def summarize_adjoints(
-    delta, A, C, z, bias, mask, dy, table, local,
-    dt_b, dt_t, dt_c, z_b, z_t, z_c, C_b, C_t, C_g, C_n, dy_b, dy_t, dy_c, length, channels, state, per_group,
-    N: tl.constexpr, T: tl.constexpr, BD: tl.constexpr, has_mask: tl.constexpr, has_z: tl.constexpr,
-    softplus: tl.constexpr,
+    delta, A, C, z, bias, mask, dy, table, total, local, length, channels, state, per_group,
+    N: tl.constexpr, T: tl.constexpr, BD: tl.constexpr, softplus: tl.constexpr,
 ):  # fmt: skip
-    """Store, for every chunk, the adjoint that its own outputs send to the state at its entry."""
-    chunk = tl.program_id(1).to(tl.int64)
-    row, start, stop = (
-        tl.load(table + chunk * 3),
-        tl.load(table + chunk * 3 + 1),
-        tl.load(table + chunk * 3 + 2),
-    )
-    group, d, here = channels_of_program(per_group, BD)
-    n = tl.arange(0, N)
-    tile = d[:, None] * state + n[None, :]
-    here_tile = here[:, None] & (n < state)[None, :]
+    """Store, for every chunk, the sum of its step sizes and the adjoint that its outputs send to its entry."""
+    chunk, _block, place, lanes, states = place_of_program(table, channels, state, per_group, N, BD)
+    tile, here_tile, exists = states
+    d, here = lanes
+    row, start = place[0], place[1]
     a = tl.load(A + tile, here_tile, 0.0) * LOG2E
     shift = tl.load(bias + d, here, 0.0)
     q = tl.zeros([BD, N], a.dtype)
+    sum_steps = tl.zeros([BD], a.dtype)
     for i in range(T):
         t = start + T - 1 - i
-        inside = here & ((t + d * 0) < stop)
-        dl = load_step(delta, mask, shift, dt_b, dt_t, dt_c, row, t, length, d, inside, has_mask, softplus)
-        g = gated_gradient(dy, z, dy_b, dy_t, dy_c, z_b, z_t, z_c, row, t, d, inside, a, has_z)
-        at_step = (n < state) & ((t + n * 0) < stop)
-        c = tl.load(C + row * C_b + t * C_t + group * C_g + n * C_n, at_step, 0.0)
-        q = tl.exp2(a * dl[:, None]) * (q + g[:, None] * c.to(a.dtype)[None, :])
+        dl, _slope, inside = load_step(delta, mask, shift, place, t, length, lanes, softplus)
+        g = load_channels(dy, row, t, d, inside, a)
+        if z is not None:
+            g = g * load_gate(z, row, t, d, inside, a)[0]
+        c = load_states(C, place, t, exists, a)
+        q = tl.exp2(a * dl[:, None]) * (q + g[:, None] * c[None, :])
+        sum_steps += dl
     tl.store(local + chunk * channels * state + tile, q, here_tile)
+    tl.store(total + chunk * channels + d, sum_steps, here)
 
 
 @triton.jit
-def advance(
-    h, a, u, delta, B, mask, shift, u_b, u_t, u_c, dt_b, dt_t, dt_c, B_b, B_t, B_g, B_n,
-    row, t, stop, length, group, d, here, state, N: tl.constexpr, has_mask: tl.constexpr, softplus: tl.constexpr,
+def differentiate_step(
+    q, sums, before, rate, u, delta, B, C, dv, z, shift, mask, dy, du, ddelta, dz, dB, dC,
+    place, t, length, channels, lanes, part, exists, softplus: tl.constexpr,
 ):  # fmt: skip
-    """Return the state after step `t`; past `stop` it stands still."""
-    n = tl.arange(0, N)
-    inside = here & ((t + d * 0) < stop)
-    dl = load_step(delta, mask, shift, dt_b, dt_t, dt_c, row, t, length, d, inside, has_mask, softplus)
-    x = tl.load(u + row * u_b + t * u_t + d * u_c, inside, 0.0).to(a.dtype)
-    at_step = (n < state) & ((t + n * 0) < stop)
-    b = tl.load(B + row * B_b + t * B_t + group * B_g + n * B_n, at_step, 0.0).to(a.dtype)
-    return tl.exp2(a * dl[:, None]) * h + (dl * x)[:, None] * b[None, :]
+    """Store the gradients of one step; return the adjoint of the state before it, and the sums of dA, dD, dbias."""
+    row, stop, d = place[0], place[2], lanes[0]
+    sum_A, sum_D, sum_bias = sums
+    dl, slope, inside = load_step(delta, mask, shift, place, t, length, lanes, softplus)
+    x = load_channels(u, row, t, d, inside, rate)
+    b, c = load_states(B, place, t, exists, rate), load_states(C, place, t, exists, rate)
+    out = (row * length + t) * channels + d
+    decay = tl.exp2(rate * LOG2E * dl[:, None])
+    carried = decay * before
+    now = carried + (dl * x)[:, None] * b[None, :]
+    g = load_channels(dy, row, t, d, inside, rate)
+    if z is not None:
+        gate, by_gate = load_gate(z, row, t, d, inside, rate)
+        read = tl.sum(now * c[None, :], 1) + dv * x
+        tl.store(dz + out, (g * read * by_gate).to(dz.dtype.element_ty), inside)
+        g = g * gate
+    q = q + g[:, None] * c[None, :]
+    by_drive, exponent = tl.sum(q * b[None, :], 1), q * carried
+    n = tl.arange(0, exists.shape[0])
+    at_step = exists & ((t + n * 0) < stop)
+    tl.store(dB + part + n, tl.sum(q * (dl * x)[:, None], 0), at_step)
+    tl.store(dC + part + n, tl.sum(g[:, None] * now, 0), at_step)
+    by_delta = (by_drive * x + tl.sum(exponent * rate, 1)) * slope
+    tl.store(du + out, (by_drive * dl + dv * g).to(du.dtype.element_ty), inside)
+    tl.store(ddelta + out, by_delta.to(ddelta.dtype.element_ty), inside)
+    return q * decay, (sum_A + exponent * dl[:, None], sum_D + g * x, sum_bias + by_delta)
 
 
 @triton.jit
 def differentiate_chunks(
-    u, delta, A, B, C, skip, z, bias, mask, dy, table, entries, exits,
-    du, ddelta, dz, dA, dB, dC, dD, dbias,
-    u_b, u_t, u_c, dt_b, dt_t, dt_c, z_b, z_t, z_c, B_b, B_t, B_g, B_n, C_b, C_t, C_g, C_n, dy_b, dy_t, dy_c,
-    length, channels, state, per_group, steps,
-    N: tl.constexpr, T: tl.constexpr, S: tl.constexpr, BD: tl.constexpr, has_mask: tl.constexpr, has_z: tl.constexpr,
-    softplus: tl.constexpr,
+    u, delta, A, B, C, skip, z, bias, mask, dy, table, entries, exits, du, ddelta, dz, dB, dC, dD, dbias,
+    length, channels, state, per_group, rows,
+    N: tl.constexpr, T: tl.constexpr, M: tl.constexpr, S: tl.constexpr, BD: tl.constexpr, softplus: tl.constexpr,
 ):  # fmt: skip
     """Recompute the states of a chunk, S steps at a time from the last, and walk back through them.
 
-    Only S states are held in registers; those before them are computed again for every stretch of S steps.
+    Only S states are held in registers. Those before them are computed again: for every segment of M steps from the
+    chunk's entry, and within it for every stretch of S steps. The chunk's part of dA takes the place of its adjoint
+    in `exits`, which nobody else reads.
     """
-    block, chunk = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    row, start, stop = (
-        tl.load(table + chunk * 3),
-        tl.load(table + chunk * 3 + 1),
-        tl.load(table + chunk * 3 + 2),
-    )
-    blocks = tl.cdiv(per_group, BD)
-    group, d, here = channels_of_program(per_group, BD)
-    n = tl.arange(0, N)
-    tile = d[:, None] * state + n[None, :]
-    here_tile = here[:, None] & (n < state)[None, :]
+    tl.static_assert(T % M == 0 and M % S == 0, "a chunk is whole segments of whole stretches")
+    chunk, block, place, lanes, states = place_of_program(table, channels, state, per_group, N, BD)
+    tile, here_tile, exists = states
+    row, start, _stop, group = place
+    d, here = lanes
     rate = tl.load(A + tile, here_tile, 0.0)
     a = rate * LOG2E
     shift = tl.load(bias + d, here, 0.0)
     dv = tl.load(skip + d, here, 0.0)
     q = tl.load(exits + chunk * channels * state + tile, here_tile, 0.0)
-    sum_A = tl.zeros([BD, N], a.dtype)
-    sum_D = tl.zeros([BD], a.dtype)
-    sum_bias = tl.zeros([BD], a.dtype)
-    for k in range(T // S):
-        ahead = T - (k + 1) * S
-        h = tl.load(entries + chunk * channels * state + tile, here_tile, 0.0)
-        for i in range(ahead):
-            h = advance(
-                h, a, u, delta, B, mask, shift, u_b, u_t, u_c, dt_b, dt_t, dt_c, B_b, B_t, B_g, B_n,
-                row, start + i, stop, length, group, d, here, state, N, has_mask, softplus,
-            )  # fmt: skip
-        states = ()
-        for i in tl.static_range(S):
-            states = states + (h,)  # noqa: RUF005 - the compiler knows no unpacking
-            h = advance(
-                h, a, u, delta, B, mask, shift, u_b, u_t, u_c, dt_b, dt_t, dt_c, B_b, B_t, B_g, B_n,
-                row, start + ahead + i, stop, length, group, d, here, state, N, has_mask, softplus,
-            )  # fmt: skip
-        for j in tl.static_range(S):
-            before = states[S - 1 - j]
-            t = start + ahead + S - 1 - j
-            inside = here & ((t + d * 0) < stop)
-            at_step = (n < state) & ((t + n * 0) < stop)
-            at_delta = delta + row * dt_b + t * dt_t + d * dt_c
-            dl = load_step(
-                delta, mask, shift, dt_b, dt_t, dt_c, row, t, length, d, inside, has_mask, softplus
-            )
-            x = tl.load(u + row * u_b + t * u_t + d * u_c, inside, 0.0).to(a.dtype)
-            b = tl.load(B + row * B_b + t * B_t + group * B_g + n * B_n, at_step, 0.0).to(a.dtype)
-            c = tl.load(C + row * C_b + t * C_t + group * C_g + n * C_n, at_step, 0.0).to(a.dtype)
-            out = (row * length + t) * channels + d
-            decay = tl.exp2(a * dl[:, None])
-            carried = decay * before
-            now = carried + (dl * x)[:, None] * b[None, :]
-            g = tl.load(dy + row * dy_b + t * dy_t + d * dy_c, inside, 0.0).to(a.dtype)
-            if has_z:
-                gate = tl.load(z + row * z_b + t * z_t + d * z_c, inside, 0.0).to(a.dtype)
-                sigmoid = 1.0 / (1.0 + tl.exp(-gate))
-                read = tl.sum(now * c[None, :], 1) + dv * x
-                by_gate = g * read * sigmoid * (1.0 + gate * (1.0 - sigmoid))
-                tl.store(dz + out, by_gate.to(dz.dtype.element_ty), inside)
-                g = g * gate * sigmoid
-            q = q + g[:, None] * c[None, :]
-            by_drive = tl.sum(q * b[None, :], 1)
-            exponent = q * carried
-            part = (
-                ((block % blocks) * steps + row * length + t) * (channels // per_group) + group
-            ) * state + n
-            tl.store(dB + part, tl.sum(q * (dl * x)[:, None], 0), at_step)
-            tl.store(dC + part, tl.sum(g[:, None] * now, 0), at_step)
-            slope = tl.where(inside, 1.0, 0.0).to(a.dtype)
-            if has_mask:
-                slope = tl.where(tl.load(mask + row * length + t + d * 0, inside, 0) != 0, slope, 0.0)
-            if softplus:
-                slope = slope / (1.0 + tl.exp(-(tl.load(at_delta, inside, 0.0).to(a.dtype) + shift)))
-            by_delta = (by_drive * x + tl.sum(exponent * rate, 1)) * slope
-            tl.store(du + out, (by_drive * dl + dv * g).to(du.dtype.element_ty), inside)
-            tl.store(ddelta + out, by_delta.to(ddelta.dtype.element_ty), inside)
-            sum_A += exponent * dl[:, None]
-            sum_D += g * x
-            sum_bias += by_delta
-            q = q * decay
-    tl.store(dA + chunk * channels * state + tile, sum_A, here_tile)
-    tl.store(dD + chunk * channels + d, sum_D, here)
-    tl.store(dbias + chunk * channels + d, sum_bias, here)
+    sums = (tl.zeros([BD, N], a.dtype), tl.zeros([BD], a.dtype), tl.zeros([BD], a.dtype))
+    for m in range(T // M):
+        begin = start + T - (m + 1) * M
+        base = tl.load(entries + chunk * channels * state + tile, here_tile, 0.0)
+        for i in range(T - (m + 1) * M):
+            t = start + i
+            base = advance(base, a, u, delta, B, mask, shift, place, t, length, lanes, exists, softplus)[0]
+        for k in range(M // S):
+            first, h = begin + M - (k + 1) * S, base
+            for i in range(M - (k + 1) * S):
+                t = begin + i
+                h = advance(h, a, u, delta, B, mask, shift, place, t, length, lanes, exists, softplus)[0]
+            befores = ()
+            for j in tl.static_range(S):
+                befores = befores + (h,)  # noqa: RUF005 - the compiler knows no unpacking
+                t = first + j
+                h = advance(h, a, u, delta, B, mask, shift, place, t, length, lanes, exists, softplus)[0]
+            for j in tl.static_range(S):
+                t = first + S - 1 - j
+                part = ((block * rows + row * length + t) * (channels // per_group) + group) * state
+                q, sums = differentiate_step(
+                    q, sums, befores[S - 1 - j], rate, u, delta, B, C, dv, z, shift, mask, dy, du, ddelta, dz,
+                    dB, dC, place, t, length, channels, lanes, part, exists, softplus,
+                )  # fmt: skip
+    tl.store(exits + chunk * channels * state + tile, sums[0], here_tile)
+    tl.store(dD + chunk * channels + d, sums[1], here)
+    tl.store(dbias + chunk * channels + d, sums[2], here)

@@ -12,20 +12,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.selective_scan.triton_backend import chunk_table
+from kernels.selective_scan.triton_common import chunk_of_program
+from kernels.selective_scan.triton_tiling import chunk_table, view
 
 STEPS, CHANNELS, WARPS = 32, 32, 8
 """Steps and channels of a tile, and its warps: four values a thread (our decision, not measured)."""
 
 
 @triton.jit
-def load_inputs(x, initial, x_b, x_t, x_c, row, t, begin, stop, sequence, d, here, channels, like,
-                width: tl.constexpr, has_initial: tl.constexpr):  # fmt: skip
+def load_inputs(x, initial, row, t, begin, stop, sequence, d, here, channels, like, width: tl.constexpr):
     """Return the (step, channel) tile of inputs at steps `t`; before `begin`, the carried ones."""
     at = (t < stop) & (t >= begin)
-    value = tl.load(x + row * x_b + t[:, None] * x_t + d[None, :] * x_c, at[:, None] & here[None, :], 0.0)
-    value = value.to(like.dtype)
-    if has_initial:
+    place = x[0] + row * x[1] + t[:, None] * x[2] + d[None, :] * x[3]
+    value = tl.load(place, at[:, None] & here[None, :], 0.0).to(like.dtype)
+    if initial is not None:
         column = t - begin + (width - 1)
         place = (sequence * channels + d)[None, :] * (width - 1) + column[:, None]
         carried = (t < begin) & (column >= 0)
@@ -35,38 +35,34 @@ def load_inputs(x, initial, x_b, x_t, x_c, row, t, begin, stop, sequence, d, her
 
 @triton.jit
 def filter_tile(
-    x, weight, bias, initial, table, y, dy, d_weight, d_bias, x_b, x_t, x_c, dy_b, dy_t, dy_c, length, channels,
-    width: tl.constexpr, T: tl.constexpr, BD: tl.constexpr, has_initial: tl.constexpr, silu: tl.constexpr,
-    backward: tl.constexpr,
+    x, weight, bias, initial, table, y, dy, d_weight, d_bias, length, channels,
+    width: tl.constexpr, T: tl.constexpr, BD: tl.constexpr, silu: tl.constexpr,
 ):  # fmt: skip
-    """Store the outputs of a tile; backward: the gradients before the activation, and parts of the filter's."""
-    chunk = tl.program_id(1).to(tl.int64)
-    row, first, stop = (
-        tl.load(table + chunk * 5),
-        tl.load(table + chunk * 5 + 1),
-        tl.load(table + chunk * 5 + 2),
-    )
+    """Store the outputs of a tile; given `dy`, the gradients before the activation, and parts of the filter's."""
+    block, chunk, row, first, stop = chunk_of_program(table, tl.cdiv(channels, BD))
     sequence, begin = tl.load(table + chunk * 5 + 3), tl.load(table + chunk * 5 + 4)
-    t, d = first + tl.arange(0, T), tl.program_id(0) * BD + tl.arange(0, BD)
+    t, d = first + tl.arange(0, T), block * BD + tl.arange(0, BD)
     here = d < channels
     inside = (t < stop)[:, None] & here[None, :]
     shift = tl.load(bias + d, here, 0.0)
     total = tl.zeros([T, BD], shift.dtype) + shift[None, :]
     for j in tl.static_range(width):
-        value = load_inputs(x, initial, x_b, x_t, x_c, row, t - (width - 1) + j, begin, stop, sequence, d, here,
-                            channels, shift, width, has_initial)  # fmt: skip
+        at = t - (width - 1) + j
+        value = load_inputs(x, initial, row, at, begin, stop, sequence, d, here, channels, shift, width)
         total += value * tl.load(weight + d * width + j, here, 0.0)[None, :]
     out = (row * length + t)[:, None] * channels + d[None, :]
     gate = 1.0 / (1.0 + tl.exp(-total))
-    if backward:
-        g = tl.load(dy + row * dy_b + t[:, None] * dy_t + d[None, :] * dy_c, inside, 0.0).to(shift.dtype)
+    if dy is not None:
+        g = tl.load(dy[0] + row * dy[1] + t[:, None] * dy[2] + d[None, :] * dy[3], inside, 0.0).to(
+            shift.dtype
+        )
         if silu:
             g = g * gate * (1.0 + total * (1.0 - gate))
         tl.store(y + out, g, inside)
         tl.store(d_bias + chunk * channels + d, tl.sum(g, 0), here)
         for j in tl.static_range(width):
-            value = load_inputs(x, initial, x_b, x_t, x_c, row, t - (width - 1) + j, begin, stop, sequence, d,
-                                here, channels, shift, width, has_initial)  # fmt: skip
+            at = t - (width - 1) + j
+            value = load_inputs(x, initial, row, at, begin, stop, sequence, d, here, channels, shift, width)
             tl.store(d_weight + (chunk * channels + d) * width + j, tl.sum(g * value, 0), here)
     else:
         if silu:
@@ -79,14 +75,9 @@ def spread_tile(
     g, weight, table, ends, dx, length, channels, width: tl.constexpr, T: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """Store the gradients of a tile's inputs: each input serves its own step and the `width - 1` after it."""
-    chunk = tl.program_id(1).to(tl.int64)
-    row, first, stop = (
-        tl.load(table + chunk * 5),
-        tl.load(table + chunk * 5 + 1),
-        tl.load(table + chunk * 5 + 2),
-    )
+    block, chunk, row, first, stop = chunk_of_program(table, tl.cdiv(channels, BD))
     end = tl.load(ends + tl.load(table + chunk * 5 + 3))
-    t, d = first + tl.arange(0, T), tl.program_id(0) * BD + tl.arange(0, BD)
+    t, d = first + tl.arange(0, T), block * BD + tl.arange(0, BD)
     here = d < channels
     total = tl.zeros([T, BD], g.dtype.element_ty)
     for j in tl.static_range(width):
@@ -124,7 +115,7 @@ def backward(
     _filter(x, weight, bias, initial_state, table, silu, g, (dy, d_weight, d_bias))
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     if len(table):
-        spread_tile[triton.cdiv(channels, CHANNELS), len(table)](
+        spread_tile[triton.cdiv(channels, CHANNELS) * len(table),](
             g, weight.contiguous(), table, stops, dx, length, channels,
             width=width, T=STEPS, BD=CHANNELS, num_warps=WARPS,
         )  # fmt: skip
@@ -141,30 +132,27 @@ def backward(
     return dx, d_weight.sum(0), d_bias.sum(0), d_state.transpose(1, 2).to(x.dtype).contiguous()
 
 
-def _filter(x, weight, bias, initial_state, table, silu, y, gradients=None) -> None:
+def _filter(x, weight, bias, initial_state, table, silu, y, gradients=(None, None, None)) -> None:
     channels, width = weight.shape
-    dy, d_weight, d_bias = gradients or (x, weight, weight)
+    dy, d_weight, d_bias = gradients
     bias = weight.new_zeros(channels) if bias is None else bias.contiguous()
+    initial = None if initial_state is None else initial_state.contiguous()
     if not len(table):
         return
-    filter_tile[triton.cdiv(channels, CHANNELS), len(table)](
-        x, weight.contiguous(), bias, x if initial_state is None else initial_state.contiguous(), table, y,
-        dy, d_weight, d_bias, *x.stride(), *dy.stride(), x.shape[1], channels, width=width, T=STEPS, BD=CHANNELS,
-        has_initial=initial_state is not None, silu=silu, backward=gradients is not None, num_warps=WARPS,
+    filter_tile[triton.cdiv(channels, CHANNELS) * len(table),](
+        view(x), weight.contiguous(), bias, initial, table, y, view(dy), d_weight, d_bias, x.shape[1], channels,
+        width=width, T=STEPS, BD=CHANNELS, silu=silu, num_warps=WARPS,
     )  # fmt: skip
 
 
 def _tiles(x: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the tiles (batch row, first step, end, sequence, its start), and every sequence's start and end."""
-    table, bounds = chunk_table(x, cu_seqlens, STEPS)
+    """Return the table of tiles, and every sequence's start and end."""
+    table, _ = chunk_table(x, cu_seqlens, STEPS)
     if cu_seqlens is None:
-        starts = bounds.new_zeros(x.shape[0])
-        stops = starts + x.shape[1]
-    else:
-        cuts = cu_seqlens.to(x.device)
-        starts, stops = cuts[:-1].contiguous(), cuts[1:].contiguous()
-    sequence = torch.repeat_interleave(torch.arange(len(starts), device=x.device), bounds.diff())
-    return torch.cat([table, sequence[:, None], starts[sequence][:, None]], 1), starts, stops
+        starts = table.new_zeros(x.shape[0])
+        return table, starts, starts + x.shape[1]
+    cuts = cu_seqlens.to(x.device)
+    return table, cuts[:-1].contiguous(), cuts[1:].contiguous()
 
 
 def _last_inputs(x, weight, cu_seqlens, starts, stops) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,7 +1,9 @@
-"""Compile every shipped Triton configuration for a named GPU and print its resources as JSON.
+"""Compile for a named GPU every kernel that a call launches, and print their resources as JSON.
 
-A process of its own: kernels decorated under TRITON_INTERPRET cannot be compiled, and the cache must be fresh.
-Usage: python compile_ahead.py 90 [all]. Without `all`: 16 states in float32, what the models use.
+The calls are real, down to Triton's binding of their arguments; in the driver's place stands one that only names the
+GPU, and a launch ends with the compiled kernel. A process of its own: kernels decorated under TRITON_INTERPRET cannot
+be compiled. Usage: python compile_ahead.py 90 [all]. Without `all`: the default for 16 states in float32, what the
+models use; with it, every candidate that tuning may choose, for any strides in float32 and for bfloat16.
 """
 
 import json
@@ -9,59 +11,37 @@ import re
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.runtime import driver, jit
 
-from kernels.selective_scan.triton_backend import tiling
-from kernels.selective_scan.triton_backward import differentiate_chunks, summarize_adjoints
-from kernels.selective_scan.triton_convolution import CHANNELS, STEPS, WARPS, filter_tile, spread_tile
-from kernels.selective_scan.triton_forward import pass_over_chunks, summarize_chunks, write_chunks
+from kernels.selective_scan import backends, causal_conv1d, selective_scan, triton_backend
+from kernels.selective_scan.triton_tiling import candidates
+from kernels.testing import ScanCase, make_inputs, outputs_and_gradients
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
-FLAGS = {"has_mask": True, "has_z": True, "softplus": True}
-WIDE = {
-    "A",
-    "skip",
-    "bias",
-    "total",
-    "local",
-    "entries",
-    "exits",
-    "first",
-    "last",
-    "dA",
-    "dB",
-    "dC",
-    "dD",
-    "dbias",
-    "weight",
-    "g",
-    "d_weight",
-    "d_bias",
-}
-IO = {"x", "initial", "dx", "u", "delta", "B", "C", "z", "y", "dy", "du", "ddelta", "dz"}
-BYTES = {"mask": "*u8", "table": "*i64", "bounds": "*i64", "ends": "*i64"}
+LATER_AXES = 65535  # CUDA's limit on the second and third axis of a grid
+report = {}
 
 
-def build(kernel, constants, architecture, warps, io):
-    constants = {name: constants[name] for name in kernel.arg_names if name in constants}
-    signature = {}
-    for name in kernel.arg_names:
-        if name in constants:
-            signature[name] = "constexpr"
-        elif name in BYTES:
-            signature[name] = BYTES[name]
-        else:
-            signature[name] = f"*{io}" if name in IO else "*fp32" if name in WIDE else "i32"
-    aligned = {
-        (i,): [["tt.divisibility", 16]] for i, n in enumerate(kernel.arg_names) if signature[n][0] == "*"
-    }
-    source = ASTSource(kernel, signature, constexprs=constants, attrs=aligned)
-    target = GPUTarget("cuda", architecture, 32)
-    return triton.compile(source, target=target, options={"num_warps": warps, "enable_fp_fusion": True})
+class NamedDriver:
+    """A driver for a GPU that is not there."""
+
+    def __init__(self, architecture):
+        self.target = GPUTarget("cuda", architecture, 32)
+
+    def get_current_target(self):
+        return self.target
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, _device):
+        return 0
 
 
 def resources(compiled):
@@ -75,33 +55,65 @@ def resources(compiled):
     return {"registers": registers, "spills": spills, "shared": compiled.metadata.shared}
 
 
+def compile_launches(label):
+    """From now on, a launch compiles its kernel and reports it as `label`."""
+    run = jit.JITFunction.run
+
+    def compile_only(kernel, *arguments, grid, warmup, **constants):
+        assert all(programs <= LATER_AXES for programs in grid[1:]), (kernel.fn.__name__, grid)
+        compiled = run(kernel, *arguments, grid=grid, warmup=True, **constants)
+        name = f"{kernel.fn.__name__} {label()} #{len(report)}"
+        report[name] = resources(compiled)
+
+    jit.JITFunction.run = compile_only
+
+
+def differentiate(case):
+    """Launch everything that a scan forward and backward needs."""
+    outputs_and_gradients(
+        partial(selective_scan, return_last_state=True, backend="triton"), make_inputs(case)
+    )
+
+
+def scan_cases(everything):
+    yield ScanCase(channels=64, length=40, state=16, mask=True), candidates(16)[0]
+    if not everything:
+        return
+    bare = ScanCase(channels=64, length=40, state=16, gate=False, bias=False)
+    yield bare, candidates(16)[0]
+    for state in (16, 64):
+        for tiling in candidates(state):
+            options = {"channels": 65, "length": 39, "state": state, "mask": True}
+            yield ScanCase(**options, channels_last=False), tiling  # strides that are known for nothing
+            yield ScanCase(**options, dtype=torch.bfloat16), tiling
+
+
+def convolve():
+    x = torch.randn(2, 40, 64).mT.requires_grad_()
+    state = torch.randn(2, 64, 3)
+    causal_conv1d(
+        x, torch.randn(64, 4), torch.randn(64), initial_state=state, backend="triton"
+    ).sum().backward()
+
+
+def scan_a_large_batch():
+    """Launch the forward pass at the largest size of the benchmark, whose memory nobody touches."""
+    wide, narrow = torch.zeros(1, 1, 1).expand(64, 512, 20160), torch.zeros(1, 1, 1).expand(64, 16, 20160)
+    with torch.no_grad():
+        selective_scan(wide, wide, torch.zeros(512, 16), narrow, narrow, backend="triton")
+
+
 def main(architecture, everything):
-    report = {}
-    for state in (16, 64) if everything else (16,):
-        t = tiling(state)
-        forward = backward = {"N": state, "T": t.steps, "S": t.stretch, "BD": t.channels, **FLAGS}
-        for io in ("fp32", "bf16") if everything else ("fp32",):
-            for kernel in (summarize_chunks, write_chunks, summarize_adjoints):
-                report[f"{kernel.__name__} N{state} {io}"] = resources(
-                    build(kernel, forward, architecture, t.forward_warps, io)
-                )
-            name = f"differentiate_chunks N{state} {io}"
-            report[name] = resources(
-                build(differentiate_chunks, backward, architecture, t.backward_warps, io)
-            )
-        for reverse in (False, True):
-            compiled = build(
-                pass_over_chunks, {**forward, "reverse": reverse}, architecture, t.forward_warps, "fp32"
-            )
-            report[f"pass_over_chunks N{state} reverse={reverse}"] = resources(compiled)
-    tile = {"width": 4, "T": STEPS, "BD": CHANNELS, "has_initial": True, "silu": True}
-    for kernel, flags in (
-        (filter_tile, {"backward": False}),
-        (filter_tile, {"backward": True}),
-        (spread_tile, {}),
-    ):
-        name = f"{kernel.__name__} {flags}"
-        report[name] = resources(build(kernel, {**tile, **flags}, architecture, WARPS, "fp32"))
+    driver.set_active(NamedDriver(architecture))
+    backends.triton_is_interpreted = lambda: True  # tensors on the CPU will do
+    label = ""
+    compile_launches(lambda: label)
+    for case, tiling in scan_cases(everything):
+        triton_backend.tiling = lambda *_, chosen=tiling: chosen
+        label = f"{case} {tiling}"
+        differentiate(case)
+    convolve()
+    scan_a_large_batch()
     print(json.dumps(report, indent=1))
 
 

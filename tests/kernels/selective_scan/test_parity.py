@@ -57,11 +57,12 @@ def test_backend_agrees_with_float64_reference(backend, name):
     assert_close(ours(CASES[name], backend), truth(name), CASES[name].dtype)
 
 
-@pytest.mark.parametrize("level", ["avx2", "plain"])
-@pytest.mark.parametrize("name", ["everything", "pack", "state_64", "bf16", "fp16", "float64"])
-def test_narrower_builds_agree(level, name, monkeypatch):
-    if level == "avx2" and cpu_build.best_level() == "plain":
-        pytest.skip("this CPU has no AVX2")
+@pytest.mark.parametrize("level", ["avx512", "avx2", "plain"])
+@pytest.mark.parametrize("name", ["everything", "pack", "groups", "state_64", "bf16", "fp16", "float64"])
+def test_every_build_agrees(level, name, monkeypatch):
+    levels = list(cpu_build.LEVELS)
+    if levels.index(level) < levels.index(cpu_build.best_level()):
+        pytest.skip(f"this CPU has no {level}")
     monkeypatch.setattr(cpu_build, "best_level", lambda: level)
     assert_close(ours(CASES[name], "cpu"), truth(name), CASES[name].dtype)
 
@@ -88,7 +89,7 @@ def test_gradcheck(backend, case):
     assert torch.autograd.gradcheck(function, leaves, fast_mode=True)
 
 
-@pytest.mark.parametrize("backend", ["torch", "cpu"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 def test_masked_sequence_keeps_its_state(backend):
     inputs = make_inputs(ScanCase(length=40))
     inputs["step_mask"] = torch.zeros(2, 40, dtype=torch.bool)
@@ -97,6 +98,17 @@ def test_masked_sequence_keeps_its_state(backend):
     assert not result["d_delta"].any()
     assert not result["d_A"].any()
     assert not result["d_B"].any()
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
+def test_later_steps_change_no_earlier_bit(backend):
+    inputs = make_inputs(ScanCase(channels=20, length=70, mask=True))
+    later = {n: x.clone() if isinstance(x, torch.Tensor) else x for n, x in inputs.items()}
+    for name in ("u", "delta", "B", "C", "z"):
+        later[name][..., 41:] = torch.randn(later[name][..., 41:].shape)
+    before, after = scan(backend)(**inputs)[0], scan(backend)(**later)[0]
+    assert torch.equal(before[..., :41], after[..., :41])
+    assert not torch.equal(before, after)
 
 
 def test_strided_views_are_read_in_place():
@@ -139,12 +151,14 @@ def test_groups_equal_separate_scans():
         torch.testing.assert_close(scan("cpu")(**part)[0], whole[:, 4 * g : 4 * g + 4])
 
 
-def test_mamba_ssm_reference_agrees():
+@pytest.mark.parametrize(
+    "name", ["plain", "everything", "groups", "no_D", "no_z", "no_bias", "state_64", "length_63"]
+)
+def test_mamba_ssm_reference_agrees(name):
+    """Its outputs and the gradients of all its inputs, through both outputs; it has no mask and no initial state."""
     peer = pytest.importorskip("benchmarks.peers").mamba_ssm_reference()
     if peer is None:
         pytest.skip("mamba-ssm is not installed")
-    inputs = make_inputs(replace(CASES["everything"], initial=False, mask=False))
-    y, state = peer(**inputs, return_last_state=True)
-    ours_y, ours_state = scan("cpu")(**inputs)
-    torch.testing.assert_close(ours_y, y, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(ours_state, state, rtol=1e-4, atol=1e-5)
+    case = replace(CASES[name], initial=False, mask=False)
+    theirs = outputs_and_gradients(partial(peer, return_last_state=True), make_inputs(case))
+    assert_close(ours(case, "cpu"), theirs, case.dtype)

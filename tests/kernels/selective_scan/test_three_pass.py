@@ -1,5 +1,6 @@
 """The three-pass algorithm of the GPU kernels, in PyTorch, against the float64 reference."""
 
+import importlib
 import importlib.util
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,13 @@ from kernels.selective_scan import selective_scan
 from kernels.testing import ScanCase, assert_close, make_inputs, outputs_and_gradients, widen
 
 pytest.importorskip("triton")
+STEPS = importlib.import_module("kernels.selective_scan.triton_tiling").STEPS
 
 CASES = {
     "one_step": ScanCase(length=1, channels=3),
-    "one_chunk": ScanCase(length=16, channels=3, mask=True),
-    "one_over": ScanCase(length=17, channels=3, mask=True),
+    "one_chunk": ScanCase(length=32, channels=3, mask=True),
+    "two_days": ScanCase(batch=1, length=20160, channels=3, state=2),
+    "one_over": ScanCase(length=33, channels=3, mask=True),
     "ragged": ScanCase(length=101, channels=5, state=7, mask=True),
     "bare": ScanCase(length=40, gate=False, skip=False, bias=False, initial=False),
     "groups": ScanCase(channels=6, groups=3, length=35, mask=True),
@@ -35,8 +38,9 @@ def three_pass_scan():
     return module.three_pass_scan
 
 
-@pytest.mark.parametrize("steps", [4, 16])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "steps"), [*((n, s) for n in CASES if n != "two_days" for s in (4, STEPS)), ("two_days", STEPS)]
+)
 def test_three_passes_agree_with_the_reference(three_pass_scan, name, steps):
     case = CASES[name]
     reference = partial(selective_scan, return_last_state=True, backend="reference")

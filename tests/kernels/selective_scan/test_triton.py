@@ -1,26 +1,33 @@
 """The GPU kernels: in Triton's interpreter, compiled ahead of time, and on a GPU where there is one."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from kernels.selective_scan import selective_scan
-from kernels.testing import ScanCase, assert_close, make_inputs, outputs_and_gradients, widen
-
 pytest.importorskip("triton")
 HERE = Path(__file__).parent
 BUDGET = {
-    # Measured on Triton 3.7.1, sm_90, 16 and 64 states, with some room for other GPUs; nothing may spill.
-    "summarize_chunks": 80, "write_chunks": 88, "summarize_adjoints": 80, "pass_over_chunks": 80,
+    # Measured on Triton 3.7.1, sm_80 to sm_100, 16 and 64 states, with some room; nothing may spill.
+    "summarize_chunks": 80, "write_chunks": 88, "summarize_adjoints": 80, "pass_over_chunks": 128,
     "differentiate_chunks": 255, "filter_tile": 168, "spread_tile": 80,
 }  # fmt: skip
 SHARED_BYTES = 4096
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+CHECKS = load("triton_checks").checks("cuda", large=True)
 
 
 def in_process(script, *arguments, **environment):
@@ -43,9 +50,9 @@ def compiled(tmp_path_factory):
     return tmp_path_factory.mktemp("triton")
 
 
-def test_interpreted_kernels_agree_with_the_reference():
-    report = json.loads(in_process("interpret.py", TRITON_INTERPRET="1"))
-    assert report
+def test_interpreted_kernels_agree_with_the_reference(tmp_path):
+    report = json.loads(in_process("interpret.py", TRITON_INTERPRET="1", XDG_CACHE_HOME=str(tmp_path)))
+    assert len(report) > 20
     assert all(error is None for error in report.values()), report
 
 
@@ -65,14 +72,7 @@ def test_compiles_ahead_of_time_within_budget(arguments, compiled):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("lengths", [None, (1000, 0, 63, 1)])
-def test_gpu_agrees_with_the_reference(dtype, lengths):
-    case = ScanCase(
-        batch=2 if lengths is None else 1, lengths=lengths, length=500 if lengths is None else sum(lengths),
-        channels=70, state=16, groups=2, dtype=dtype, mask=True,
-    )  # fmt: skip
-    scan = partial(selective_scan, return_last_state=True)
-    truth = outputs_and_gradients(partial(scan, backend="reference"), widen(make_inputs(case)))
-    ours = outputs_and_gradients(partial(scan, backend="triton"), make_inputs(case, device="cuda"))
-    assert_close(ours, truth, dtype)
+@pytest.mark.parametrize("name", CHECKS)
+def test_on_a_gpu(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    CHECKS[name]()

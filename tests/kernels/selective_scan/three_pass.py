@@ -9,7 +9,7 @@ from torch.nn.functional import silu
 
 from kernels.selective_scan.interface import _operands
 from kernels.selective_scan.operands import step_sizes
-from kernels.selective_scan.triton_backend import chunk_table
+from kernels.selective_scan.triton_tiling import chunk_table
 
 OPTIONAL = {"D": None, "z": None, "delta_bias": None, "delta_softplus": False, "initial_state": None,
             "step_mask": None, "cu_seqlens": None}  # fmt: skip
@@ -30,7 +30,7 @@ class Chunks:
         self.x, self.steps = x, steps
         table, bounds = chunk_table(x.u, x.cu_seqlens, steps)
         self.bounds = bounds.tolist()
-        row, first, stop = table.unbind(1)
+        row, first, stop = table[:, :3].unbind(1)
         t = first[:, None] + torch.arange(steps)
         self.real = t < stop[:, None]
         self.at = (row[:, None].expand_as(t)[self.real], t[self.real])
