@@ -71,13 +71,18 @@ def run_case(case: Case, rounds: int, peak_of: Callable[[Case, Provider], float 
     providers = case.providers()
     times: dict[str, list[float]] = {p.name: [] for p in providers}
     peaks = {p.name: peak_of(case, p) for p in providers if not p.reason}
+    reasons = {p.name: p.reason for p in providers}
     for i in range(rounds):
         for provider in providers:
-            if not provider.reason and i < (provider.rounds or rounds):
-                if provider.rounds is None:
-                    provider.run()  # a running program's state: memory that the machine took back is here again
-                times[provider.name].append(seconds(provider.run))
-    reasons = {p.name: p.reason for p in providers}
+            if not reasons[provider.name] and i < (provider.rounds or rounds):
+                try:
+                    if provider.rounds is None:
+                        provider.run()  # a running program's state: memory that the machine took back is here again
+                    times[provider.name].append(seconds(provider.run))
+                except (
+                    torch.OutOfMemoryError
+                ):  # the GPU's; a peer's need is no reason to lose the others' figures
+                    reasons[provider.name] = "not measured: the GPU's memory is too small"
     floor = None if case.floor is None else case.floor()
     return rows(case.name, times, peaks, reasons, floor)
 
