@@ -81,7 +81,7 @@ def disagreement(scan: Callable[..., object], device: str) -> str:
     def results(scan: Callable[..., object], *dtype: torch.dtype) -> list[Tensor]:
         inputs = [t.to(*dtype) for t in x]
         outputs, gradients = forward_backward(lambda *t: _output(scan(*t)), inputs, dy.to(*dtype))  # pyright: ignore
-        y = outputs[0]
+        y = outputs[0].detach()
         return [y if y.shape == dy.shape else y.mT, *gradients]
 
     names = ("y", "du", "d_delta", "dA", "dB", "dC", "dD")

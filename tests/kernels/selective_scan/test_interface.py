@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.selective_scan import backends, cpu_build, selective_scan, selective_state_step
+from kernels.selective_scan import backends, cpu, cpu_build, selective_scan, selective_state_step
 from kernels.testing import ScanCase, make_inputs
 
 CASE = ScanCase(channels=6, length=8, groups=2, mask=True)
@@ -102,14 +102,32 @@ def test_one_step_at_a_time_equals_the_batch_result():
     torch.testing.assert_close(state, last, rtol=1e-5, atol=1e-6)
 
 
-def test_exponential_is_exact_at_zero_and_close_elsewhere():
+@pytest.mark.parametrize("level", cpu_build.LEVELS)
+def test_exponential_is_exact_at_zero_and_close_elsewhere(level):
+    levels = list(cpu_build.LEVELS)
+    if levels.index(level) < levels.index(cpu_build.best_level()):
+        pytest.skip(f"this CPU has no {level}")
     x = torch.cat([torch.zeros(16), torch.linspace(-100, 10, 1 << 16)])
     y = torch.empty_like(x)
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, y))
-    cpu_build.load_library().exp2_of(*pointers, ctypes.c_int64(x.numel()))
+    cpu_build.load_library(level).exp2_of(*pointers, ctypes.c_int64(x.numel()))
     assert (y[:16] == 1).all()
     truth = torch.exp2(x.double())
     assert ((y.double() - truth).abs() / truth).max() < 2.5e-7
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_kernels_take_as_many_threads_as_torch(threads, monkeypatch):
+    taken = []
+    monkeypatch.setattr(cpu, "call", lambda _function, arguments, _keep: taken.append(arguments.threads))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        selective_scan(**make_inputs(ScanCase(channels=600, length=90, state=16)), backend="cpu")
+        run(backend="cpu")  # too small to share
+    finally:
+        torch.set_num_threads(before)
+    assert taken == [threads, 1]
 
 
 def _child(queue):
