@@ -122,7 +122,11 @@ def _choice_name(state: int, dtype: torch.dtype, device: torch.device) -> str:
 
 def view(tensor: Tensor | None) -> tuple[Tensor | int, ...] | None:
     """Return a strided tensor as the kernels take it: data and strides."""
-    return None if tensor is None else (tensor, *tensor.stride())
+    if tensor is None:
+        return None
+    if tensor.stride(-1) * tensor.shape[-1] >= 2**31:  # channels are counted in 32 bits
+        tensor = tensor.contiguous()
+    return tensor, *tensor.stride()
 
 
 def chunk_table(x: Tensor, cu_seqlens: Tensor | None, steps: int) -> tuple[Tensor, Tensor]:
