@@ -25,12 +25,14 @@ class Provider:
     run : the timed call; what it returns is dropped
     rounds : at most this many rounds (slow peers), or None for all
     reason : why it is not measured; then `run` is never called
+    check : called once before anything is measured; returns why it must not be, or ""
     """
 
     name: str
     run: Callable[[], object] = lambda: None
     rounds: int | None = None
     reason: str = ""
+    check: Callable[[], str] = str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +72,8 @@ def run_case(case: Case, rounds: int, peak_of: Callable[[Case, Provider], float 
     """Measure every provider of `case` in interleaved rounds, its floor, and each provider's peak memory in MB."""
     providers = case.providers()
     times: dict[str, list[float]] = {p.name: [] for p in providers}
-    peaks = {p.name: peak_of(case, p) for p in providers if not p.reason}
-    reasons = {p.name: p.reason for p in providers}
+    reasons = {p.name: p.reason or p.check() for p in providers}
+    peaks = {p.name: peak_of(case, p) for p in providers if not reasons[p.name]}
     for i in range(rounds):
         for provider in providers:
             if not reasons[provider.name] and i < (provider.rounds or rounds):

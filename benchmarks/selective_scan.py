@@ -124,11 +124,10 @@ def providers(batch: int, length: int, channels: int, *, backward: bool) -> list
             made.append(Provider(name=name, reason="not run: quadratic in the length, hours"))
         elif dense and scan is not cuda:
             made.append(Provider(name=name, reason="not run: holds every state, does not fit"))
-        elif reason := disagreement(partial(wrap, scan), device):
-            made.append(Provider(name=name, reason=reason))
         else:
-            rounds = None if scan is cuda else 2
-            made.append(Provider(name=name, run=partial(timed, partial(wrap, scan), x), rounds=rounds))
+            rounds, peer = None if scan is cuda else 2, partial(wrap, scan)
+            check = partial(disagreement, peer, device)
+            made.append(Provider(name=name, run=partial(timed, peer, x), rounds=rounds, check=check))
     return made
 
 

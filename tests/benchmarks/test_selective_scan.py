@@ -21,6 +21,18 @@ def test_a_peer_that_computes_something_else_is_not_timed():
     assert "dA" in reason
 
 
+def test_a_peer_that_fails_its_check_is_not_run():
+    def never():
+        raise AssertionError
+
+    made = [driver.Provider(name="ours"), driver.Provider(name="peer", run=never, check=lambda: "differs")]
+    case = driver.Case(name="case", providers=lambda: made)
+    peaks = []
+    _, peer = driver.run_case(case, 1, lambda _case, provider: peaks.append(provider.name))
+    assert (peer.note, peer.rounds) == ("differs", 0)
+    assert peaks == ["ours"]
+
+
 def test_a_peer_for_which_the_gpu_is_too_small_costs_no_other_figures():
     def too_large():
         raise torch.OutOfMemoryError
