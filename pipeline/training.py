@@ -80,6 +80,7 @@ def train(
     """
     if method not in TRAINED_METHODS:
         raise ConfigError(f"method {method!r} cannot be trained; choose from {list(TRAINED_METHODS)}")
+    config = config.for_method(method)
     _check_scaler(scaler, splits, config)
     _check_model_config(model_config)
     data = _Data(aligned=aligned, store=store, scaler=scaler, splits=splits, cache=EmbeddingCache(store))

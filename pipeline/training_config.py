@@ -1,7 +1,7 @@
 """The recipe of a training run, what it tells while it runs, and what it returns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ class TrainingConfig:
     """Kinds of pieces to learn from, each giving an equal number of batches."""
     fit_lines: bool = False
     """Fit the model's lines in closed form before the first epoch, and hold them (``pipeline.line_fit``); ours."""
+    lstm_epochs: int | None = None
+    """Epochs of the LSTM, which has no lines to start from; None: as the others."""
+    lstm_learning_rate: float | None = None
+    """Highest learning rate of the LSTM; None: as the others."""
     lstm_centred: bool = False
     """LSTM windows around the draw (the paper's; looks 2.5 min ahead) instead of before it."""
     amp: bool = False
@@ -60,20 +64,27 @@ class TrainingConfig:
         for name in ("learning_rate", "warmup_start", "final_lr", "clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be positive")
-        if max(self.warmup_start, self.final_lr) > self.learning_rate:
-            raise ValueError(
-                f"learning_rate = {self.learning_rate} must not lie below warmup_start or final_lr"
-            )
+        for name in ("learning_rate", "lstm_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and max(self.warmup_start, self.final_lr) > rate:
+                raise ValueError(f"{name} = {rate} must not lie below warmup_start or final_lr")
         for name in ("warmup_epochs", "weight_decay", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must not be negative")
-        for name in ("batches_per_epoch", "patience"):
+        for name in ("batches_per_epoch", "patience", "lstm_epochs"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1, or None")
         if not self.protocols or not set(self.protocols) <= set(PROTOCOLS):
             raise ValueError(f"protocols = {self.protocols}: choose from {PROTOCOLS}")
         if self.selection not in ("validation", "last"):
             raise ValueError(f"selection = {self.selection!r}: choose 'validation' or 'last'")
+
+    def for_method(self, method: str) -> "TrainingConfig":
+        """Return the recipe of one method: the LSTM's own epochs and rate in place of the others'."""
+        own = {"epochs": self.lstm_epochs, "learning_rate": self.lstm_learning_rate}
+        if method != "lstm":
+            return self
+        return replace(self, **{name: value for name, value in own.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)

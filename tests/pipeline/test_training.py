@@ -133,6 +133,15 @@ def test_fitted_lines_stand_for_selection_and_are_held(cohort, tmp_path, monkeyp
     assert losses(again) == losses(result)
 
 
+def test_the_lstm_may_have_epochs_and_a_rate_of_its_own(cohort, tmp_path):
+    config = replace(CONFIG, epochs=1, lstm_epochs=2, lstm_learning_rate=5e-3)
+    assert config.for_method("mt_pcs") == config
+    epochs = {method: len(run(cohort, tmp_path / method, method, config).epochs) for method in ("lstm", "mt")}
+    assert epochs == {"lstm": 2, "mt": 1}
+    with pytest.raises(ValueError, match="lstm_learning_rate"):
+        replace(CONFIG, lstm_learning_rate=1e-9)
+
+
 def test_patience_ends_a_run(cohort, tmp_path):
     config = replace(CONFIG, epochs=20, learning_rate=0.5, warmup_start=0.5, patience=2, batches_per_epoch=1)
     result = run(cohort, tmp_path, config=config)
