@@ -1,0 +1,93 @@
+"""Cases of the encoder: PPG-GPT as the pipeline applies it, beside its plain forward and the GEMM rate.
+
+A run embeds `WINDOWS` windows of random numbers with random weights: neither changes the time. The floor is the
+time that the products alone would take (those that the last position's embedding needs, in bfloat16 where the
+processor multiplies it natively), at the best rate that this machine's PyTorch reaches on the model's own shapes,
+one thread a batch as in `models.encoders`.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import torch
+
+from benchmarks.driver import Case, Provider
+from benchmarks.plain_ppg_gpt import plain_embedding
+from models.encoders import EMBED_BATCH
+from models.ppg_gpt import PPG_GPT_SCALES, PPGGPT, WINDOW_SAMPLES, PPGGPTConfig, fast_precision
+
+WINDOWS = 512
+POSITIONS = 31
+
+
+def providers(scale: str) -> list[Provider]:
+    """Return ours in the fast and in full precision, and the plain forward of the same weights."""
+    windows = torch.rand(WINDOWS, WINDOW_SAMPLES, generator=torch.Generator().manual_seed(0))
+    made = []
+    fast = fast_precision()
+    for precision in dict.fromkeys((fast, "float32")):
+        model = PPGGPT.random(scale, precision=precision)
+        made.append(Provider(name=f"ours: {precision}", run=partial(model.embed, windows)))
+    if fast == "float32":
+        made.append(Provider(name="ours: bfloat16", reason="not measured: this processor has no bfloat16"))
+    made.append(Provider(name="plain forward, float32", run=partial(_plain, PPGGPT.random(scale), windows)))
+    return made
+
+
+def _plain(model: PPGGPT, windows: torch.Tensor) -> torch.Tensor:
+    weights = {name: value.detach() for name, value in model.state_dict().items()}
+    parts = [
+        plain_embedding(weights, model.config.n_layers, model.config.n_heads, part)
+        for part in windows.split(4 * EMBED_BATCH)
+    ]
+    return torch.cat(parts)
+
+
+def needed_operations(config: PPGGPTConfig) -> float:
+    """Return the multiplications and additions of one window's matrix products, the last layer's last position alone."""
+    d, full = config.d_model, config.n_layers - 1
+    whole_layer = POSITIONS * (4 * d * d + 8 * d * d) + 2 * POSITIONS * POSITIONS * d
+    last_layer = POSITIONS * 2 * d * d + (2 * d * d + 8 * d * d) + 2 * POSITIONS * d
+    return 2.0 * (30 * config.patch * d + full * whole_layer + last_layer)
+
+
+def gemm_rate(config: PPGGPTConfig) -> float:
+    """Return operations per second of the best of the model's own products, all threads together."""
+    dtype = torch.bfloat16 if fast_precision() == "bfloat16" else torch.float32
+    rows, d = EMBED_BATCH * POSITIONS, config.d_model
+    return max(_product_rate(rows, inner, outer, dtype) for inner, outer in ((d, d), (d, 4 * d), (4 * d, d)))
+
+
+def _product_rate(rows: int, inner: int, outer: int, dtype: torch.dtype, repeats: int = 40) -> float:
+    threads = torch.get_num_threads()
+    layer = torch.nn.Linear(inner, outer, dtype=dtype)
+    inputs = [torch.randn(rows, inner).to(dtype) for _ in range(threads)]
+
+    def work(x: torch.Tensor) -> None:
+        with torch.no_grad():
+            for _ in range(repeats):
+                layer(x)
+
+    best = float("inf")
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in range(7):
+                start = time.perf_counter()
+                list(pool.map(work, inputs))
+                best = min(best, time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return 2.0 * rows * inner * outer * repeats * threads / best
+
+
+def _floor(scale: str) -> float:
+    config = PPG_GPT_SCALES[scale]
+    return WINDOWS * needed_operations(config) / gemm_rate(config)
+
+
+CASES = [
+    Case(name=f"PPG-GPT {scale}, {WINDOWS} windows", providers=partial(providers, scale), floor=partial(_floor, scale))
+    for scale in ("19m", "1m")
+]  # fmt: skip
