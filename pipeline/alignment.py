@@ -16,6 +16,7 @@ from pipeline.aligned_cohort import AlignedCohort, series_by_patient, step_grid
 from pipeline.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
 from pipeline.errors import StoreError
 from pipeline.history import LabHistory, LabSeries, lab_history, last_available_before
+from pipeline.lab_versions import final_results
 from pipeline.labs import LabEvents
 from pipeline.schema import (
     EXAMPLE_COLUMNS,
@@ -91,7 +92,10 @@ def align(
     known = lab_events.frame["patient_id"].isin(patients)
     draws = lab_events.frame.loc[known, list(LAB_EVENT_COLUMNS)].reset_index(drop=True)
     exclusions: Counter[str] = Counter()
-    exclusions["lab result of a patient without a sequence"] = len(lab_events.frame) - len(draws)
+    n_draws = len(final_results(draws))
+    exclusions["lab result of a patient without a sequence"] = len(
+        final_results(lab_events.frame.loc[~known])
+    )
     tables: dict[str, list] = {"usable": [], "pieces": [], "history": [], "present": [], "examples": []}
     inside = 0
     for sequence, usable in _sequences(frame, series_by_patient(draws), store, config):
@@ -101,7 +105,7 @@ def align(
         for protocol in config.protocols:
             _align_sequence(sequence, found, protocol, config, exclusions, tables)
     for protocol in config.protocols:
-        exclusions[f"{protocol}: draw outside every sequence"] += len(draws) - inside
+        exclusions[f"{protocol}: draw outside every sequence"] += n_draws - inside
     return _cohort(frame, draws, tables, config, exclusions + Counter())
 
 
@@ -143,9 +147,9 @@ def _sequences(
 def _draws_in_span(sequence: _Sequence, config: AlignmentConfig) -> _Draws:
     """Return the draws with origin < sampled_at <= end of the last window."""
     low, high = sequence.span_us
+    found = [sequence.series.get(lab, _NO_SERIES).final for lab in LAB_NAMES]
     parts = [
-        (np.full(len(series.value), index), series.value, series.sampled_us)
-        for index, series in ((i, sequence.series.get(lab, _NO_SERIES)) for i, lab in enumerate(LAB_NAMES))
+        (np.full(len(series.value), i), series.value, series.sampled_us) for i, series in enumerate(found)
     ]
     lab, value, sampled = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(sampled, kind="stable")

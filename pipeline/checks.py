@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.errors import LeakError
 from pipeline.experiments import ExperimentConfig
+from pipeline.lab_versions import final_results
 from pipeline.labs import PLAUSIBLE_MEDIANS
 from pipeline.normalization import LabScaler
 from pipeline.schema import DAY_US
@@ -45,7 +46,7 @@ def store_matches_its_manifest(workspace: Workspace, experiment: ExperimentConfi
 
 def units_are_plausible(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:
     """Check that the median of each lab lies where its unit puts it."""
-    events = pd.read_parquet(workspace.lab_events)
+    events = final_results(pd.read_parquet(workspace.lab_events))
     medians = {lab: float(np.median(group["value"])) for lab, group in events.groupby("lab")}
     wrong = [
         f"{lab} (median {median:.4g}, expected {low:g} to {high:g})"
@@ -78,7 +79,7 @@ def scaling_comes_from_training_patients(workspace: Workspace, experiment: Exper
     """Check that the labs' scaling equals the range of the training patients of the stored splits."""
     scaler = LabScaler.from_json(json.loads(workspace.scaler.read_text()))
     splits = Splits.load(workspace.splits)
-    events = pd.read_parquet(workspace.lab_events)
+    events = final_results(pd.read_parquet(workspace.lab_events))
     events = events.loc[events["patient_id"].isin(splits.patients("train"))]
     differing = [
         lab
@@ -134,7 +135,8 @@ def _is_latest(row: dict, results: Mapping) -> bool:
                          for name in ("sampled_at", "t0"))  # fmt: skip
     seen = (earlier["available_at_us"] <= t0_us) & (earlier["sampled_at_us"] >= t0_us - 30 * DAY_US)
     seen &= earlier["available_at_us"] < sampled_us
-    latest = earlier.loc[seen].sort_values(["sampled_at_us", "available_at_us"])["value"]
+    versions = earlier.loc[seen].sort_values(["sampled_at_us", "available_at_us"])
+    latest = versions.drop_duplicates("sampled_at_us", keep="last")["value"].dropna()
     return bool(len(latest) > 0 and latest.iloc[-1] == row["estimate"])
 
 

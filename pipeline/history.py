@@ -37,17 +37,34 @@ class HistoryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LabSeries:
-    """Clean results of one lab of one patient, in order of draw.
+    """Clean results of one lab of one patient, in order of draw and of when they were known.
 
     Attributes
     ----------
-    value : (n,) clinical units
-    sampled_us, available_us : (n,) int64 microseconds
+    value : (n,) clinical units; NaN from when a draw was withdrawn
+    sampled_us, available_us : (n,) int64 microseconds; a corrected draw has several rows (``lab_versions``)
     """
 
     value: Float[np.ndarray, " n"]
     sampled_us: Int[np.ndarray, " n"]
     available_us: Int[np.ndarray, " n"]
+
+    @property
+    def final(self) -> "LabSeries":
+        """The last version of every draw, withdrawn ones left out: what is estimated, never an input."""
+        last = np.append(self.sampled_us[1:] != self.sampled_us[:-1], True)[: len(self.value)]
+        kept = last & ~np.isnan(self.value)
+        return LabSeries(
+            value=self.value[kept], sampled_us=self.sampled_us[kept], available_us=self.available_us[kept]
+        )
+
+    def standing(self, time_us: Int[np.ndarray, " times"]) -> Bool[np.ndarray, "times n"]:
+        """Which versions stand at each time: known by then, not yet corrected, not withdrawn."""
+        corrected_us = np.full(len(self.value), np.iinfo(np.int64).max)
+        again = self.sampled_us[1:] == self.sampled_us[:-1]
+        corrected_us[:-1][again] = self.available_us[1:][again]
+        known = (self.available_us[None] <= time_us[:, None]) & (time_us[:, None] < corrected_us[None])
+        return known & ~np.isnan(self.value)[None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +89,7 @@ class LabHistory:
 def lab_history(series: LabSeries, t0_us: Int[np.ndarray, " times"], config: HistoryConfig) -> LabHistory:
     """Summarise what was known of one lab at each t0; a result that came later changes nothing."""
     age_us = t0_us[:, None] - series.sampled_us[None]
-    known = (series.available_us[None] <= t0_us[:, None]) & (age_us <= config.max_age_days * DAY_US)
+    known = series.standing(t0_us) & (age_us <= config.max_age_days * DAY_US)
     present: np.ndarray = np.asarray(known.any(axis=1))
     last = _last_true(known)
     age_hours = np.where(known, age_us / HOUR_US, np.inf)
@@ -103,7 +120,7 @@ def last_available_before(
     series: LabSeries, time_us: Int[np.ndarray, " times"]
 ) -> Float[np.ndarray, " times"]:
     """Return the latest draw's value with ``available_at`` strictly before each time, NaN without one."""
-    return _take(series.value, _last_true(series.available_us[None] < time_us[:, None]), np.nan)
+    return _take(series.value, _last_true(series.standing(time_us - 1)), np.nan)
 
 
 def _last_true(mask: Bool[np.ndarray, "times n"]) -> Int[np.ndarray, " times"]:
@@ -143,7 +160,8 @@ def _authors_weight(age_hours: np.ndarray, present: np.ndarray) -> np.ndarray:
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean over the last axis; NaN where no weight is."""
     total = _running_sum(weights)
-    return np.where(total > 0, _running_sum(weights * values) / np.where(total > 0, total, 1.0), np.nan)
+    given = np.where(np.isnan(values), 0.0, values)  # a withdrawn draw weighs nothing
+    return np.where(total > 0, _running_sum(weights * given) / np.where(total > 0, total, 1.0), np.nan)
 
 
 def _running_sum(table: np.ndarray) -> np.ndarray:

@@ -87,7 +87,7 @@ def baseline_examples(draws: pd.DataFrame, stays: pd.DataFrame, config: LabBasel
         begin, end = table["in_us"].to_numpy("int64"), table["out_us"].to_numpy("int64")
         end = np.minimum(end, begin + round(config.stay_days * DAY_US))
         for lab, results in series.get(str(patient), {}).items():
-            drawn = results.sampled_us[:, None]
+            drawn = results.final.sampled_us[:, None]
             inside = np.asarray(((drawn > begin) & (drawn <= end)).any(axis=1))
             parts.append(_known_before(str(patient), lab, results, inside, config))
     if not parts:
@@ -100,7 +100,7 @@ def baseline_examples(draws: pd.DataFrame, stays: pd.DataFrame, config: LabBasel
 def _known_before(
     patient: str, lab: str, results: LabSeries, inside: np.ndarray, config: LabBaselineConfig
 ) -> pd.DataFrame:
-    drawn = results.sampled_us[inside]
+    drawn = results.final.sampled_us[inside]
     # One microsecond earlier turns "available at or before" into "available before".
     last = lab_history(results, drawn - 1, HistoryConfig(max_age_days=config.max_age_hours / 24))
     mean = lab_history(results, drawn - 1, HistoryConfig(max_age_days=config.mean_days))
@@ -110,7 +110,7 @@ def _known_before(
             "protocol": "live",
             "lab": lab,
             "sampled_at_us": drawn,
-            "truth": results.value[inside],
+            "truth": results.final.value[inside],
             "last_lab": last.last_value,
             "live_last_lab": last.last_value,
             "hours_since_last_lab": (drawn - last.last_sampled_us) / HOUR_US,

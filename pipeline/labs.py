@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import LabError
+from pipeline.lab_versions import draw_versions, final_results, withdrawn_draws
 from pipeline.schema import LAB_EVENT_COLUMNS, LAB_NAMES, LABS
 from pipeline.sources.base import ClinicalTables
 from pipeline.units import factor
@@ -41,6 +42,7 @@ OTHER_ANALYTES = {
 _CENSORED = re.compile(
     r"^\s*(<|>|≤|≥|less than|greater than|more than|under|over|below|above)", re.IGNORECASE
 )
+_DILUTED = "draw diluted by an infusion (sodium and glucose together)"
 _DECIMAL_COMMA = re.compile(r"^\s*[+-]?\d+,\d+\s*$")
 
 
@@ -51,7 +53,7 @@ class LabConfig:
     result_delay_minutes: float = 0.0
     """Minutes from draw to result where the source does not say when a result was known."""
     duplicates: Literal["median", "max", "first", "last"] = "median"
-    """Which value stands for several results of one lab at one draw time (``max``: the paper's authors)."""
+    """Which value stands for several results of one draw, of those known by then (``max``: the paper's authors)."""
     specimens: Literal["serum", "whole_blood", "any"] = "serum"
     """Serum and plasma, the blood-gas twin where the lab has one, or both."""
     decimal_comma: bool = False
@@ -82,8 +84,9 @@ class LabEvents:
 
     Attributes
     ----------
-    frame : ``schema.LAB_EVENT_COLUMNS`` in the schema's units, one row per patient, lab and draw time,
-    sorted so exclusions : rows left out, by reason
+    frame : ``schema.LAB_EVENT_COLUMNS`` in the schema's units, sorted by patient, lab and draw time: one row a
+        draw, and one more for each correction that came later (``pipeline.lab_versions``)
+    exclusions : rows left out, by reason
     repairs : rows kept after a change that the configuration asks for, by kind
     """
 
@@ -107,8 +110,10 @@ def clean_labs(tables: ClinicalTables, config: LabConfig = LabConfig()) -> LabEv
     _refuse_wrong_units(rows, config)
     rows = _in_range(rows, exclusions)
     rows = _timed(rows, config, exclusions, repairs)
-    rows = _undiluted(rows, config, exclusions)
-    return LabEvents(frame=_one_per_draw(rows, config, repairs), exclusions=exclusions, repairs=repairs)
+    rows, shown_us = _undiluted(rows, config, exclusions)
+    frame = draw_versions(rows, config.duplicates, repairs)
+    frame = withdrawn_draws(frame, shown_us, _DILUTED, repairs)
+    return LabEvents(frame=frame, exclusions=exclusions, repairs=repairs)
 
 
 def _checked(labs: pd.DataFrame) -> pd.DataFrame:
@@ -246,32 +251,24 @@ def _timed(
     return _drop(rows, available < sampled, "result earlier than its draw", exclusions)
 
 
-def _undiluted(rows: pd.DataFrame, config: LabConfig, exclusions: Counter[str]) -> pd.DataFrame:
-    """Leave out every result of a draw whose sodium and glucose together show an infusion in the sample."""
-    draw = pd.MultiIndex.from_frame(rows[["patient_id", "sampled_at_us"]])
+def _undiluted(
+    rows: pd.DataFrame, config: LabConfig, exclusions: Counter[str]
+) -> tuple[pd.DataFrame, pd.Series]:
+    """Leave out every result of a draw from when its sodium and glucose together show an infusion in it.
+
+    Returns
+    -------
+    rows : without what became known then or later
+    shown_us : when it was shown, by (patient_id, sampled_at_us); what was reported before is withdrawn then
+    """
+    draw = ["patient_id", "sampled_at_us"]
     dilute = (rows["lab"] == "sodium") & (rows["value"] < config.dilution_sodium)
     sweet = (rows["lab"] == "glucose") & (rows["value"] > config.dilution_glucose)
-    both = draw[dilute].intersection(draw[sweet])
-    bad = pd.Series(draw.isin(both), index=rows.index)
-    return _drop(rows, bad, "draw diluted by an infusion (sodium and glucose together)", exclusions)
-
-
-def _one_per_draw(rows: pd.DataFrame, config: LabConfig, repairs: Counter[str]) -> pd.DataFrame:
-    """Merge results of one lab at one draw time; the merged value is known when the last part of it is."""
-    key = ["patient_id", "lab", "sampled_at_us"]
-    rows = rows.assign(patient_id=rows["patient_id"].astype(str), lab=rows["lab"].astype(str))
-    rows = rows.sort_values([*key, "available_at_us"], kind="stable")
-    merged = int(rows.duplicated(key).sum())
-    if merged:
-        repairs[f"merged into another result of the same draw ({config.duplicates})"] += merged
-    if config.duplicates in ("first", "last"):
-        frame = rows.drop_duplicates(key, keep=config.duplicates)
-    else:
-        how = {"value": config.duplicates, "available_at_us": "max", "source_code": "first"}
-        frame = rows.groupby(key, as_index=False, sort=True).agg(how)
-    frame = frame[list(LAB_EVENT_COLUMNS)].reset_index(drop=True)
-    types = {"value": "float64", "sampled_at_us": "int64", "available_at_us": "int64", "source_code": str}
-    return frame.astype(types)
+    known = [rows.loc[part].groupby(draw)["available_at_us"].min() for part in (dilute, sweet)]
+    shown_us = pd.concat(known, axis=1, join="inner").max(axis=1).astype("int64")
+    shown = shown_us.astype("Int64").reindex(pd.MultiIndex.from_frame(rows[draw])).set_axis(rows.index)
+    bad = (rows["available_at_us"] >= shown).fillna(False).astype(bool)  # absent: not diluted
+    return _drop(rows, bad, _DILUTED, exclusions), shown_us
 
 
 def empty_lab_events() -> pd.DataFrame:
@@ -282,6 +279,6 @@ def empty_lab_events() -> pd.DataFrame:
 
 
 def lab_counts(events: LabEvents) -> dict[str, int]:
-    """Count the clean results of each lab, in the schema's order."""
-    counts = events.frame["lab"].value_counts()
+    """Count the draws with a clean result of each lab, in the schema's order."""
+    counts = final_results(events.frame)["lab"].value_counts()
     return {name: int(counts.get(name, 0)) for name in LAB_NAMES}

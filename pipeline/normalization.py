@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.atomic import write_json
 from pipeline.errors import CheckpointError, LeakError
+from pipeline.lab_versions import final_results
 from pipeline.labs import LabEvents
 from pipeline.schema import LAB_NAMES, LABS
 from pipeline.splits import Splits
@@ -133,7 +134,7 @@ def fit_lab_scaler(
     config: ScalerConfig = ScalerConfig(),
 ) -> LabScaler:
     """Fit minimum and maximum of each lab over the training patients (paper, section on preprocessing)."""
-    events = lab_events.frame if isinstance(lab_events, LabEvents) else lab_events
+    events = final_results(lab_events.frame if isinstance(lab_events, LabEvents) else lab_events)
     if config.fitted_on == "train":
         events = events.loc[events["patient_id"].isin(list(splits.patients("train")))]
     bounds = events.groupby("lab")["value"].agg(["min", "max"])

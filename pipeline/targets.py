@@ -67,6 +67,7 @@ def lab_targets(series: LabSeries, grid: StepGrid, steps: slice, config: Alignme
     A draw is the target of its own step with weight 1, even if that step is masked; unmasked steps between
     two draws get the value on the line between them. Outside the first and the last draw there is none.
     """
+    series = series.final
     targets = LabTargets.none(steps.stop - steps.start)
     inside = series.sampled_us <= grid.end_us[-1]
     step = window_of_draw(grid.start_us, series.sampled_us, config.draw_window)

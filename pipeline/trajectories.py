@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.intervals import Intervals
+from pipeline.lab_versions import final_results
 from pipeline.labs import LabEvents
 from pipeline.prediction import PredictionConfig, predict
 from pipeline.schema import HOUR_US, WINDOW_US
@@ -69,9 +70,9 @@ def bedside_trajectories(
 
 
 def _draws_near(lab_events: pd.DataFrame, patient: str, label: str, t0_us: int, end_us: int) -> pd.DataFrame:
+    lab_events = final_results(lab_events.loc[lab_events["patient_id"] == patient])
     sampled_us = lab_events["sampled_at_us"].to_numpy()
-    near = (sampled_us >= t0_us - HOURS_BEFORE * HOUR_US) & (sampled_us <= end_us)
-    mine = near & (lab_events["patient_id"] == patient).to_numpy()
+    mine = (sampled_us >= t0_us - HOURS_BEFORE * HOUR_US) & (sampled_us <= end_us)
     return pd.DataFrame(
         {
             "sequence": label,

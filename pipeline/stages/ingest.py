@@ -11,6 +11,7 @@ from pipeline.atomic import write_json, write_parquet
 from pipeline.catalog import save_catalog
 from pipeline.errors import ConfigError
 from pipeline.experiments import ExperimentConfig
+from pipeline.lab_versions import final_results
 from pipeline.labs import clean_labs, lab_counts
 from pipeline.schema import HOUR_US
 from pipeline.sources.base import Catalog, ClinicalSource, WaveformSource
@@ -125,9 +126,9 @@ def lab_events(workspace: Workspace, experiment: ExperimentConfig) -> StageSumma
             "admissions": len(tables.admissions),
             **lab_counts(events),
         },
-        exclusions=events.exclusions + tables.exclusions,
+        exclusions=events.exclusions,  # with the source's own, which clean_labs carries on
         tables={
-            "value range by lab": _lab_ranges(events.frame),
+            "value range by lab": _lab_ranges(final_results(events.frame)),
             "rows changed and kept": [
                 {"change": name, "rows": n} for name, n in sorted(events.repairs.items())
             ],

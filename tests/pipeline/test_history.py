@@ -11,7 +11,7 @@ CONFIGS = [HistoryConfig(features=name) for name in ("default", "paper", "author
 
 def series(*rows):
     """Results as (value, hour of draw, hour known)."""
-    rows = sorted(rows, key=lambda row: row[1])
+    rows = sorted(rows, key=lambda row: (round(row[1] * HOUR_US), round(row[2] * HOUR_US)))
     columns = list(zip(*rows, strict=True)) if rows else [[], [], []]
     value, sampled, known = (np.array(column, dtype=float) for column in columns)
     return LabSeries(
@@ -80,6 +80,18 @@ def test_age_limit_counts_from_the_draw():
     assert not lab_history(late, np.array([30 * DAY_US + 1]), HistoryConfig()).present.any()
 
 
+def test_a_correction_counts_from_when_it_was_known_and_a_withdrawn_draw_not_at_all():
+    results = series((4.0, -3, -2), (140.0, 0, 1), (150.0, 0, 5), (np.nan, 0, 9))
+    for config in CONFIGS:
+        found = lab_history(results, at(0.5, 1, 4.99, 5, 8.99, 9), config)
+        assert found.last_value.tolist() == [4.0, 140.0, 140.0, 150.0, 150.0, 4.0]
+        assert found.mean.tolist() == [4.0, 72.0, 72.0, 77.0, 77.0, 4.0]
+        assert found.present.all()
+        assert np.isfinite(found.features).all()
+    assert last_available_before(results, at(1.01, 5.01, 9.01)).tolist() == [140.0, 150.0, 4.0]
+    assert results.final.value.tolist() == [4.0]
+
+
 def test_last_available_before_is_strict():
     results = series((4.0, 1, 1), (5.0, 2, 3))
     np.testing.assert_array_equal(last_available_before(results, at(1.0, 1.1, 3.0, 3.1)), [np.nan, 4, 4, 5])
@@ -100,11 +112,19 @@ results_strategy = st.lists(
     ),
     max_size=40,
 )
+corrections_strategy = st.lists(
+    st.tuples(st.integers(0, 39), st.one_of(st.floats(0.1, 500), st.just(np.nan)), st.floats(0, 100)),
+    max_size=6,
+)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@given(results=results_strategy, later=results_strategy, t0=st.floats(0, 1000))
-def test_a_result_that_came_later_changes_not_one_bit(config, results, later, t0):
+@given(
+    results=results_strategy, later=results_strategy, corrections=corrections_strategy, t0=st.floats(0, 1000)
+)
+def test_a_result_that_came_later_changes_not_one_bit(config, results, later, corrections, t0):
+    """New results, corrections and withdrawals after t0."""
+    later += [(v, results[i][1], results[i][2] + k) for i, v, k in corrections if i < len(results)]
     later = [(v, s, max(k, t0 + 0.001)) for v, s, k in later]
     before = lab_history(series(*[r for r in results if r[2] <= t0]), at(t0), config)
     after = lab_history(series(*[r for r in results if r[2] <= t0], *later), at(t0), config)

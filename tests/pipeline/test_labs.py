@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import LabError
+from pipeline.lab_versions import final_results
 from pipeline.labs import PLAUSIBLE_MEDIANS, LabConfig, LabEvents, clean_labs, empty_lab_events, lab_counts
 from pipeline.schema import ADMISSION_COLUMNS, LAB_EVENT_COLUMNS, LABS
 from pipeline.sources.base import ClinicalTables
@@ -195,17 +196,35 @@ class TestTimes:
 
 
 class TestDuplicates:
-    ROWS = (one(150, known=5), one(140, known=9), one(141, known=20), one(130, drawn=1, known=1))
+    TOGETHER = (one(150, known=9), one(140, known=9), one(141, known=9), one(130, drawn=1, known=1))
+    LATER = (one(150, known=5), one(140, known=9), one(141, known=20), one(130, drawn=1, known=1))
 
     @pytest.mark.parametrize(
-        ("rule", "value", "known"),
-        [("median", 141, 20), ("max", 150, 20), ("first", 150, 5), ("last", 141, 20)],
+        ("rule", "value"), [("median", 141), ("max", 150), ("first", 150), ("last", 141)]
     )
-    def test_one_value_stands_for_one_draw(self, rule, value, known):
-        events = clean(self.ROWS, LabConfig(duplicates=rule))
+    def test_one_value_stands_for_one_draw(self, rule, value):
+        events = clean(self.TOGETHER, LabConfig(duplicates=rule))
         assert events.frame["value"].tolist() == [value, 130]
-        assert events.frame["available_at_us"].iloc[0] == known * MINUTE_US
+        assert events.frame["available_at_us"].iloc[0] == 9 * MINUTE_US
         assert events.repairs[f"merged into another result of the same draw ({rule})"] == 2
+
+    @pytest.mark.parametrize(
+        ("rule", "versions"),
+        [
+            ("median", [(150, 5), (145, 9), (141, 20)]),
+            ("max", [(150, 5)]),
+            ("first", [(150, 5)]),
+            ("last", [(150, 5), (140, 9), (141, 20)]),
+        ],
+    )
+    def test_a_later_result_counts_from_when_it_was_known(self, rule, versions):
+        events = clean(self.LATER, LabConfig(duplicates=rule))
+        draw = events.frame[events.frame["sampled_at_us"] == 0]
+        assert list(zip(draw["value"], draw["available_at_us"] // MINUTE_US, strict=True)) == versions
+        assert final_results(events.frame)["value"].tolist() == [versions[-1][0], 130]
+        assert lab_counts(events)["sodium"] == 2
+        merged = events.repairs[f"merged into another result of the same draw ({rule})"]
+        assert merged == 3 - len(versions)
 
     def test_other_patients_and_labs_are_not_merged(self):
         assert len(clean([one(), one(patient="2"), one(4, code="50971")]).frame) == 3
@@ -217,6 +236,18 @@ class TestDilution:
         events = clean([*draw, one(140, drawn=9)])
         assert events.exclusions == {"draw diluted by an infusion (sodium and glucose together)": 3}
         assert events.frame["value"].tolist() == [140]
+
+    def test_what_was_reported_before_the_dilution_showed_is_withdrawn_then(self):
+        rows = [
+            one(84, known=5),
+            one(3, code="50971", known=30),
+            one(1601, code="50931", unit="mg/dL", known=20),
+        ]
+        events = clean([*rows, one(140, drawn=9, known=9)])
+        assert events.exclusions == {"draw diluted by an infusion (sodium and glucose together)": 2}
+        assert events.frame["value"].tolist() == pytest.approx([84, np.nan, 140], nan_ok=True)
+        assert (events.frame["available_at_us"] // MINUTE_US).tolist() == [5, 20, 9]
+        assert final_results(events.frame)["value"].tolist() == [140]
 
     @pytest.mark.parametrize("rows", [[one(84)], [one(1601, code="50931", unit="mg/dL")]])
     def test_either_alone_is_kept(self, rows):

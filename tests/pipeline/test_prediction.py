@@ -8,10 +8,11 @@ import pytest
 from pipeline.alignment_config import AlignmentConfig
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.intervals import Intervals, gap_names
-from pipeline.labs import LabEvents
+from pipeline.labs import LabEvents, clean_labs
 from pipeline.prediction import PREDICT_COLUMNS, STATES, PredictionConfig, Predictor, predict
-from pipeline.schema import HOUR_US, LAB_NAMES, WINDOW_US
+from pipeline.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, WINDOW_US
 from pipeline.scoring import score
+from pipeline.sources.base import ClinicalTables
 from pipeline.testing import ORIGIN_US, TINY_MODEL, MemoryStore, delayed, tiny_cohort
 from pipeline.training import TrainingConfig, train
 
@@ -87,9 +88,8 @@ def test_scoring_gives_what_prediction_gives_where_both_do(cohort, checkpoints, 
 def past(rows, until_us):
     """The bytes of every row up to a time."""
     chosen = rows[rows["window_end"] <= np.datetime64(until_us, "us")]
-    numbers = chosen[["estimate", "last_lab", "hours_since_last_lab", "signal_quality"]].to_numpy(
-        dtype=np.float64
-    )
+    columns = ["estimate", "lower", "upper", "last_lab", "hours_since_last_lab", "signal_quality"]
+    numbers = chosen[columns].to_numpy(dtype=np.float64)
     return len(chosen), numbers.tobytes(), tuple(chosen["state"]), tuple(chosen["lab"])
 
 
@@ -149,6 +149,34 @@ def test_a_result_that_is_not_yet_available_is_not_used(cohort, checkpoints):
     changed = rows_of(replace(late, labs=other), checkpoints / "mt_pcs")
     assert past(changed, until_us) == past(whole, until_us)
     assert past(changed, until_us + 2 * HOUR_US) != past(whole, until_us + 2 * HOUR_US)
+
+
+def cleaned(cohort, later):
+    """The cohort with its labs cleaned from raw rows, some of them corrections or late parts of a draw."""
+    raw = cohort.labs.rename(columns={"lab": "code"}).assign(unit=None)
+    rows = pd.concat([raw, later], ignore_index=True)
+    tables = ClinicalTables(
+        labs=rows, admissions=pd.DataFrame(columns=list(ADMISSION_COLUMNS)), licence="none"
+    )
+    return replace(cohort, labs=clean_labs(tables).frame)
+
+
+def test_a_late_correction_or_dilution_changes_nothing_before_it(cohort, checkpoints):
+    """Known later, a draw has another value, or proves diluted by an infusion; until then it counts as reported."""
+    until_us = ORIGIN_US + 240 * WINDOW_US
+    raw = cohort.labs.rename(columns={"lab": "code"}).assign(unit=None)
+    sodium = raw[(raw["code"] == "sodium") & (raw["available_at_us"] <= until_us)]
+    thin = sodium.groupby("patient_id").head(1).assign(value=100.0)  # a low sodium, reported at once
+    corrected = raw[raw["available_at_us"] <= until_us].groupby(["patient_id", "code"]).tail(1)
+    corrected = corrected.assign(value=corrected["value"] * 1.3, available_at_us=until_us + HOUR_US // 2)
+    sweet = thin.assign(code="glucose", value=700.0, available_at_us=until_us + HOUR_US // 2)
+    thin = thin.assign(sampled_at_us=thin["sampled_at_us"] + 1, available_at_us=thin["available_at_us"] + 1)
+    sweet = sweet.assign(sampled_at_us=thin["sampled_at_us"])
+    whole = rows_of(cleaned(cohort, thin), checkpoints / "mt_pcs")
+    for later in (corrected, sweet):
+        changed = rows_of(cleaned(cohort, pd.concat([thin, later])), checkpoints / "mt_pcs")
+        assert past(changed, until_us) == past(whole, until_us)
+        assert past(changed, until_us + 2 * HOUR_US) != past(whole, until_us + 2 * HOUR_US)
 
 
 def test_another_patient_changes_nothing(cohort, checkpoints, predicted):
