@@ -6,6 +6,7 @@ was drawn; row 0 of ones is the estimate itself, so the point value and its inte
 arithmetic.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,27 @@ def replicate_weights(n_patients: int, replicates: int, seed: int) -> Float[np.n
         n_patients, np.full(n_patients, 1 / n_patients), size=replicates
     )
     return np.vstack([np.ones((1, n_patients)), draws])
+
+
+def mean_over_seeds(values: Float[np.ndarray, "seeds rows"], seed: int) -> Replicates:
+    """Average a metric over training runs; each replicate draws runs with replacement beside its patients.
+
+    Row 0 is the plain mean. Drawing S runs out of S shows only (S - 1) / S of the variance of their mean, so
+    each replicate's way from the plain mean is stretched by sqrt(S / (S - 1)). The draws depend on `seed` and
+    S alone: a difference of means is the mean of differences. One run is returned as it is.
+
+    Parameters
+    ----------
+    values
+        One row of replicates a training run, all with the same patients.
+    """
+    runs, rows = values.shape
+    if runs == 1:
+        return values[0]
+    drawn = np.random.default_rng([seed, runs]).multinomial(runs, np.full(runs, 1 / runs), size=rows - 1)
+    stretched = 1 / runs + math.sqrt(runs / (runs - 1)) * (drawn - 1) / runs
+    weights = np.vstack([np.full((1, runs), 1 / runs), stretched])
+    return (weights * values.T).sum(axis=1)
 
 
 def pooled_metrics(sums: PatientSums, weights: Float[np.ndarray, "rows patients"]) -> dict[str, Replicates]:

@@ -22,6 +22,14 @@ _NOTE = (
 )
 
 
+def training_luck(comparisons: pd.DataFrame) -> str:
+    """Say what the intervals of a comparison cover, by how many training runs it rests on."""
+    runs = max(comparisons["n_seeds"].to_list())
+    if runs == 1:
+        return "One training run: these intervals cover the choice of patients, not the luck of training."
+    return f"Mean over {runs} training runs: these intervals cover patients and, as far as {runs} runs tell, training."
+
+
 def comparison_table(
     evaluation: pd.DataFrame, comparisons: pd.DataFrame | None = None, caveat: str = ""
 ) -> str:
@@ -30,7 +38,7 @@ def comparison_table(
     Parameters
     ----------
     evaluation
-        Table with ``schema.EVALUATION_COLUMNS``; shown are measured draws, pooled, of the lowest seed.
+        Table with ``schema.EVALUATION_COLUMNS``; shown are measured draws, pooled, the mean over seeds.
     comparisons
         Table with ``evaluation.COMPARISON_COLUMNS``, for example MT+PCS minus its twin; None or empty:
         left out.
@@ -75,7 +83,7 @@ def _differences(comparisons: pd.DataFrame, protocol: str) -> list[str]:
         added = "What PPG added: " if (a, b) == ("mt_pcs", "mt_pcs_twin") else ""
         title = f"{added}{short_label(a)} minus {short_label(b)}, paired by patient ({protocol})"
         lines = [_difference_row(lab, rows.loc[rows["lab"] == lab]) for lab in dict.fromkeys(rows["lab"])]
-        texts.append("\n".join([title, f"{_header()}     p", *lines]) + "\n")
+        texts.append("\n".join([title, f"{_header()}     p", *lines, training_luck(rows)]) + "\n")
     return texts
 
 

@@ -1,10 +1,12 @@
 """Judge every method on the test patients: metrics in clinical units with intervals, and paired differences.
 
 All intervals come from one bootstrap over patients (``pipeline.bootstrap``); replicate k draws the same
-patients for every method of a block, so differences between methods are paired.
+patients for every method of a block, so differences between methods are paired. With several seeds there is
+one more row a cell, the mean over them, whose replicates draw training runs too; an interval from one seed
+covers the choice of patients alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +18,13 @@ from pipeline.schema import EVALUATION_COLUMNS, LAB_NAMES, METRICS
 from pipeline.scored_sets import ScoredSet, scored_sets
 
 AGGREGATIONS = ("pooled", "patient_macro")
+ALL_SEEDS = -1
+"""Column ``seed`` of the rows that average several training runs."""
 BASELINES = ("locf", "shrunk_locf")
 COMPARISON_METRICS = ("mae", "r2", "skill_vs_locf", "skill_vs_shrunk_locf")
 COMPARISON_COLUMNS = (
-    "method_a", "method_b", "lab", "protocol", "scoring", "aggregation", "seed", "metric", "n_labs",
-    "n_patients", "value_a", "value_b", "difference", "lower", "upper", "p", "p_holm",
+    "method_a", "method_b", "lab", "protocol", "scoring", "aggregation", "seed", "metric", "n_seeds",
+    "n_labs", "n_patients", "value_a", "value_b", "difference", "lower", "upper", "p", "p_holm",
 )  # fmt: skip
 
 _AGGREGATE = {"pooled": bootstrap.pooled_metrics, "patient_macro": bootstrap.patient_macro_metrics}
@@ -59,7 +63,8 @@ def evaluate(predictions: pd.DataFrame, config: EvaluationConfig | None = None) 
 
     Returns
     -------
-    One row per method x lab x protocol x scoring x aggregation x seed with ``schema.EVALUATION_COLUMNS``.
+    One row per method x lab x protocol x scoring x aggregation x seed with ``schema.EVALUATION_COLUMNS``, and
+    with several seeds one of their mean (seed ``ALL_SEEDS``).
     MAE, ME and RMSE in the lab's unit; R2 and skills without unit. ``_lower`` and ``_upper`` bound the
     percentile interval at ``config.level``; both are NaN with a single patient, where no interval can be
     known.
@@ -78,15 +83,12 @@ def evaluate(predictions: pd.DataFrame, config: EvaluationConfig | None = None) 
 
 def evaluate_sets(blocks: list[ScoredSet], config: EvaluationConfig) -> pd.DataFrame:
     """Judge blocks that are already cut; ``evaluate`` for a whole predictions table."""
-    rows = []
-    for block in blocks:
-        n_patients = len(np.unique(block.patient))
-        for aggregation, by_method in _replicates(block, config):
-            for method, metrics in by_method.items():
-                rows.append(
-                    {"method": method, **block.keys, "aggregation": aggregation, "n_labs": len(block.draws),
-                     "n_patients": n_patients, **_with_intervals(metrics, n_patients, config.level)}
-                )  # fmt: skip
+    rows = [
+        {"method": method, **judged.keys, "n_labs": judged.n_labs, "n_patients": judged.n_patients,
+         **_with_intervals(metrics, judged.n_patients, config.level)}
+        for judged in _all_judged(blocks, config)
+        for method, metrics in judged.by_method.items()
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(EVALUATION_COLUMNS))
 
 
@@ -100,9 +102,9 @@ def compare(
 
     Returns
     -------
-    One row per lab x protocol x scoring x aggregation x seed x metric with ``COMPARISON_COLUMNS``. ``p`` is
-    the two-sided bootstrap p-value, ``p_holm`` the same after Holm over the labs of that metric, protocol,
-    scoring, aggregation and seed.
+    One row per lab x protocol x scoring x aggregation x seed x metric with ``COMPARISON_COLUMNS``, and with
+    several seeds one of the mean difference (seed ``ALL_SEEDS``). ``p`` is the two-sided bootstrap p-value,
+    ``p_holm`` the same after Holm over the labs of that metric, protocol, scoring, aggregation and seed.
 
     Raises
     ------
@@ -125,7 +127,11 @@ def compare(
         if {method_a, method_b} <= block.estimates.keys()
     ]
     table = pd.DataFrame(
-        [row for block in blocks for row in _difference_rows(block, method_a, method_b, config)],
+        [
+            row
+            for judged in _all_judged(blocks, config)
+            for row in _difference_rows(judged, method_a, method_b, config)
+        ],
         columns=list(COMPARISON_COLUMNS),
     )
     family = ["protocol", "scoring", "aggregation", "seed", "metric"]
@@ -134,20 +140,70 @@ def compare(
 
 
 def _difference_rows(
-    block: ScoredSet, method_a: str, method_b: str, config: EvaluationConfig
+    judged: "_Judged", method_a: str, method_b: str, config: EvaluationConfig
 ) -> Iterator[dict[str, object]]:
-    n_patients = len(np.unique(block.patient))
-    names = {"method_a": method_a, "method_b": method_b, **block.keys}
-    for aggregation, by_method in _replicates(block, config):
-        for metric in COMPARISON_METRICS:
-            a, b = by_method[method_a][metric], by_method[method_b][metric]
-            lower, upper = _interval(a - b, n_patients, config.level)
-            p = bootstrap.two_sided_p(a - b) if n_patients > 1 else float("nan")
-            yield {
-                **names, "aggregation": aggregation, "metric": metric, "n_labs": len(block.draws),
-                "n_patients": n_patients, "value_a": a[0], "value_b": b[0], "difference": a[0] - b[0],
-                "lower": lower, "upper": upper, "p": p,
-            }  # fmt: skip
+    names = {"method_a": method_a, "method_b": method_b, **judged.keys, "n_seeds": judged.n_seeds}
+    for metric in COMPARISON_METRICS:
+        a, b = judged.by_method[method_a][metric], judged.by_method[method_b][metric]
+        lower, upper = _interval(a - b, judged.n_patients, config.level)
+        p = bootstrap.two_sided_p(a - b) if judged.n_patients > 1 else float("nan")
+        yield {
+            **names, "metric": metric, "n_labs": judged.n_labs, "n_patients": judged.n_patients,
+            "value_a": a[0], "value_b": b[0], "difference": a[0] - b[0], "lower": lower, "upper": upper, "p": p,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """Every method's metrics on one block, or their mean over seeds; one value a replicate (0: the estimate)."""
+
+    keys: dict[str, object]
+    """Protocol, scoring, seed, lab and aggregation."""
+    n_seeds: int
+    n_labs: int
+    n_patients: int
+    by_method: dict[str, Metrics]
+
+
+def _all_judged(blocks: Sequence[ScoredSet], config: EvaluationConfig) -> Iterator[_Judged]:
+    """Judge every block, and every set of blocks that differ in nothing but their seed."""
+    of_seeds: dict[tuple[str, str, str], list[ScoredSet]] = {}
+    for block in blocks:
+        of_seeds.setdefault((block.protocol, block.scoring, block.lab), []).append(block)
+        yield from _judged([block], config)
+    for group in of_seeds.values():
+        if len(group) > 1:
+            yield from _judged(group, config)
+
+
+def _judged(group: Sequence[ScoredSet], config: EvaluationConfig) -> Iterator[_Judged]:
+    """Judge one block, or the mean over the seeds of several, for both aggregations."""
+    first = group[0]
+    if any(not block.draws.equals(first.draws) for block in group):
+        raise ConfigError(
+            f"The seeds of {first.lab} ({first.protocol}, {first.scoring}) were scored on different draws. A "
+            "mean over seeds needs the same ones: predict them from the same aligned cohort."
+        )
+    runs = [dict(_replicates(block, config)) for block in group]
+    shared = [name for name in first.estimates if all(name in block.estimates for block in group)]
+    for aggregation in AGGREGATIONS:
+        by_method = {
+            method: {
+                name: bootstrap.mean_over_seeds(
+                    np.stack([run[aggregation][method][name] for run in runs]), config.seed
+                )
+                for name in runs[0][aggregation][method]
+            }
+            for method in shared
+        }
+        seed = first.seed if len(group) == 1 else ALL_SEEDS
+        yield _Judged(
+            keys={**first.keys, "seed": seed, "aggregation": aggregation},
+            n_seeds=len(group),
+            n_labs=len(first.draws),
+            n_patients=len(np.unique(first.patient)),
+            by_method=by_method,
+        )
 
 
 def _replicates(block: ScoredSet, config: EvaluationConfig) -> Iterator[tuple[str, dict[str, Metrics]]]:
@@ -194,9 +250,10 @@ def select(
     aggregation: str = "pooled",
     seed: int | None = None,
 ) -> pd.DataFrame:
-    """Rows of an evaluation or comparison table of one protocol, scoring, aggregation and seed (or lowest).
+    """Rows of an evaluation or comparison table of one protocol, scoring, aggregation and seed.
 
-    Labs come in the order of ``schema.LAB_NAMES``.
+    Without `seed`, those of the mean over seeds where there are several. Labs come in the order of
+    ``schema.LAB_NAMES``.
     """
     rows = table.loc[
         (table["protocol"] == protocol)

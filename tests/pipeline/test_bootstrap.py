@@ -58,3 +58,23 @@ def test_holm_by_hand():
     assert bootstrap.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert bootstrap.holm([0.02, math.nan, 0.5]) == pytest.approx([0.04, math.nan, 0.5], nan_ok=True)
     assert bootstrap.holm([]) == []
+
+
+def test_a_mean_over_seeds_is_the_plain_mean_in_row_zero_and_linear():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 3, 201))
+    assert bootstrap.mean_over_seeds(a, 0)[0] == pytest.approx(a[:, 0].mean())
+    difference = bootstrap.mean_over_seeds(a, 0) - bootstrap.mean_over_seeds(b, 0)
+    assert difference == pytest.approx(bootstrap.mean_over_seeds(a - b, 0))
+    assert np.array_equal(bootstrap.mean_over_seeds(a[:1], 0), a[0])
+
+
+def test_a_mean_over_seeds_spreads_as_the_mean_of_runs_does():
+    """Runs that differ by the luck of training alone: the variance of their mean is s^2 / S, known exactly."""
+    runs = np.array([1.0, 2.0, 6.0])  # variance about the mean, with S - 1: 7
+    found = bootstrap.mean_over_seeds(np.repeat(runs[:, None], 40_001, axis=1), 1)
+    assert found[0] == pytest.approx(3.0)
+    assert found[1:].mean() == pytest.approx(3.0, abs=0.03)
+    assert found[1:].var() == pytest.approx(7 / 3, rel=0.03)
+    equal = bootstrap.mean_over_seeds(np.full((3, 50), 2.5), 1)
+    assert equal == pytest.approx(2.5)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import metrics
 from pipeline.errors import ConfigError, LeakError
-from pipeline.evaluation import COMPARISON_COLUMNS, EvaluationConfig, compare, evaluate, select
+from pipeline.evaluation import ALL_SEEDS, COMPARISON_COLUMNS, EvaluationConfig, compare, evaluate, select
 from pipeline.schema import EVALUATION_COLUMNS, LAB_NAMES
 from pipeline.scored_sets import scored_sets
 
@@ -134,8 +134,45 @@ def test_seedless_baselines_serve_every_seed(make_predictions):
     table = make_predictions(n_patients=6, methods=("locf", "mt_pcs"), seeds=(0, 1, 2))
     once = table[(table["method"] == "mt_pcs") | (table["seed"] == 0)]
     found = evaluate(once, QUICK)
-    assert found.groupby("method")["seed"].nunique().to_dict() == {"locf": 3, "mt_pcs": 3}
+    assert found.groupby("method")["seed"].agg(set).to_dict() == {
+        "locf": {ALL_SEEDS, 0, 1, 2},
+        "mt_pcs": {ALL_SEEDS, 0, 1, 2},
+    }
     assert found["skill_vs_locf"].notna().all()
+
+
+def test_several_seeds_have_their_mean_and_its_interval_covers_training(make_predictions):
+    """Seeds whose estimates differ by a shift: the mean over seeds knows it, a single seed's interval does not."""
+    table = make_predictions(
+        n_patients=30, methods=("locf", "mt_pcs", "mt_pcs_twin"), seeds=(0, 1, 2), protocols=("start",)
+    )
+    lucky = table["seed"].map({0: 0.0, 1: 0.15, 2: 0.3})
+    better = table["truth"] - table["estimate"]
+    table["estimate"] += np.where(table["method"] == "mt_pcs", lucky * better, 0.0)
+    found = compare(table, "mt_pcs", "mt_pcs_twin", QUICK).query("lab == 'sodium' and metric == 'mae'")
+    pooled = found.query("aggregation == 'pooled'").set_index("seed")
+    assert pooled["n_seeds"].to_dict() == {0: 1, 1: 1, 2: 1, ALL_SEEDS: 3}
+    mean, single = pooled.loc[ALL_SEEDS], pooled.drop(index=ALL_SEEDS)
+    assert mean["difference"] == pytest.approx(single["difference"].mean())
+    assert mean["value_a"] == pytest.approx(single["value_a"].mean())
+    assert mean["upper"] - mean["lower"] > 1.2 * (single["upper"] - single["lower"]).max()
+    assert select(found, protocol="start")["seed"].tolist() == [ALL_SEEDS]
+    assert select(found, protocol="start", seed=1)["difference"].tolist() == [pooled.loc[1, "difference"]]
+    whole = evaluate(table, QUICK).query("lab == 'sodium' and aggregation == 'pooled' and method == 'mt_pcs'")
+    by_seed = whole.set_index("seed")["mae"]
+    assert by_seed[ALL_SEEDS] == pytest.approx(by_seed.drop(ALL_SEEDS).mean())
+
+
+def test_one_seed_has_no_row_of_a_mean(evaluation, predictions):
+    assert set(evaluation["seed"]) == {0}
+    assert set(compare(predictions, "mt_pcs", "locf", QUICK)["n_seeds"]) == {1}
+
+
+def test_seeds_scored_on_different_draws_are_refused(make_predictions):
+    table = make_predictions(n_patients=6, methods=("locf", "mt_pcs"), seeds=(0, 1))
+    fewer = table[(table["seed"] == 0) | (table["patient"] != table["patient"].iloc[0])]
+    with pytest.raises(ConfigError, match=r"seeds of .*different draws"):
+        evaluate(fewer, QUICK)
 
 
 def test_compare_is_paired_and_tighter_than_the_two_intervals(predictions, evaluation):

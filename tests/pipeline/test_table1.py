@@ -69,7 +69,7 @@ def test_seeds_are_averaged_with_their_spread(make_predictions):
     table = make_predictions(n_patients=20, methods=("locf", "mt_pcs"), seeds=(0, 1, 2))
     evaluation = evaluate(table, QUICK).query("protocol == 'start' and aggregation == 'pooled'")
     row = table1(evaluation).query("lab == 'sodium' and method == 'mt_pcs'").iloc[0]
-    seeds = evaluation.query("lab == 'sodium' and method == 'mt_pcs'")
+    seeds = evaluation.query("lab == 'sodium' and method == 'mt_pcs' and seed >= 0")
     assert row["n_seeds"] == 3
     assert row["r2"] == pytest.approx(seeds["r2"].mean())
     assert row["r2_seed_sd"] == pytest.approx(seeds["r2"].std())
@@ -114,6 +114,16 @@ def test_comparison_prints_both_protocols_and_what_ppg_added(evaluation, predict
         assert text.count(f"\n  {label}  ") == 10, label
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "nan" not in text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"), [((0,), "not the luck of training"), ((0, 1), "Mean over 2 training runs")]
+)
+def test_what_ppg_added_says_whether_its_interval_covers_training(make_predictions, seeds, words):
+    table = make_predictions(n_patients=12, methods=("locf", "mt_pcs", "mt_pcs_twin"), seeds=seeds)
+    text = comparison_table(evaluate(table, QUICK), compare(table, "mt_pcs", "mt_pcs_twin", QUICK))
+    assert text.count(words) == 2  # once a protocol
+    assert max(len(line) for line in text.splitlines()) <= 100
 
 
 def test_a_caveat_stands_above_each_table(evaluation):
