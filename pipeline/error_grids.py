@@ -1,7 +1,7 @@
 """Glucose estimates by their clinical consequence (Clarke and Parkes zones, MARD), and allowable errors.
 
-Borders and limits are data (``pipeline/data``) with their source; what was not read in the primary source
-is ``verified: false`` and stays out of headline tables. All glucose values are in mg/dL.
+Borders and limits are data (``pipeline/data``) with the source they were read in; what was read in none is
+``verified: false`` and stays out of headline tables. All glucose values are in mg/dL.
 """
 
 import json

@@ -67,9 +67,11 @@ def test_grid_table_covers_glucose_alone_and_shares_sum_to_one(predictions):
 
 
 def test_what_was_not_read_in_its_source_says_so(predictions):
-    assert not grids.grid_table(predictions)["verified"].any()
-    assert not grids.allowable_error_table(predictions)["verified"].any()
+    read = grids.allowable_error_table(predictions).groupby("scheme")["verified"].agg(set).to_dict()
+    assert read == {"CLIA 1992": {True}, "CLIA 2025": {False}, "RCPAQAP": {True}}
+    assert set(grids.grid_table(predictions)["verified"]) == {True}
     assert all(limit["source"] and limit["year"] for limit in grids.allowable_errors())
+    assert all(grid["source"] and grid["year"] for grid in grids.error_grids().values())
 
 
 def test_allowable_error_by_hand(make_predictions):
@@ -78,8 +80,20 @@ def test_allowable_error_by_hand(make_predictions):
     )
     table = table.drop_duplicates("lab").assign(truth=[4.0, 100.0, 2.0], estimate=[4.3, 109.0, 2.0])
     found = grids.allowable_error_table(table).set_index(["scheme", "lab"])["share_within"]
-    # potassium 0.3 is on the limit of 0.3; glucose 9 is over 8 % of 100 and under 10 %; lactate has no rule
+    # potassium 0.3 is on the limit of 0.3 and beyond 0.2 = 5 % of 4; glucose 9 is over 8 % of 100 and under 10 %;
+    # lactate has no rule
     assert found.to_dict() == {
         ("CLIA 1992", "potassium"): 1.0, ("CLIA 2025", "potassium"): 1.0,
-        ("CLIA 1992", "glucose"): 1.0, ("CLIA 2025", "glucose"): 0.0,
+        ("CLIA 1992", "glucose"): 1.0, ("CLIA 2025", "glucose"): 0.0, ("RCPAQAP", "potassium"): 0.0,
     }  # fmt: skip
+
+
+def test_every_border_is_where_independent_programs_draw_it():
+    """Points just inside and outside, their zones worked out from the line equations in the R package ega 2.0.0."""
+    parkes = {(400, 313): "B", (400, 314): "A", (200, 120): "B", (300, 60): "C", (300, 57): "D", (60, 95.5): "C",
+              (60, 94.5): "B", (30, 110): "D", (40, 300): "E", (500, 131): "D", (500, 132): "C"}  # fmt: skip
+    clarke = {(58, 69): "A", (59, 71): "D", (59, 70.5): "A", (100, 211): "C", (300, 411): "C", (160, 41): "C",
+              (160, 43): "B", (250, 179): "D", (250, 181): "B", (65, 185): "E", (185, 65): "E"}  # fmt: skip
+    for zones_of, expected in ((grids.parkes_zones, parkes), (grids.clarke_zones, clarke)):
+        reference, estimate = np.array(list(expected), dtype=float).T
+        assert list(zones_of(reference, estimate)) == list(expected.values())
