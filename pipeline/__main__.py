@@ -63,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_project_options(table1)
     table1.set_defaults(run=lambda parsed: print(stages.reproduce_table1(*_project(parsed))))
+    delay = commands.add_parser(
+        "result-delay",
+        help="score the trained models with results known 0, 30 and 60 minutes after their draw",
+    )
+    _add_project_options(delay)
+    delay.set_defaults(run=lambda parsed: print(stages.printed_result_delay(*_project(parsed))))
     _add_predict(commands)
     add_store_commands(commands)
     add_pretraining_commands(commands, _text)

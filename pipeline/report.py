@@ -40,6 +40,7 @@ def render(inputs: ReportInputs) -> str:
         sections.table_one(inputs),
         sections.skill(inputs),
         sections.added(inputs),
+        sections.delays(inputs),
         sections.trajectories(inputs),
         sections.data(inputs),
         sections.learning(inputs),
@@ -48,7 +49,7 @@ def render(inputs: ReportInputs) -> str:
         details.calibration(inputs),
         details.alarms(inputs),
         details.subgroups(inputs),
-        details.unverified(inputs),
+        details.allowable(inputs),
         details.model_card(inputs),
         sections.all_methods(inputs),
     ]

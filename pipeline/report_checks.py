@@ -27,10 +27,10 @@ def bland_altman_svg(blocks: Sequence[ScoredSet], method: str) -> str:
             axes.plot(
                 mean,
                 difference,
-                ".",
+                "o",
                 color=style.BLUE,
-                alpha=0.35,
-                markersize=4,
+                alpha=0.5,
+                markersize=3.5,
                 markeredgewidth=0,
                 rasterized=True,
             )
@@ -49,6 +49,7 @@ def bland_altman_svg(blocks: Sequence[ScoredSet], method: str) -> str:
                     )
             axes.set_title(block.lab)
             axes.set_xlabel(f"mean, {UNITS[block.lab]}")
+            axes.margins(y=0.12)
         panels[0].set_ylabel("estimate \N{MINUS SIGN} truth")
         return style.to_svg(figure)
 
@@ -65,8 +66,8 @@ def clarke_svg(blocks: Sequence[ScoredSet], methods: Sequence[str]) -> str:
         for axes, method in zip(panels, methods, strict=True):
             _clarke_borders(axes, top)
             axes.plot(
-                block.truth, block.estimates[method], ".", color=style.METHOD_COLOURS.get(method, style.BLUE),
-                alpha=0.4, markersize=4, markeredgewidth=0, rasterized=True,
+                block.truth, block.estimates[method], "o", color=style.METHOD_COLOURS.get(method, style.BLUE),
+                alpha=0.5, markersize=3.5, markeredgewidth=0, rasterized=True,
             )  # fmt: skip
             axes.set_title(short_label(method))
             axes.set_xlabel("truth, mg/dL")

@@ -1,5 +1,7 @@
 """The report's sections on agreement, calibration, alarms, subgroups and the model card."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from pipeline import report_checks, report_html
@@ -14,6 +16,14 @@ from pipeline.schema import LAB_NAMES
 from pipeline.subgroups import GROUPINGS, SubgroupConfig, subgroup_table
 
 _REFERENCES = ("locf", "shrunk_locf")
+_LEAST = SubgroupConfig().minimum_patients
+"""Cells with fewer patients are hidden."""
+
+
+def _hidden(names: Sequence[str]) -> list[Row]:
+    """Name the cells that are not shown, all in one row; nothing when there are none."""
+    words = f"hidden: under {_LEAST} patients ({', '.join(names)})"
+    return [Row(cells=["", text(words)], kind="remark")] if names else []
 
 
 def agreement(inputs: ReportInputs) -> Section:
@@ -61,16 +71,18 @@ def glucose(inputs: ReportInputs) -> Section | None:
     rows: list[Row] = []
     for name in dict.fromkeys(table["grid"]):
         grid = error_grids()[name]
-        remark = "" if grid["verified"] else " (borders not verified against the article)"
+        remark = "" if grid["verified"] else " (borders not verified)"
         rows.append(Row(cells=[text(grid["title"] + remark)], kind="group"))
         for row in table.loc[table["grid"] == name].to_dict(orient="records"):
             zones = [f"{100 * row[f'zone_{zone.lower()}']:.1f}" for zone in ZONES]
             cells = [text(short_label(row["method"])), *zones, text(number(row["mard_percent"], 1))]
             rows.append(Row(cells=cells))
     columns = ["share of draws, %", *ZONES, "MARD, %"]
-    return Section(
-        anchor="glucose", title="Glucose error grids", body=figure + report_html.table(columns, rows)
+    sources = "".join(
+        paragraph(f"{grid['title']}: {grid['source']}", "note") for grid in error_grids().values()
     )
+    body = figure + report_html.table(columns, rows) + sources
+    return Section(anchor="glucose", title="Glucose error grids", body=body)
 
 
 def calibration(inputs: ReportInputs) -> Section:
@@ -92,7 +104,9 @@ def calibration(inputs: ReportInputs) -> Section:
         if len(part):
             rows.append(Row(cells=[text(f"{lab}, {UNITS[lab]}")], kind="group"))
         cells = sorted(part.to_dict(orient="records"), key=lambda row: _gap_order(row["gap"]))
-        rows += [Row(cells=_coverage_cells(row, lab)) for row in cells]
+        shown = [row for row in cells if row["n_patients"] >= _LEAST or row["gap"] == "all"]
+        rows += [Row(cells=_coverage_cells(row, lab)) for row in shown]
+        rows += _hidden([row["gap"] for row in cells if row not in shown])
     promise = paragraph(
         f"Intervals promise {100 * inputs.interval_level:g} % for a draw of a new patient, over "
         "patients. Cells under 10 patients are hidden.",
@@ -107,8 +121,6 @@ def calibration(inputs: ReportInputs) -> Section:
 
 def _coverage_cells(row: dict, lab: str) -> list[str]:
     label = "all" if row["gap"] == "all" else f"{row['gap']} since the last lab"
-    if row["n_patients"] < SubgroupConfig().minimum_patients and row["gap"] != "all":
-        return [text(label), "", "hidden", "", "", "", ""]
     shares = [number(100 * row[name], 1) for name in ("coverage", "coverage_patient_macro")]
     width = number(row["mean_width"], error_digits(lab))
     unbounded = number(100 * row["unbounded_share"], 0)
@@ -126,11 +138,11 @@ def alarms(inputs: ReportInputs) -> Section:
     table = alarm_table(_of_methods(inputs, (inputs.method, "mt_pcs_twin", *_REFERENCES)))
     columns = ["", "AUROC", "AUPRC", "events", "prevalence, %"]
     rows: list[Row] = []
+    skipped: list[str] = []
     for name in dict.fromkeys(table["alarm"]):
         part = table.loc[table["alarm"] == name]
         if part["skipped"].astype(bool).all():
-            remark = f"{name}: fewer than {MINIMUM_EVENTS} events or non-events, skipped"
-            rows.append(Row(cells=[text(remark)], kind="group"))
+            skipped.append(name)
             continue
         rows.append(Row(cells=[text(name)], kind="group"))
         for row in part.to_dict(orient="records"):
@@ -144,24 +156,33 @@ def alarms(inputs: ReportInputs) -> Section:
         "an alarm for use.",
         "note",
     )
-    return Section(anchor="alarms", title="Thresholds", body=report_html.table(columns, rows) + note)
+    body = report_html.table(columns, rows) if rows else ""
+    if skipped:
+        body += paragraph(
+            f"Skipped, with fewer than {MINIMUM_EVENTS} events or fewer than {MINIMUM_EVENTS} draws without one: "
+            f"{', '.join(skipped)}."
+        )
+    return Section(anchor="alarms", title="Thresholds", body=body + note)
 
 
 def subgroups(inputs: ReportInputs) -> Section:
     """Metrics by subgroup, small cells hidden."""
     methods = (inputs.method, *_REFERENCES)
     table = subgroup_table(_of_methods(inputs, methods), patients=inputs.patients, quality=inputs.quality)
-    parts = [
-        report_html.figure(
-            report_checks.gap_svg(table, methods),
-            f"Mean absolute error by hours since the last lab, protocol {inputs.protocol}; bins under 10 "
-            "patients hidden.",
+    parts = []
+    if not table.loc[table["grouping"] == "gap", "suppressed"].astype(bool).all():
+        caption = (
+            f"Mean absolute error by hours since the last lab, protocol {inputs.protocol}; lines are 95 % intervals by "
+            f"bootstrap over patients, bins under {_LEAST} patients hidden."
         )
-    ]
+        parts.append(report_html.figure(report_checks.gap_svg(table, methods), caption))
     own = table.loc[table["method"] == inputs.method]
     for grouping, title in GROUPINGS.items():
         rows = own.loc[own["grouping"] == grouping]
-        if len(rows):
+        if len(rows) and rows["suppressed"].astype(bool).all():
+            words = f"Every group has under {_LEAST} patients and is hidden."
+            parts.append(f"<h3>{text(title)}</h3>{paragraph(words, 'note')}")
+        elif len(rows):
             parts.append(f"<h3>{text(title)}</h3>{_subgroup_rows(rows)}")
     parts.append(
         paragraph(
@@ -181,7 +202,6 @@ def _subgroup_rows(table: pd.DataFrame) -> str:
         rows.append(Row(cells=[text(f"{lab}, {UNITS[lab]}")], kind="group"))
         for row in table.loc[table["lab"] == lab].to_dict(orient="records"):
             if row["suppressed"]:
-                rows.append(Row(cells=[text(row["group"]), "", "hidden", "", "", ""]))
                 continue
             cells = [
                 report_html.interval_cell(
@@ -193,11 +213,13 @@ def _subgroup_rows(table: pd.DataFrame) -> str:
             rows.append(
                 Row(cells=[text(row["group"]), count(row["n_labs"]), count(row["n_patients"]), *cells])
             )
+        mine = table.loc[table["lab"] == lab]
+        rows += _hidden(list(mine.loc[mine["suppressed"].astype(bool), "group"]))
     return report_html.table(columns, rows)
 
 
-def unverified(inputs: ReportInputs) -> Section:
-    """Share within allowable errors: apart from the headline, since the limits were not read in the rule."""
+def allowable(inputs: ReportInputs) -> Section:
+    """Share within allowable errors, apart from the headline, with the source of every limit."""
     table = allowable_error_table(_of_methods(inputs, (inputs.method, *_REFERENCES)))
     columns = ["", "within the limit, %", "limit verified"]
     rows: list[Row] = []
@@ -210,7 +232,7 @@ def unverified(inputs: ReportInputs) -> Section:
             rows.append(Row(cells=[text(label), share, "yes" if row["verified"] else "no"]))
     words = paragraph(
         "Limits for laboratories, not goals that an estimate from a pulse wave is expected to meet. "
-        "Numbers marked unverified were not read in the rule itself."
+        "A limit that is not verified was not found in a source that could be read."
     )
     return Section(
         anchor="limits",

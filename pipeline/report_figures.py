@@ -25,16 +25,18 @@ def forest_svg(evaluation: pd.DataFrame, metric: str = "skill_vs_locf") -> str:
     with style.styled():
         figure = style.new_figure(9.6, 1.1 + 0.3 * len(methods))
         panels = figure.subplots(1, len(labs), sharex=True, sharey=True, squeeze=False)[0]
+        low, high = readable_range(
+            shown.loc[shown["method"].isin(methods)], f"{metric}_lower", f"{metric}_upper"
+        )
         for axes, lab in zip(panels, labs, strict=True):
             for protocol, offset in zip(PROTOCOLS, (-0.14, 0.14), strict=True):
-                _forest_lines(
-                    axes,
-                    tables[protocol].loc[tables[protocol]["lab"] == lab],
-                    methods,
-                    metric,
-                    protocol,
-                    offset,
-                )
+                rows = tables[protocol].loc[tables[protocol]["lab"] == lab]
+                for row in rows.to_dict(orient="records"):
+                    if row["method"] in methods:
+                        bounds = (row[f"{metric}_lower"], row[metric], row[f"{metric}_upper"])
+                        place = methods.index(row["method"]) + offset
+                        interval_line(axes, bounds, place, (low, high), _PROTOCOL_LOOK[protocol])
+            axes.set_xlim(low, high)
             axes.set_title(lab)
             axes.locator_params(axis="x", nbins=5)
             style.zero_line(axes)
@@ -50,18 +52,36 @@ def forest_svg(evaluation: pd.DataFrame, metric: str = "skill_vs_locf") -> str:
         return style.to_svg(figure)
 
 
-def _forest_lines(
-    axes: Axes, rows: pd.DataFrame, methods: Sequence[str], metric: str, protocol: str, offset: float
+def readable_range(rows: pd.DataFrame, lower: str, upper: str) -> tuple[float, float]:
+    """Range of an axis for intervals: all of them within -1..1, beyond which a few wide ones would hide the rest."""
+    ends = rows[[lower, upper]].to_numpy(dtype=float)
+    ends = ends[np.isfinite(ends)]
+    low, high = (float(ends.min()), float(ends.max())) if ends.size else (0.0, 0.0)
+    low, high = min(max(low, -1.0), -0.05), max(min(high, 1.0), 0.05)
+    margin = 0.06 * (high - low)
+    return low - margin, high + margin
+
+
+def interval_line(
+    axes: Axes,
+    bounds: tuple[float, float, float],
+    place: float,
+    limits: tuple[float, float],
+    look: tuple[str, str],
 ) -> None:
-    colour, marker = _PROTOCOL_LOOK[protocol]
-    for row in rows.to_dict(orient="records"):
-        if row["method"] not in methods or not np.isfinite(row[metric]):
-            continue
-        place = methods.index(row["method"]) + offset
-        axes.plot(
-            [row[f"{metric}_lower"], row[f"{metric}_upper"]], [place, place], color=colour, linewidth=1.4
-        )
-        axes.plot(row[metric], place, marker, color=colour, markersize=4)
+    """Draw an estimate with its interval (lower, estimate, upper); what leaves the picture ends in an arrow."""
+    lower, estimate, upper = bounds
+    if not np.isfinite(estimate):
+        return
+    colour, marker = look
+    low, high = limits
+    axes.plot([max(lower, low), min(upper, high)], [place, place], color=colour, linewidth=1.5)
+    if low <= estimate <= high:
+        axes.plot(estimate, place, marker, color=colour, markersize=4.5)
+    edge = 0.015 * (high - low)
+    for beyond, at, arrow in ((lower < low, low + edge, "<"), (upper > high, high - edge, ">")):
+        if beyond:
+            axes.plot(at, place, arrow, color=colour, markersize=4.5, clip_on=False)
 
 
 def _legend_of_protocols(figure: Any, axes: Axes) -> None:
@@ -81,13 +101,14 @@ def added_svg(comparisons: pd.DataFrame, favoured: str) -> str:
         figure = style.new_figure(9.0, 1.2 + 0.36 * len(labs))
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (metric, title) in zip(panels, panels_of, strict=True):
+            of_metric = {name: table.loc[table["metric"] == metric] for name, table in tables.items()}
+            limits = readable_range(pd.concat(list(of_metric.values())), "lower", "upper")
             for protocol, offset in zip(PROTOCOLS, (-0.13, 0.13), strict=True):
-                colour, marker = _PROTOCOL_LOOK[protocol]
-                rows = tables[protocol]
-                for row in rows.loc[rows["metric"] == metric].to_dict(orient="records"):
+                for row in of_metric[protocol].to_dict(orient="records"):
+                    bounds = (row["lower"], row["difference"], row["upper"])
                     place = labs.index(row["lab"]) + offset
-                    axes.plot([row["lower"], row["upper"]], [place, place], color=colour, linewidth=1.6)
-                    axes.plot(row["difference"], place, marker, color=colour, markersize=5)
+                    interval_line(axes, bounds, place, limits, _PROTOCOL_LOOK[protocol])
+            axes.set_xlim(*limits)
             axes.set_xlabel(f"{title}  (right of 0: {favoured} better)")
             style.zero_line(axes)
             style.quiet_grid(axes)
@@ -109,7 +130,7 @@ def trajectory_svg(trajectory: pd.DataFrame, draws: pd.DataFrame) -> str:
     """
     labs = [lab for lab in LAB_NAMES if lab in set(trajectory["lab"])]
     with style.styled():
-        figure = style.new_figure(9.0, 0.7 + 1.25 * len(labs))
+        figure = style.new_figure(9.0, 0.7 + 1.05 * len(labs))
         panels = figure.subplots(len(labs), 1, sharex=True, squeeze=False)[:, 0]
         for axes, lab in zip(panels, labs, strict=True):
             _trajectory_panel(axes, trajectory.loc[trajectory["lab"] == lab], draws.loc[draws["lab"] == lab])
@@ -146,7 +167,7 @@ def _trajectory_panel(axes: Axes, estimates: pd.DataFrame, draws: pd.DataFrame) 
                 linewidth=0,
                 label=f"interval{remark}",
             )
-        axes.plot(hours, rows["estimate"], line, color=colour, linewidth=1.2, label=f"estimate{remark}")
+        axes.plot(hours, rows["estimate"], line, color=colour, linewidth=0.7, label=f"estimate{remark}")
     shown = draws.sort_values("hours_since_t0")
     if shown.empty:
         return
@@ -176,6 +197,7 @@ def loss_curve_svg(rows: Sequence[Mapping[str, Any]]) -> str:
         lab or "protocol/lab", scaled units) and ``part`` ("all", or one lab each for single-task models).
     """
     parts = list(dict.fromkeys(row.get("part", "all") for row in rows))
+    parts.sort(key=lambda part: LAB_NAMES.index(part) if part in LAB_NAMES else -1)
     with style.styled():
         figure = style.new_figure(9.0, 2.6)
         training, validation = figure.subplots(1, 2)
@@ -198,10 +220,13 @@ def loss_curve_svg(rows: Sequence[Mapping[str, Any]]) -> str:
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
             style.quiet_grid(axes, "y")
-        if parts != ["all"]:
-            training.legend()
-        if validation.get_legend_handles_labels()[1]:
-            validation.legend(ncols=2)
+        entries: dict[str, Any] = {}
+        for axes in (training, validation):
+            handles, labels = axes.get_legend_handles_labels()
+            entries |= {name: handle for name, handle in zip(labels, handles, strict=True) if name != "all"}
+        shown = [lab for lab in LAB_NAMES if lab in entries]
+        if shown:
+            figure.legend([entries[lab] for lab in shown], shown, loc="outside upper left", ncols=len(shown))
         return style.to_svg(figure)
 
 

@@ -1,6 +1,7 @@
 """The parts of a self-contained HTML page: no script, no network, everything inline."""
 
 import html
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,12 +31,14 @@ nav a { color: #1f5fa8; text-decoration: none; }
 table { border-collapse: collapse; font-size: .78rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .26rem .42rem; text-align: right; white-space: nowrap; vertical-align: baseline; }
 th { font-weight: 600; border-bottom: 1px solid var(--ink); }
+th.start, td.start { border-left: 1px solid var(--rule); }
 th.span { border-bottom: 1px solid var(--rule); text-align: center; }
 td { border-bottom: 1px solid #eef1f4; }
 th:first-child, td:first-child, .text { text-align: left; }
 td.text { white-space: normal; min-width: 8.5rem; max-width: 30rem; padding-right: 1.4rem; }
 tr.group td { font-weight: 600; background: var(--wash); border-bottom: 1px solid var(--rule); }
 tr.ours td { font-weight: 600; }
+td.remark { text-align: left; white-space: normal; color: var(--soft); }
 .ci { color: var(--soft); font-weight: 400; }
 dl.meta { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; font-size: .86rem; }
 dl.meta dt { color: var(--soft); }
@@ -60,6 +63,7 @@ figcaption { font-size: .84rem; color: var(--soft); margin-top: .4rem; max-width
   h2 { break-after: avoid; margin-top: 1.6rem; }
   h3 { break-after: avoid; }
   figure, tr, .banner { break-inside: avoid; }
+  tr.group { break-after: avoid; }
   thead { display: table-header-group; }
   .scroll { overflow: visible; }
   table { font-size: 7pt; }
@@ -112,7 +116,11 @@ def interval_cell(value: str, bounds: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Cells of one table row, HTML; ``kind``: "", "group" (a heading across the table), "ours" (set off)."""
+    """Cells of one table row, HTML.
+
+    ``kind``: "", "group" (a heading across the table), "ours" (set off), "remark" (a first cell, and words
+    across the rest).
+    """
 
     cells: Sequence[str]
     kind: str = ""
@@ -134,28 +142,39 @@ def table(
     rows
         Body; a "group" row has one cell.
     spans
-        Optional row above the headings: (title, number of columns).
+        Optional row above the headings: (title, number of columns); a rule parts them.
     text_columns
         Columns set flush left.
     """
-    above = "".join(f'<th class="span" colspan="{width}">{text(title)}</th>' for title, width in spans)
-    head = "".join(_cell("th", text(name), place in text_columns) for place, name in enumerate(columns))
-    body = "".join(_row(row, len(columns), text_columns) for row in rows)
+    starts = set(itertools.accumulate(width for _, width in spans[:-1]))
+    above = "".join(f'<th class="span start" colspan="{width}">{text(title)}</th>' for title, width in spans)
+    above = above.replace("span start", "span", 1)
+    kinds = [_kind(place in text_columns, place in starts) for place in range(len(columns))]
+    head = "".join(_cell("th", text(name), kind) for name, kind in zip(columns, kinds, strict=True))
+    body = "".join(_row(row, kinds) for row in rows)
     return (
         f'<div class="scroll"><table><thead>{f"<tr>{above}</tr>" if above else ""}<tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def _row(row: Row, n_columns: int, text_columns: Sequence[int]) -> str:
+def _row(row: Row, kinds: Sequence[str]) -> str:
     if row.kind == "group":
-        return f'<tr class="group"><td colspan="{n_columns}">{row.cells[0]}</td></tr>'
-    cells = "".join(_cell("td", cell, place in text_columns) for place, cell in enumerate(row.cells))
+        return f'<tr class="group"><td colspan="{len(kinds)}">{row.cells[0]}</td></tr>'
+    if row.kind == "remark":
+        first, words = row.cells
+        remark = f'<td class="remark" colspan="{len(kinds) - 1}">{words}</td>'
+        return f"<tr>{_cell('td', first, kinds[0])}{remark}</tr>"
+    cells = "".join(_cell("td", cell, kind) for cell, kind in zip(row.cells, kinds, strict=True))
     return f'<tr class="{row.kind}">{cells}</tr>' if row.kind else f"<tr>{cells}</tr>"
 
 
-def _cell(tag: str, content: str, is_text: bool) -> str:
-    return f'<{tag} class="text">{content}</{tag}>' if is_text else f"<{tag}>{content}</{tag}>"
+def _kind(is_text: bool, is_start: bool) -> str:
+    return " ".join(name for name, holds in (("text", is_text), ("start", is_start)) if holds)
+
+
+def _cell(tag: str, content: str, kind: str) -> str:
+    return f'<{tag} class="{kind}">{content}</{tag}>' if kind else f"<{tag}>{content}</{tag}>"
 
 
 def figure(svg: str, caption: str) -> str:

@@ -26,6 +26,8 @@ class ReportInputs:
     """``schema.EVALUATION_COLUMNS``."""
     comparisons: pd.DataFrame | None = None
     """``evaluation.COMPARISON_COLUMNS``; MT+PCS minus its twin and whatever else was compared."""
+    delays: pd.DataFrame | None = None
+    """``result_delay.DELAY_COLUMNS``: the methods when results come later."""
     created: str = ""
     """When the report was made, as text."""
     config_hash: str = ""

@@ -1,20 +1,27 @@
 """The report's sections on data and results: Table 1, what PPG added, trajectories, learning."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from pipeline import report_figures, report_html
-from pipeline.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES
+from pipeline.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
 from pipeline.evaluation import AGGREGATIONS, select
 from pipeline.report_html import Row, Section, paragraph, text
 from pipeline.report_inputs import ReportInputs
 from pipeline.report_numbers import UNITS, count, error_digits, interval, number, p_value, short_label, signed
+from pipeline.result_delay_text import ADDED, method_label
 from pipeline.schema import LAB_NAMES, PROTOCOLS
 from pipeline.scored_sets import in_method_order
 from pipeline.table1 import heading, table1, table1_html
 
+_STAGES = {
+    "waveform_catalog": "waveform records",
+    "lab_events": "lab results",
+    "ppg_embeddings": "segments and windows",
+    "lab_alignment": "draws, when labs and windows are brought together",
+}
 _TITLES = {"pooled": "every draw weighs the same", "patient_macro": "every patient weighs the same"}
 
 
@@ -43,7 +50,8 @@ def _added_sentence(protocol: str, rows: pd.DataFrame) -> str:
     harm = f" and lowered it for {_listed(worse, len(rows))}" if worse else ""
     return (
         f"What PPG added, protocol {protocol}: the patient's own pulse wave, against another patient's, "
-        f"raised R2 for {_listed(better, len(rows))}{harm} (interval clear of 0 and p < 0.05 after Holm)."
+        f"raised R2 for {_listed(better, len(rows))}{harm} (interval clear of 0 and p < 0.05 after Holm). "
+        f"{training_luck(rows)}"
     )
 
 
@@ -73,7 +81,7 @@ def data(inputs: ReportInputs) -> Section:
     parts = [report_html.table(["step", "count"], steps)] if steps else []
     for stage, reasons in inputs.exclusions.items():
         dropped = [Row(cells=[text(name), count(number)]) for name, number in reasons.items()]
-        parts.append(f"<h3>Dropped: {text(stage)}</h3>")
+        parts.append(f"<h3>Dropped: {text(_STAGES.get(stage, stage))}</h3>")
         parts.append(report_html.table(["reason", "count"], dropped) if dropped else paragraph("Nothing."))
     return Section(anchor="data", title="Data and exclusions", body="".join(parts))
 
@@ -92,9 +100,9 @@ def all_methods(inputs: ReportInputs) -> Section:
     parts = [
         _caveat(inputs),
         paragraph(
-            "Lowest seed. Where every patient weighs the same, R2 is taken about each patient's own "
-            "mean: it asks whether a method follows the changes within a patient, and knowing only his "
-            "level scores 0 at best."
+            "The mean over seeds where there are several. Where every patient weighs the same, R2 is taken about "
+            "each patient's own mean: it asks whether a method follows the changes within a patient, and knowing "
+            "only his level scores 0 at best."
         ),
     ]
     for scoring in dict.fromkeys(inputs.evaluation["scoring"]):
@@ -141,9 +149,9 @@ def skill(inputs: ReportInputs) -> Section:
     methods = inputs.evaluation["method"].isin(COMPARISON_METHODS)
     figure = report_html.figure(
         report_figures.forest_svg(inputs.evaluation.loc[methods]),
-        "Skill against LOCF, pooled over measured test draws; lines are 95 % intervals by bootstrap "
-        "over patients. Shrunk LOCF, a + b x LOCF fitted on training patients, shows what two numbers "
-        "per lab can do without PPG.",
+        "Skill against LOCF, pooled over measured test draws; lines are 95 % intervals by bootstrap over "
+        "patients, an arrow where one leaves the picture. Shrunk LOCF, a + b x LOCF fitted on training patients, "
+        "shows what two numbers per lab can do without PPG.",
     )
     return Section(anchor="skill", title="Skill against carrying the last lab forward", body=figure)
 
@@ -168,8 +176,9 @@ def added(inputs: ReportInputs) -> Section | None:
         parts.append(
             report_html.figure(
                 report_figures.added_svg(rows, short_label(pair["method_a"])),
-                "Differences on the same test draws, paired by patient; lines are 95 % bootstrap "
-                "intervals. With B replicates the smallest p is 2 / (B + 1), times 5 after Holm.",
+                "Differences on the same test draws, paired by patient; lines are 95 % bootstrap intervals, an arrow "
+                f"where one leaves the picture. {training_luck(rows)} With B replicates the smallest p is "
+                "2 / (B + 1), times 5 after Holm.",
             )
         )
         parts.append(_difference_table(rows))
@@ -195,6 +204,54 @@ def _difference_table(table: pd.DataFrame) -> str:
                 ]
             body.append(Row(cells=[text(f"{lab}, {UNITS[lab]}"), *cells]))
     return report_html.table(columns, body)
+
+
+def delays(inputs: ReportInputs) -> Section | None:
+    """Show what the methods achieve when results come later."""
+    table = inputs.delays
+    if table is None or table.empty:
+        return None
+    minutes = sorted(table["delay_minutes"].unique().tolist())
+    spans = [("", 1), *((f"result after {delay} min", 2) for delay in minutes)]
+    columns = ["", *(["R2", "MAE"] * len(minutes))]
+    parts = [
+        paragraph(
+            "No result is known before its delay; models as trained, baselines fitted anew. A delay moves draws into "
+            "and out of the scored set: compare the methods of one delay."
+        )
+    ]
+    for protocol in (name for name in PROTOCOLS if name in set(table["protocol"])):
+        mine = table.loc[table["protocol"] == protocol]
+        body = report_html.table(columns, _delay_rows(mine, minutes), spans=spans)
+        parts.append(f"<h3>Protocol {text(protocol)}</h3>{body}")
+    return Section(anchor="delays", title="If results come later", body="".join(parts))
+
+
+def _delay_rows(table: pd.DataFrame, minutes: Sequence[int]) -> list[Row]:
+    body: list[Row] = []
+    for lab in (name for name in LAB_NAMES if name in set(table["lab"])):
+        part = table.loc[table["lab"] == lab]
+        draws = part.drop_duplicates("delay_minutes").set_index("delay_minutes")["n_labs"].to_dict()
+        counts = " / ".join(count(draws.get(delay)) for delay in minutes)
+        body.append(Row(cells=[text(f"{lab}, {UNITS[lab]}: {counts} draws")], kind="group"))
+        for method in dict.fromkeys(part["method"]):
+            rows = part.loc[part["method"] == method].set_index("delay_minutes").to_dict(orient="index")
+            cells = [cell for delay in minutes for cell in _delay_cells(rows.get(delay), lab, method)]
+            kind = "ours" if method == ADDED else ""
+            body.append(Row(cells=[text(method_label(method)), *cells], kind=kind))
+    return body
+
+
+def _delay_cells(row: Mapping[Any, Any] | None, lab: str, method: str) -> list[str]:
+    if row is None:
+        return [text(number(None))] * 2
+    show = signed if method == ADDED else number
+    return [
+        report_html.interval_cell(
+            show(row[name], places), interval(row[f"{name}_lower"], row[f"{name}_upper"], places)
+        )
+        for name, places in (("r2", 2), ("mae", error_digits(lab)))
+    ]
 
 
 def trajectories(inputs: ReportInputs) -> Section | None:

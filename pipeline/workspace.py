@@ -118,6 +118,11 @@ class Workspace:
         return self.root / "comparisons.parquet"
 
     @property
+    def result_delay(self) -> Path:
+        """Metrics with results that come later."""
+        return self.root / "result_delay.parquet"
+
+    @property
     def report(self) -> Path:
         """Self-contained HTML report."""
         return self.root / "report.html"

@@ -16,6 +16,7 @@ from pipeline.stages.ingest import lab_events, synthetic_cohort, waveform_catalo
 from pipeline.stages.predict import predict_new_patients
 from pipeline.stages.pretraining_stage import pretrain_ppg_gpt
 from pipeline.stages.reporting import report
+from pipeline.stages.result_delay_stage import printed_result_delay, result_delay
 from pipeline.stages.table1_stage import reproduce_table1, table1
 from pipeline.stages.training import train
 
@@ -32,9 +33,11 @@ __all__ = [
     "predict_new_patients",
     "predictions",
     "pretrain_ppg_gpt",
+    "printed_result_delay",
     "printed_table",
     "report",
     "reproduce_table1",
+    "result_delay",
     "synthetic_cohort",
     "table1",
     "train",

@@ -39,13 +39,17 @@ def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
         predictions=predictions,
         evaluation=evaluation,
         comparisons=pd.read_parquet(workspace.comparisons) if workspace.comparisons.exists() else None,
+        delays=pd.read_parquet(workspace.result_delay) if workspace.result_delay.exists() else None,
         created=datetime.date.today().isoformat(),  # noqa: DTZ011 - the reader's calendar, not a patient's
         config_hash=config_hash(experiment)[:16],
         encoder=experiment.encoder,
         source=source_note(workspace),
         data_licence="; ".join(list_store(store).licences),
         caveat=experiment.caveat,
-        provenance={name: str(version) for name, version in versions().items()},
+        provenance={
+            "Training runs a method": str(len(experiment.seeds)),
+            "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        },
         funnel=[(text, summaries[stage]["counts"][count]) for stage, count, text in FUNNEL],
         exclusions={stage: found["exclusions"] for stage, found in summaries.items() if found["exclusions"]},
         training_curves=_curves(workspace, experiment),

@@ -13,9 +13,10 @@ from pipeline.evaluation import EvaluationConfig, compare, evaluate
 from pipeline.intervals import fit_intervals
 from pipeline.report import RESEARCH_ONLY, render, write_report
 from pipeline.report_details import calibration
-from pipeline.report_figures import loss_curve_svg, trajectory_svg
+from pipeline.report_figures import forest_svg, loss_curve_svg, readable_range, trajectory_svg
 from pipeline.report_inputs import ReportInputs
-from pipeline.report_sections import summary
+from pipeline.report_sections import delays, summary
+from pipeline.result_delay_text import ADDED
 from pipeline.schema import LAB_NAMES, METHOD_LABELS
 
 QUICK = EvaluationConfig(bootstrap=50)
@@ -140,7 +141,15 @@ def test_the_banner_the_caveat_and_the_facts_are_there(page):
     assert "demo &lt;1&gt;" in page
     assert "<1>" not in page
     assert page.count("These figures flatter") >= 4
-    for words in ("abc123", "free to share", "34 567", "mmol/L", "mg/dL", "arXiv 2509.16345", "not verified"):
+    for words in (
+        "abc123",
+        "free to share",
+        "34 567",
+        "mmol/L",
+        "mg/dL",
+        "arXiv 2509.16345",
+        "not the luck of training",
+    ):
         assert words in page
 
 
@@ -179,8 +188,37 @@ def test_small_cohorts_hide_cells_and_admit_unbounded_intervals(make_predictions
     inputs = ReportInputs(experiment="tiny", predictions=table, evaluation=evaluate(table, QUICK))
     page = render(inputs)
     assert "<td>100</td></tr>" in calibration(inputs).body  # unbounded, %
-    assert page.count(">hidden<") > 20
+    assert page.count("hidden: under 10 patients") == 5  # coverage by hours, of every lab
+    assert page.count("Every group has under 10 patients") == 2  # by hours and by direction of change
     assert outline(page).faults == []
+
+
+def test_wide_intervals_do_not_hide_the_others_but_end_in_an_arrow(inputs):
+    table = inputs.evaluation.copy()
+    wide = (table["method"] == "mt_pcs") & (table["lab"] == "lactate") & (table["aggregation"] == "pooled")
+    table.loc[wide, "skill_vs_locf_lower"] = -40.0
+    assert readable_range(table, "skill_vs_locf_lower", "skill_vs_locf_upper")[0] > -1.2
+    one = table[table["method"].isin(["locf", "mt_pcs"])]
+    assert forest_svg(one) != forest_svg(
+        inputs.evaluation[inputs.evaluation["method"].isin(["locf", "mt_pcs"])]
+    )
+    assert "\N{MINUS SIGN}40" not in forest_svg(one)
+    assert readable_range(table.iloc[:0], "skill_vs_locf_lower", "skill_vs_locf_upper")[0] < 0
+
+
+def test_results_that_come_later_have_their_own_section(inputs):
+    rows = [
+        {"delay_minutes": delay, "protocol": "start", "lab": "sodium", "method": method, "n_labs": 30 - delay // 6,
+         "n_patients": 12, "r2": 0.5 - delay / 200, "r2_lower": 0.1, "r2_upper": 0.9, "mae": 2.0 + delay / 100,
+         "mae_lower": 1.0, "mae_upper": 3.0}
+        for delay in (0, 30, 60) for method in ("locf", "mt_pcs", ADDED)
+    ]  # fmt: skip
+    body = delays(replace(inputs, delays=pd.DataFrame(rows))).body
+    assert "sodium, mmol/L: 30 / 25 / 20 draws" in body
+    assert "result after 60 min" in body
+    assert body.count("what PPG added") == 1
+    assert "+0.20" in body
+    assert outline(body).faults == []
 
 
 def test_one_patient_one_method_one_lab_still_renders(make_predictions):
@@ -214,7 +252,10 @@ def test_loss_curves_of_single_task_models_name_their_labs():
         for row in _epochs()
     ]
     drawn = loss_curve_svg(rows)
-    assert drawn.count(">sodium<") == 2
+    assert (
+        drawn.count(">sodium<") == drawn.count(">lactate<") == 1
+    )  # one legend for both panels, in the labs' order
+    assert drawn.index(">sodium<") < drawn.index(">lactate<")
     assert "Date" not in drawn
 
 

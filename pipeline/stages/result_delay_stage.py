@@ -1,0 +1,49 @@
+"""The stage that scores the trained models again with results that come later."""
+
+import pandas as pd
+
+from pipeline.atomic import write_parquet
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.errors import MissingArtifactError
+from pipeline.experiments import ExperimentConfig
+from pipeline.result_delay_text import DELAY_METHODS, delay_text
+from pipeline.splits import Splits
+from pipeline.summary import StageSummary
+from pipeline.workspace import Workspace, require
+
+
+def result_delay(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
+    """Judge MT+PCS, its twin and LOCF with results 0, 30 and 60 minutes after their draw."""
+    from pipeline.aligned_cohort import AlignedCohort  # imports torch, which definitions must not
+    from pipeline.result_delay import delay_table
+
+    folders = {
+        method: [workspace.checkpoint(method, seed) for seed in experiment.seeds]
+        for method in DELAY_METHODS
+        if all(workspace.checkpoint(method, seed).exists() for seed in experiment.seeds)
+    }
+    if not folders:
+        raise MissingArtifactError(
+            f"Neither MT+PCS nor its twin is trained in {workspace.root}. Train them first: python -m pipeline train"
+        )
+    table = delay_table(
+        AlignedCohort.load(workspace.aligned),
+        pd.read_parquet(require(workspace.lab_events, made_by="lab_events", asset="report")),
+        EmbeddingStore.open(workspace.store),
+        Splits.load(require(workspace.splits, made_by="cohort_splits", asset="report")),
+        folders,
+        experiment.evaluation,
+    )
+    write_parquet(workspace.result_delay, table)
+    return StageSummary(
+        stage="result_delay",
+        counts={"rows": len(table)},
+        tables={"by delay": table.round(3).to_dict(orient="records")},
+        artefacts={"table": workspace.result_delay},
+    ).save(workspace.summary("result_delay"))
+
+
+def printed_result_delay(workspace: Workspace, experiment: ExperimentConfig) -> str:
+    """Run the stage and return its table as text."""
+    result_delay(workspace, experiment)
+    return delay_text(pd.read_parquet(workspace.result_delay))
