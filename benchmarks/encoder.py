@@ -45,7 +45,7 @@ def _plain(model: PPGGPT, windows: torch.Tensor) -> torch.Tensor:
 
 
 def needed_operations(config: PPGGPTConfig) -> float:
-    """Return the multiplications and additions of one window's matrix products, the last layer's last position alone."""
+    """Return the operations of one window's matrix products, of the last layer the last position alone."""
     d, full = config.d_model, config.n_layers - 1
     whole_layer = POSITIONS * (4 * d * d + 8 * d * d) + 2 * POSITIONS * POSITIONS * d
     last_layer = POSITIONS * 2 * d * d + (2 * d * d + 8 * d * d) + 2 * POSITIONS * d
