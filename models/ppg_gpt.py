@@ -24,6 +24,7 @@ SAMPLING_RATE_HZ = 40.0
 SQUEEZE_MARGIN = 0.1
 """A logit-Laplace model sees 0.8 x + 0.1, which keeps the logit finite at both ends of [0, 1]."""
 Precision = Literal["float32", "bfloat16"]
+Readout = Literal["last", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,16 +94,26 @@ class PPGGPT(nn.Module):
     name : what the store key, tables and reports call it; by default made from the scale
     precision : of `embed`: "float32", or "bfloat16" (relative error below 1e-2, another store key); see
         `fast_precision`
+    readout : the embedding is the last layer's "last" position, as in the paper, or the "mean" over the
+        patches' positions (ours; another store key)
     """
 
     sampling_rate_hz = SAMPLING_RATE_HZ
     samples_per_window = WINDOW_SAMPLES
 
-    def __init__(self, config: PPGGPTConfig, *, name: str | None = None, precision: Precision = "float32"):
+    def __init__(
+        self,
+        config: PPGGPTConfig,
+        *,
+        name: str | None = None,
+        precision: Precision = "float32",
+        readout: Readout = "last",
+    ):
         super().__init__()
         self.config = config
         self.name = name or f"ppg_gpt_{scale_of(config)}"
         self.precision: Precision = precision
+        self.readout: Readout = readout
         self.patch_embedding = PatchEmbedding(config.patch, config.d_model)
         self.gpt_layers = nn.ModuleList(
             GPTLayer(config.d_model, config.n_heads, config.dropout) for _ in range(config.n_layers)
@@ -162,13 +173,15 @@ class PPGGPT(nn.Module):
 
     def features(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
         """Return the embedding inside the autograd graph, for fine-tuning."""
+        if self.readout == "mean":
+            return self.tokens(windows)[:, 1:].mean(1)
         x = self.patch_embedding(self._patches(windows))
         for layer in self.gpt_layers[:-1]:
             x = layer(x)
         return self.gpt_layers[-1](x, last_only=True)[:, 0]
 
     def embed(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
-        """Return the frozen embedding, float32: the last layer's last position.
+        """Return the frozen embedding, float32: the last layer's last position, or the mean of all.
 
         Batch-invariant: see `models.encoders.embed_in_batches`.
         """

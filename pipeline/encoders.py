@@ -24,6 +24,8 @@ ADAPTERS: dict[str, Callable[[str], Encoder]] = {
     "pulse_ppg": PulsePPG.from_checkpoint,
 }
 """Published encoders, named ``papagei_s:<path of the downloaded checkpoint>``."""
+MEAN = "+mean"
+"""After the name or path of a PPG-GPT: embed by the mean over its positions."""
 
 
 def make_encoder(name_or_path: str, *, precision: str = "float32", device: str = "auto") -> Encoder:
@@ -31,8 +33,9 @@ def make_encoder(name_or_path: str, *, precision: str = "float32", device: str =
 
     Parameters
     ----------
-    name_or_path : ``ppg_gpt_<scale>_random`` (seeded random weights), ``ppg_gpt_<scale>`` (shipped weights),
-        the path of a PPG-GPT checkpoint, or ``papagei_s:<path>`` and ``pulse_ppg:<path>``
+    name_or_path : ``ppg_gpt_<scale>_random`` (seeded random weights), ``ppg_gpt_1m`` or another shipped one,
+        the path of a PPG-GPT checkpoint, each with ``+mean`` for the mean over positions instead of the last one;
+        or ``papagei_s:<path>`` and ``pulse_ppg:<path>``
     precision : of PPG-GPT, "float32" or "bfloat16"; part of the store's key
     device : a torch device, or "auto": the GPU where there is one
 
@@ -44,7 +47,11 @@ def make_encoder(name_or_path: str, *, precision: str = "float32", device: str =
     if precision not in ("float32", "bfloat16"):
         raise ConfigError(f"precision is {precision!r}; choose float32 or bfloat16")
     try:
-        encoder = _build(name_or_path, precision)
+        encoder = _build(name_or_path.removesuffix(MEAN), precision)
+        if name_or_path.endswith(MEAN):
+            if not isinstance(encoder, PPGGPT):
+                raise ConfigError(f"encoder {name_or_path!r}: {MEAN} is for PPG-GPT alone")
+            encoder.readout, encoder.name = "mean", encoder.name + MEAN
     except CheckpointMismatch as error:
         raise CheckpointError(str(error)) from error
     if device == "auto":

@@ -28,7 +28,7 @@ def add_pretraining_commands(commands, show: Callable[[StageSummary], str]) -> N
     probe = commands.add_parser("probe", help="what frozen embeddings know of heart and respiration rate")
     probe.add_argument("--bidmc", type=Path, help="folder of BIDMC as CSV files; synthetic PPG when absent")
     probe.add_argument(
-        "--encoder", action="append", help="name or checkpoint, repeatable; shipped and random 1M when absent"
+        "--encoder", action="append", help="name or checkpoint, repeatable; shipped and random when absent"
     )
     probe.add_argument("--out", type=Path, help="JSON file for the table")
     probe.set_defaults(run=_probe)
@@ -50,10 +50,13 @@ def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -
 
 def _probe(parsed: argparse.Namespace) -> None:
     from pipeline.encoders import make_encoder
-    from pipeline.probe import probe, probe_table
+    from pipeline.probe import named, probe, probe_table
     from pipeline.probe_data import BIDMC_LICENCE, bidmc_windows, synthetic_windows
 
-    encoders = [make_encoder(name) for name in parsed.encoder or ("ppg_gpt_1m", "ppg_gpt_1m_random")]
+    encoders = [
+        make_encoder(name)
+        for name in parsed.encoder or ("ppg_gpt_1m", "ppg_gpt_1m_long", "ppg_gpt_1m_random")
+    ]
     if parsed.bidmc is None:
         with TemporaryDirectory() as folder:
             data, described = synthetic_windows(Path(folder)), "synthetic PPG"
@@ -62,7 +65,7 @@ def _probe(parsed: argparse.Namespace) -> None:
     rows = probe(data, encoders)
     sys.stdout.write(probe_table(rows) + "\n")
     if parsed.out is not None:
-        hashes = {encoder.name: encoder.weights_hash for encoder in encoders}
+        hashes = {name: encoder.weights_hash for name, encoder in named(encoders).items()}
         write_json(
             parsed.out,
             {

@@ -100,16 +100,20 @@ def probe(
 
 def _features(data: ProbeWindows, encoders: Sequence[Encoder]) -> dict[str, np.ndarray]:
     """Return what each regression sees; encoders of one name are told apart by their weights."""
-    names = [encoder.name for encoder in encoders]
     features = {}
-    for encoder in encoders:
-        name = (
-            encoder.name if names.count(encoder.name) == 1 else f"{encoder.name}_{encoder.weights_hash[:6]}"
-        )
+    for name, encoder in named(encoders).items():
         features[name] = data.embedded(encoder)
-        if isinstance(encoder, PPGGPT):
+        if isinstance(encoder, PPGGPT) and encoder.readout == "last":
             features[f"{name} (mean of positions)"] = data.pooled(encoder)
     return features
+
+
+def named(encoders: Sequence[Encoder]) -> dict[str, Encoder]:
+    """Return the encoders by the names that the table shows."""
+    names = [encoder.name for encoder in encoders]
+    return {
+        e.name if names.count(e.name) == 1 else f"{e.name}_{e.weights_hash[:6]}": e for e in encoders
+    }  # fmt: skip
 
 
 def probe_table(rows: Sequence[Mapping[str, Any]]) -> str:

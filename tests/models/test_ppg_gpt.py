@@ -70,9 +70,11 @@ def test_random_is_seeded_and_leaves_the_global_generator_alone():
     assert isinstance(first, Encoder)
 
 
+@pytest.mark.parametrize("readout", ["last", "mean"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_embedding_bits_depend_on_the_window_alone(precision):
+def test_embedding_bits_depend_on_the_window_alone(precision, readout):
     model = PPGGPT.random("1m", 0, precision=precision)
+    model.readout = readout
     x = windows(EMBED_BATCH + 37)
     whole = model.embed(x)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))

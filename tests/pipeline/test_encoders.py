@@ -47,6 +47,16 @@ def test_reduced_precision_is_another_encoder() -> None:
     assert encoder_label(reduced) == "ppg_gpt_1m_random_bfloat16"
 
 
+def test_the_mean_over_positions_is_another_encoder() -> None:
+    windows = torch.rand(3, 1200, generator=torch.Generator().manual_seed(0))
+    last, mean = (make_encoder(f"ppg_gpt_1m{suffix}", device="cpu") for suffix in ("", "+mean"))
+    assert encoder_label(mean) == "ppg_gpt_1m+mean"
+    assert mean.weights_hash == last.weights_hash
+    assert isinstance(last, PPGGPT)
+    assert torch.allclose(mean.embed(windows), last.tokens(windows)[:, 1:].mean(1), atol=1e-5)
+    assert not torch.allclose(mean.embed(windows), last.embed(windows), atol=1e-2)
+
+
 @pytest.mark.parametrize("name", ["ppg_gpt_7m_random", "ppg_gpt_345m", "nothing", "papagei_s:"])
 def test_unknown_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoders, "WEIGHTS", tmp_path)

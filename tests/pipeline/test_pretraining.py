@@ -225,13 +225,11 @@ def test_two_processes_train_the_same_model_as_one(archive: Path, tmp_path: Path
     assert all(torch.allclose(one[name], two[name], atol=limits[name]) for name in one)
 
 
-SHIPPED = encoders.WEIGHTS / "ppg_gpt_1m.json"
-
-
-@pytest.mark.skipif(not SHIPPED.exists(), reason="no weights are shipped")
-def test_shipped_weights_are_those_described() -> None:
-    described = json.loads(SHIPPED.read_text())
-    encoder = make_encoder("ppg_gpt_1m", device="cpu")
+@pytest.mark.parametrize("name", ["ppg_gpt_1m", "ppg_gpt_1m_long"])
+def test_shipped_weights_are_those_described(name: str) -> None:
+    described = json.loads((encoders.WEIGHTS / f"{name}.json").read_text())
+    encoder = make_encoder(name, device="cpu")
+    assert described["name"] == name
     assert encoder.weights_hash == described["weights_hash"]
     assert encoder.width == described["model"]["d_model"] == 128
     assert described["validation_loss"]["challenge2015"] < -0.9
