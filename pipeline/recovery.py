@@ -162,6 +162,10 @@ def recovery_text(table: pd.DataFrame) -> str:
         ordered = rows.sort_values("lab", key=lambda lab: lab.map(LAB_NAMES.index))
         lines += [_line(row) for row in ordered.to_dict(orient="records")] + [""]
     lines += [f"{'met   ' if verdict.met else 'MISSED'}  {verdict.text}" for verdict in verdicts(table)]
+    lines += [
+        "",
+        "One training run a condition: the intervals cover the choice of patients, not the luck of training.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -3,11 +3,13 @@
 import json
 import stat
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline import checks
 from pipeline.schema import EVALUATION_COLUMNS, LAB_NAMES, METHOD_LABELS, PREDICTION_COLUMNS
+from pipeline.splits import Splits
 from pipeline.stages import printed_table
 
 pytestmark = pytest.mark.xdist_group("e2e")
@@ -44,6 +46,25 @@ def test_locf_has_no_skill_over_itself(tiny) -> None:
     skill = table.loc[table["method"] == "locf", "skill_vs_locf"].dropna()
     assert len(skill) > 0
     assert (skill == 0).all()
+
+
+def test_shrunk_locf_is_fitted_on_training_patients_alone(tiny) -> None:
+    examples = pd.read_parquet(tiny.workspace.aligned / "examples.parquet")
+    training = examples[examples["patient_id"].isin(Splits.load(tiny.workspace.splits).patients("train"))]
+    table = pd.read_parquet(tiny.workspace.predictions).query("method == 'shrunk_locf' and split == 'test'")
+    compared, differs = 0, False
+    for key, rows in table.groupby(["protocol", "lab"]):
+        lines = []
+        for known in (training, examples):
+            mine = known[(known["protocol"] == key[0]) & (known["lab"] == key[1])]
+            if mine["last_lab"].nunique() > 1:
+                b, a = np.polyfit(mine["last_lab"], mine["truth"], 1)
+                lines.append(a + b * rows["last_lab"].to_numpy())
+        if len(lines) == 2:
+            assert rows["estimate"].to_numpy() == pytest.approx(lines[0], rel=1e-6)
+            compared, differs = compared + 1, differs or not np.allclose(lines[0], lines[1])
+    assert compared > 2
+    assert differs  # a fit that saw the test patients would be another one
 
 
 def test_the_printed_table_names_every_method(tiny) -> None:

@@ -104,6 +104,7 @@ def test_the_table_names_condition_size_and_outcome():
     assert "0.62" not in recovery_text(pd.DataFrame([row(recovery=0.62, coupling=0.0)]))
     assert "MISSED  start" in text
     assert "met     anchored: null B" in text
+    assert "not the luck of training" in text
 
 
 def test_the_conditions_are_those_of_the_specification():
