@@ -2,9 +2,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
+READY_SLOW := .venv/.ready-slow
 SOURCES := kernels models pipeline assets benchmarks tests
 
-.PHONY: help setup demo test test-slow check format ui clean
+.PHONY: help setup setup-slow demo test test-slow check format ui clean
 
 help:
 	@echo "make setup      build .venv from requirements.lock"
@@ -24,6 +25,13 @@ $(READY): requirements.lock pyproject.toml scripts/environment.sh
 	$(BIN)/python -m kernels.selective_scan
 	@touch $(READY)
 
+# What make test-slow needs beside: browser driver, object storage, Ray, Kubernetes. torch is not touched.
+setup-slow: $(READY_SLOW)
+
+$(READY_SLOW): requirements-slow.lock $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-slow.lock
+	@touch $(READY_SLOW)
+
 demo: $(READY)
 	@. $(BIN)/activate && python -m assets demo
 
@@ -31,6 +39,8 @@ test: $(READY)
 	@. $(BIN)/activate && python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
 
 test-slow: $(READY)
+	@$(MAKE) --no-print-directory setup-slow || echo "The extras cannot be installed: their tests are skipped."
+	@command -v chromium > /dev/null || echo "No Chromium (Debian: apt-get install chromium): the browser test is skipped."
 	@. $(BIN)/activate && python -m pytest -m "slow"
 
 check: $(READY)

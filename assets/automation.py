@@ -107,7 +107,7 @@ def new_labs(context: dg.SensorEvaluationContext, project: Project) -> dg.RunReq
         state = labs_state(workspace, quiet_seconds=project.seconds_of_quiet())
     if state is None:
         return dg.SkipReason("No complete lab table yet.")
-    if not (workspace.store.exists() and workspace.catalog.exists()):
+    if not (workspace.summary(ppg_embeddings.key.path[-1]).exists() and workspace.catalog.exists()):
         return dg.SkipReason("The lab tables wait for the first embeddings.")
     request = request_for(context.instance, refresh_labs_job.name, _of_experiment(workspace, state))
     return dg.SkipReason(f"Lab tables: {request}.") if isinstance(request, str) else request

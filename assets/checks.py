@@ -19,7 +19,9 @@ from pipeline.workspace import Workspace
 Check = Callable[[Workspace, ExperimentConfig], CheckOutcome]
 
 
-def _asset_check(asset: dg.AssetsDefinition, check: Check, *, blocking: bool) -> dg.AssetChecksDefinition:
+def asset_check(asset: dg.AssetsDefinition, check: Check, *, blocking: bool) -> dg.AssetChecksDefinition:
+    """Return a check of `asset`; where it blocks and fails, nothing that lies behind the asset runs."""
+
     @dg.asset_check(asset=asset, name=check.__name__, blocking=blocking, description=check.__doc__)
     def run(project: Project) -> dg.AssetCheckResult:
         with explained(check.__name__):
@@ -36,12 +38,12 @@ def _asset_check(asset: dg.AssetsDefinition, check: Check, *, blocking: bool) ->
 
 
 asset_checks = [
-    _asset_check(ppg_embeddings, checks.store_matches_its_manifest, blocking=True),
-    _asset_check(lab_events, checks.units_are_plausible, blocking=True),
-    _asset_check(cohort_splits, checks.no_subject_in_two_splits, blocking=True),
-    _asset_check(normalization_stats, checks.scaling_comes_from_training_patients, blocking=True),
-    _asset_check(lab_alignment, checks.draws_found_a_window, blocking=False),
-    _asset_check(training_assets["mt_pcs"], checks.future_does_not_leak, blocking=True),
-    _asset_check(predictions, checks.locf_recomputed_independently, blocking=True),
-    _asset_check(report, checks.no_patient_ids_in_metadata, blocking=True),
+    asset_check(ppg_embeddings, checks.store_matches_its_manifest, blocking=True),
+    asset_check(lab_events, checks.units_are_plausible, blocking=True),
+    asset_check(cohort_splits, checks.no_subject_in_two_splits, blocking=True),
+    asset_check(normalization_stats, checks.scaling_comes_from_training_patients, blocking=True),
+    asset_check(lab_alignment, checks.draws_found_a_window, blocking=False),
+    asset_check(training_assets["mt_pcs"], checks.future_does_not_leak, blocking=True),
+    asset_check(predictions, checks.locf_recomputed_independently, blocking=True),
+    asset_check(report, checks.no_patient_ids_in_metadata, blocking=True),
 ]

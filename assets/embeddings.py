@@ -50,9 +50,9 @@ def commit_manifest(context: dg.OpExecutionContext, project: Project, batches: l
     ins={"waveform_catalog": dg.AssetIn(waveform_catalog.key, dagster_type=dg.Nothing)},
     description="One embedding for each usable 30 s window of PPG, in a Zarr store with a manifest. Only patients "
     "whose records, encoder or preprocessing changed are embedded again.\n\n"
-    "* **patients retired**: their recordings vanished; the embeddings are kept\n"
+    "* **from recording to embedding**: what is left of the recorded windows after each rule\n"
     "* **windows by quality**: spectral concentration near 1 is a clean pulse, near 0 noise\n"
-    "* **dropped**: windows that were not embedded, by reason",
+    "* **patients retired**: their recordings vanished; the embeddings are kept and come back with the recordings",
 )
 def ppg_embeddings(waveform_catalog: None) -> None:
     """Plan, embed batch by batch, commit."""

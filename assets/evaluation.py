@@ -17,13 +17,18 @@ evaluation = stage_asset(
     group="evaluate",
     deps=[predictions],
     kinds={"parquet"},
-    description="Errors of every method on the same draws, with 95 % intervals by bootstrap over patients. **skill "
-    "over LOCF**: how much smaller the mean error is than when the last result is repeated; 0 no better, 1 perfect.",
+    description="Errors of every method on the same draws of test patients, with 95 % intervals by bootstrap over "
+    "patients.\n\n"
+    "* **R2**: 1 perfect, 0 no better than the mean of the draws, below 0 worse\n"
+    "* **MAE**: mean absolute error, in the unit of the lab\n"
+    "* **skill**: how much smaller the MAE is than LOCF's, which repeats the last result; 0 no better, 1 perfect\n"
+    "* **start**: estimates from the 30th minute on, without later labs; **anchored**: from each lab result on",
 )
 report = stage_asset(
     stages.report,
     group="evaluate",
     deps=[evaluation],
     kinds={"html"},
-    description="Self-contained HTML: Table 1, what PPG added, trajectories, calibration, subgroups, model card.",
+    description="Self-contained HTML: Table 1, what PPG added, trajectories, calibration, subgroups, model card. Copy "
+    "the path of *report* below and open it in the browser; the two most telling pictures open here.",
 )

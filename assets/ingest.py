@@ -8,15 +8,16 @@ synthetic_cohort = stage_asset(
     group="ingest",
     kinds={"wfdb", "csv"},
     description="The embedded ICU cohort: WFDB waveforms in the MIMIC-III Matched Subset layout and MIMIC-III "
-    "tables, with the truth beside them. Writes nothing when you point at folders of your own.",
+    "tables, with the truth beside them. Writes nothing when you point at folders of your own.\n\n"
+    "**coupling**: how far the labs follow from the physiology behind the pulse. At 0 no method can find anything.",
 )
 waveform_catalog = stage_asset(
     stages.waveform_catalog,
     group="ingest",
     deps=[synthetic_cohort],
     kinds={"wfdb", "parquet"},
-    description="Every record with a usable PPG channel (PLETH), of every patient; what was skipped stands below with "
-    "its reason. **recorded hours** are from the headers; how much of them is usable shows in ppg_embeddings.",
+    description="Every recording with a PPG channel (PLETH), of every patient; what was skipped stands below with its "
+    "reason. How many of the recorded hours are usable shows in *ppg_embeddings*.",
 )
 lab_events = stage_asset(
     stages.lab_events,

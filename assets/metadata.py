@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from assets.labels import label
 from pipeline.summary import Scalar, StageSummary
 
 VIEW_BOX = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 PIXELS_PER_POINT = 96 / 72
 BAR = " "
 """Name of the column that draws a count as a bar."""
-BAR_LENGTH = 30
-
-
-def _label(name: str) -> str:
-    return name.replace("_", " ")
+BAR_LENGTH = 16
+"""Leaves the words beside it room on the page."""
+ONE_LINE = 22
+"""Texts of a table up to so many characters are never broken: an interval in three lines cannot be compared."""
 
 
 def _number_or_text(value: Scalar) -> dg.MetadataValue:
@@ -30,7 +30,7 @@ def _number_or_text(value: Scalar) -> dg.MetadataValue:
 
 
 def _table(rows: list[dict[str, Scalar]]) -> dg.MetadataValue:
-    rows = [{_label(name): value for name, value in row.items()} for row in rows]
+    rows = [{name.replace("_", " "): value for name, value in row.items()} for row in rows]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     rows = [
         dict.fromkeys(columns, "") | {k: _readable(v) for k, v in row.items() if v is not None}
@@ -47,6 +47,8 @@ def _table(rows: list[dict[str, Scalar]]) -> dg.MetadataValue:
 
 def _readable(value: Scalar) -> Scalar:
     """Four digits of a number are what a person reads; the artefacts hold all of them."""
+    if isinstance(value, str) and len(value) <= ONE_LINE:
+        return value.replace(" ", "\N{NO-BREAK SPACE}")
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
@@ -77,17 +79,17 @@ def _picture(svg: str) -> dg.MetadataValue:
 def metadata(summary: StageSummary) -> Mapping[str, dg.MetadataValue]:
     """Return pictures first, then counts as numbers, exclusions and tables as tables, artefacts as paths."""
     shown: dict[str, dg.MetadataValue] = {
-        f"{_label(name)} (picture)": _picture(svg) for name, svg in summary.figures.items()
+        f"{name} (picture)": _picture(svg) for name, svg in summary.figures.items()
     }
-    shown.update({_label(name): _number_or_text(value) for name, value in summary.counts.items()})
+    shown.update({label(name): _number_or_text(value) for name, value in summary.counts.items()})
     dropped = [
         {"reason": reason, "count": count}
         for reason, count in sorted(summary.exclusions.items(), key=lambda item: (-item[1], item[0]))
     ]
     if dropped:
         shown["dropped, by reason"] = _table(dropped)
-    shown.update({_label(name): _table(rows) for name, rows in summary.tables.items() if rows})
-    shown.update({_label(name): dg.MetadataValue.path(path) for name, path in summary.artefacts.items()})
+    shown.update({name: _table(rows) for name, rows in summary.tables.items() if rows})
+    shown.update({f"{name} (file)": dg.MetadataValue.path(path) for name, path in summary.artefacts.items()})
     return shown
 
 

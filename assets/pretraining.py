@@ -8,5 +8,6 @@ pretrain_ppg_gpt = stage_asset(
     group="pretrain",
     kinds={"pytorch"},
     description="PPG-GPT 1M, trained to predict the next second of PPG: on the data that UNIPHY_PRETRAINING names "
-    "beside synthetic PPG, or on synthetic PPG alone. The shipped weights stay as they are.",
+    "beside synthetic PPG, or on synthetic PPG alone. The shipped weights stay as they are.\n\n"
+    "Hours of work, and no part of the job *everything*; *Materialize all* on the lineage page would start it too.",
 )

@@ -1,23 +1,37 @@
 """Paths and the experiment's name: all that Dagster knows of the science."""
 
+import enum
+
 import dagster as dg
 from pydantic import Field
 
 from assets.dead_runs import announce, settle_dead_runs
-from pipeline.experiments import EXPERIMENTS, ExperimentConfig, default_experiment_name, experiment
+from pipeline.experiments import ExperimentConfig, default_experiment_name, experiment
 from pipeline.landing import quiet_seconds_from_environment
 from pipeline.workspace import Workspace
+
+
+class ExperimentName(enum.Enum):
+    """The experiments; as an enumeration, the launchpad offers them and refuses others before anything runs."""
+
+    from_environment = ""
+    demo = "demo"
+    default = "default"
+    paper = "paper"
+    authors = "authors"
+    recovery = "recovery"
+    tiny = "tiny"
 
 
 class Project(dg.ConfigurableResource):
     """Which experiment runs, on which folders.
 
-    Empty fields fall back to ``UNIPHY_EXPERIMENT``, ``UNIPHY_WAVEFORMS``, ``UNIPHY_LABS`` and ``UNIPHY_ARTIFACTS``.
+    What is left empty comes from UNIPHY_EXPERIMENT, UNIPHY_WAVEFORMS, UNIPHY_LABS, UNIPHY_ARTIFACTS, UNIPHY_EMBEDDINGS.
     """
 
-    experiment: str = Field(
-        default="",
-        description=f"one of {', '.join(EXPERIMENTS)}; empty: demo, or default on your own folders",
+    experiment: ExperimentName = Field(
+        default=ExperimentName.from_environment,
+        description="UNIPHY_EXPERIMENT, else demo, or default on your own folders, where it is from_environment",
     )
     overrides: dict[str, str] = Field(
         default={}, description="fields of the experiment by dotted name, for example training.epochs: '3'"
@@ -27,10 +41,15 @@ class Project(dg.ConfigurableResource):
     artifacts: str = Field(
         default="", description="folder for everything that is written; empty: ./artifacts"
     )
-
-    quiet_seconds: float = Field(
-        default=-1.0,
-        description="seconds that a landing folder must have been left alone; negative: UNIPHY_QUIET_SECONDS, or 60",
+    embeddings: str = Field(
+        default="",
+        description="folder or URL (s3://bucket/prefix) below which each experiment has its embedding store; "
+        "empty: in the artifacts",
+    )
+    quiet_seconds: float | None = Field(
+        default=None,
+        description="for the sensors: seconds that a landing folder must have been left alone; empty: "
+        "UNIPHY_QUIET_SECONDS, or 60",
     )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
@@ -41,11 +60,11 @@ class Project(dg.ConfigurableResource):
 
     def seconds_of_quiet(self) -> float:
         """Return how long a landing folder must have been left alone."""
-        return self.quiet_seconds if self.quiet_seconds >= 0 else quiet_seconds_from_environment()
+        return quiet_seconds_from_environment() if self.quiet_seconds is None else self.quiet_seconds
 
     def config(self) -> ExperimentConfig:
         """Return the whole configuration of the experiment."""
-        return experiment(self.experiment or default_experiment_name(), dict(self.overrides))
+        return experiment(self.experiment.value or default_experiment_name(), dict(self.overrides))
 
     def workspace(self) -> Workspace:
         """Return the folders of the experiment."""
@@ -54,4 +73,5 @@ class Project(dg.ConfigurableResource):
             waveforms=self.waveforms or None,
             labs=self.labs or None,
             artifacts=self.artifacts or None,
+            embeddings=self.embeddings or None,
         )

@@ -9,9 +9,9 @@ from assets.common import Stage, stage_asset
 from pipeline import stages
 
 READING = (
-    "\n\nOpen *loss curve* below to see whether training has settled; **best validation error** chose the epoch that "
-    "is kept, and *Plots* shows it over all runs. **targets measured** are blood draws; **targets interpolated** lie "
-    "between two draws and are used for training only. An interrupted training goes on where it was."
+    "\n\nOpen *loss curve* below to see whether training has settled. **best validation error** chose the epoch that "
+    "is kept: the mean absolute error over the labs, on a scale where 1 is the range of a lab among training patients; "
+    "*Plots* shows it over all runs. An interrupted training goes on where it was."
 )
 DESCRIPTIONS = {
     "lstm": "Shared LSTM over the ten latest windows (5 min), five heads, no history: the paper's baseline.",

@@ -89,6 +89,10 @@ def _add_project_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--labs", help="lab folder; UNIPHY_LABS, or the synthetic cohort's")
     command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
     command.add_argument(
+        "--embeddings",
+        help="folder or URL (s3://...) for embedding stores; UNIPHY_EMBEDDINGS, or inside the output folder",
+    )
+    command.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="override, repeatable"
     )
 
@@ -97,7 +101,11 @@ def _project(parsed: argparse.Namespace) -> tuple[Workspace, ExperimentConfig]:
     overrides = dict(item.partition("=")[::2] for item in parsed.set)
     config = experiment(parsed.experiment, overrides)
     workspace = Workspace.from_environment(
-        config.name, waveforms=parsed.waveforms, labs=parsed.labs, artifacts=parsed.artifacts
+        config.name,
+        waveforms=parsed.waveforms,
+        labs=parsed.labs,
+        artifacts=parsed.artifacts,
+        embeddings=parsed.embeddings,
     )
     return workspace, config
 

@@ -2,19 +2,20 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from pipeline.embedding_store import EmbeddingStore
+from pipeline.embedding_store import MANIFEST, EmbeddingStore
 from pipeline.errors import LeakError
 from pipeline.experiments import ExperimentConfig
 from pipeline.lab_versions import final_results
 from pipeline.labs import PLAUSIBLE_MEDIANS
 from pipeline.normalization import LabScaler
 from pipeline.schema import DAY_US
+from pipeline.source_hashes import CACHE_FILE
 from pipeline.splits import Splits
 from pipeline.store_admin import verify_store
 from pipeline.workspace import Workspace, require
@@ -145,8 +146,7 @@ def no_patient_ids_in_metadata(workspace: Workspace, experiment: ExperimentConfi
     splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset="report"))
     ids = {patient for patient in splits.patients(*splits.members) if len(patient) >= 4}
     texts = [path.read_text() for path in workspace.root.glob("summaries/*.json")]
-    texts += [str(path.relative_to(workspace.store)) for path in workspace.store.rglob("*")]
-    texts += [path.read_text() for path in workspace.store.glob("*.json")]
+    texts += _texts_of_store(EmbeddingStore.open(workspace.store))
     texts += [re.sub(r"base64,[^\"')]+|<svg.*?</svg>", "", workspace.report.read_text(), flags=re.DOTALL)]
     words = set(re.findall(r"[A-Za-z0-9_-]+", "\n".join(texts)))
     return CheckOutcome(
@@ -154,6 +154,14 @@ def no_patient_ids_in_metadata(workspace: Workspace, experiment: ExperimentConfi
         explanation=f"{len(ids & words)} of {len(ids)} patient ids appear in metadata, file names or the report.",
         numbers={"patients": len(ids)},
     )
+
+
+def _texts_of_store(store: EmbeddingStore) -> Iterator[str]:
+    """Names of the patients' folders, manifest, hashes of sources and provenance, as they lie in the store."""
+    yield from store.storage.folders()
+    names = {f"provenance/{entry.provenance}.json" for entry in store.manifest().values()}
+    for name in (MANIFEST, CACHE_FILE, *sorted(names)):
+        yield (store.storage.read(name) or b"").decode()
 
 
 def future_does_not_leak(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:

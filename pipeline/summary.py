@@ -32,7 +32,7 @@ class StageSummary:
     exclusions: Mapping[str, int] = field(default_factory=dict)
     tables: Mapping[str, list[dict[str, Scalar]]] = field(default_factory=dict)
     figures: Mapping[str, str] = field(default_factory=dict)
-    artefacts: Mapping[str, Path] = field(default_factory=dict)
+    artefacts: Mapping[str, Path | str] = field(default_factory=dict)
     data_version: str | None = None
 
     def __post_init__(self) -> None:

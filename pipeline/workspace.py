@@ -3,12 +3,16 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.errors import ConfigError, MissingArtifactError
 
 WAVEFORMS_VARIABLE = "UNIPHY_WAVEFORMS"
 LABS_VARIABLE = "UNIPHY_LABS"
 ARTIFACTS_VARIABLE = "UNIPHY_ARTIFACTS"
+EMBEDDINGS_VARIABLE = "UNIPHY_EMBEDDINGS"
+
+Location = TypeVar("Location", bound=Path | str)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +24,14 @@ class Workspace:
     root : all artefacts of the experiment
     waveforms : the user's waveform folder; None = the synthetic cohort's
     labs : the user's lab folder or table; None = the synthetic cohort's
+    embeddings : folder or URL (``s3://bucket/prefix``) below which each experiment has its embedding store;
+        None = inside `root`
     """
 
     root: Path
     waveforms: Path | None = None
     labs: Path | None = None
+    embeddings: str | None = None
 
     def __post_init__(self) -> None:
         for variable, path in ((WAVEFORMS_VARIABLE, self.waveforms), (LABS_VARIABLE, self.labs)):
@@ -39,6 +46,7 @@ class Workspace:
         waveforms: str | None = None,
         labs: str | None = None,
         artifacts: str | None = None,
+        embeddings: str | None = None,
     ) -> "Workspace":
         """Build the workspace from arguments, or else from ``UNIPHY_*`` variables, or else under ``artifacts/``."""
 
@@ -51,6 +59,7 @@ class Workspace:
             root=base / experiment,
             waveforms=path(waveforms, WAVEFORMS_VARIABLE),
             labs=path(labs, LABS_VARIABLE),
+            embeddings=embeddings or os.environ.get(EMBEDDINGS_VARIABLE) or None,
         )
 
     @property
@@ -69,9 +78,13 @@ class Workspace:
         return self.root / "catalog.parquet"
 
     @property
-    def store(self) -> Path:
-        """Embedding store."""
-        return self.root / "embeddings"
+    def store(self) -> Path | str:
+        """Embedding store: a folder, or a URL in object storage."""
+        if self.embeddings is None:
+            return self.root / "embeddings"
+        if "://" in self.embeddings:
+            return f"{self.embeddings.rstrip('/')}/{self.root.name}"
+        return Path(self.embeddings).expanduser().absolute() / self.root.name
 
     @property
     def lab_events(self) -> Path:
@@ -137,9 +150,9 @@ class Workspace:
         return self.root / "summaries" / f"{stage}.json"
 
 
-def require(path: Path, *, made_by: str, asset: str) -> Path:
-    """Return `path`, or raise one error that says which stage makes it."""
-    if not path.exists():
+def require(path: Location, *, made_by: str, asset: str) -> Location:
+    """Return `path`, or raise one error that says which stage makes it; a URL is asked when it is opened."""
+    if isinstance(path, Path) and not path.exists():
         raise MissingArtifactError(
             f"{path} does not exist: '{made_by}' has not run for this experiment. Materialise it together with "
             f"everything before it: dagster asset materialize --select '*{asset}'"

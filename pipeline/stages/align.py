@@ -10,6 +10,7 @@ from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import ExperimentConfig
 from pipeline.labs import LabEvents
 from pipeline.normalization import fit_lab_scaler
+from pipeline.report_numbers import UNITS
 from pipeline.schema import LAB_NAMES
 from pipeline.sequences import cut_sequences
 from pipeline.splits import Splits, split_subjects
@@ -40,7 +41,10 @@ def normalization_stats(workspace: Workspace, experiment: ExperimentConfig) -> S
     events = require(workspace.lab_events, made_by="lab_events", asset="normalization_stats")
     scaler = fit_lab_scaler(pd.read_parquet(events), splits, experiment.scaler)
     scaler.save(workspace.scaler)
-    rows = [{"lab": lab, "low": scaler.low[lab], "high": scaler.high[lab]} for lab in LAB_NAMES]
+    rows = [
+        {"lab": lab, "unit": UNITS[lab], "low (0)": scaler.low[lab], "high (1)": scaler.high[lab]}
+        for lab in LAB_NAMES
+    ]
     return StageSummary(
         stage="normalization_stats",
         counts={"fitted_on": scaler.fitted_on, "patients": scaler.n_patients},

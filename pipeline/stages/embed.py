@@ -5,12 +5,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+import numpy as np
+
 from pipeline.catalog import load_catalog
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import ExperimentConfig
+from pipeline.schema import WINDOW_SECONDS
 from pipeline.sources.base import Catalog, WaveformSource
 from pipeline.stages.ingest import waveform_source
-from pipeline.summary import StageSummary
+from pipeline.summary import Scalar, StageSummary
 from pipeline.workspace import Workspace, require
 
 if TYPE_CHECKING:
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ASSET = "ppg_embeddings"
+WINDOW_REASON = "window: "
+"""How the reasons begin that count windows, not segments or patients."""
+HOUR_EDGES = (0.0, 1.0, 6.0, 12.0, 24.0, 72.0, 168.0, float("inf"))
 
 
 class BatchCounts(TypedDict):
@@ -95,7 +101,8 @@ def finish_embedding(
     state = finish(inputs.store, inputs.plan(), ())
     failures = sum((Counter(batch["failures"]) for batch in batches), Counter[str]())
     embedded = sum(batch["embedded"] for batch in batches)
-    return _summary(workspace, experiment, state, embedded, state.failures + failures)
+    hours = _patients_by_hours(inputs.store)
+    return _summary(workspace, experiment, state, embedded, state.failures + failures, hours)
 
 
 def ppg_embeddings(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
@@ -107,17 +114,37 @@ def ppg_embeddings(workspace: Workspace, experiment: ExperimentConfig) -> StageS
     return finish_embedding(workspace, experiment, batches)
 
 
+def _funnel(state: "EmbeddingSummary") -> list[dict[str, Scalar]]:
+    """Return what is left of the recorded windows after each rule, the largest loss first."""
+    losses = {reason: n for reason, n in state.exclusions.items() if reason.startswith(WINDOW_REASON)}
+    left = state.windows + sum(losses.values())
+    rows: list[dict[str, Scalar]] = [{"step": "30 s windows that hold PPG", "windows left": left}]
+    for reason, n in sorted(losses.items(), key=lambda item: (-item[1], item[0])):
+        left -= n
+        rows.append({"step": f"without: {reason.removeprefix(WINDOW_REASON)}", "windows left": left})
+    return rows
+
+
+def _patients_by_hours(store: EmbeddingStore) -> list[dict[str, Scalar]]:
+    hours = [
+        entry.n_windows * WINDOW_SECONDS / 3600 for entry in store.manifest().values() if not entry.retired
+    ]
+    counts, _ = np.histogram(hours, HOUR_EDGES)
+    edges = zip(HOUR_EDGES[:-1], HOUR_EDGES[1:], counts.tolist(), strict=True)
+    return [
+        {"hours of PPG": f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} or more", "patients": n}
+        for low, high, n in edges
+    ]
+
+
 def _summary(
     workspace: Workspace,
     experiment: ExperimentConfig,
     state: "EmbeddingSummary",
     embedded: int,
     failures: Counter[str],
+    hours_per_patient: list[dict[str, Scalar]],
 ) -> StageSummary:
-    tenths = [
-        {"spectral concentration": f"{tenth / 10:.1f} to {(tenth + 1) / 10:.1f}", "windows": count}
-        for tenth, count in enumerate(state.quality_histogram)
-    ]
     return StageSummary(
         stage=ASSET,
         counts={
@@ -131,7 +158,14 @@ def _summary(
             "hours_per_patient": round(state.hours / max(state.patients, 1), 1),
         },
         exclusions=state.exclusions + failures,
-        tables={"windows by quality": tenths},
+        tables={
+            "from recording to embedding": _funnel(state),
+            "windows by quality": [
+                {"spectral concentration": f"{tenth / 10:.1f} to {(tenth + 1) / 10:.1f}", "windows": count}
+                for tenth, count in enumerate(state.quality_histogram)
+            ],
+            "patients by hours of PPG": hours_per_patient,
+        },
         artefacts={"store": workspace.store},
         data_version=state.data_version,
     ).save(workspace.summary(ASSET))

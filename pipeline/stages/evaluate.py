@@ -12,7 +12,8 @@ from pipeline.errors import MissingArtifactError
 from pipeline.evaluation import compare, evaluate
 from pipeline.experiments import ExperimentConfig
 from pipeline.intervals import coverage, fit_intervals
-from pipeline.schema import METHOD_LABELS
+from pipeline.report_numbers import UNITS, short_label
+from pipeline.schema import LAB_NAMES, METHOD_LABELS
 from pipeline.splits import Splits
 from pipeline.summary import StageSummary
 from pipeline.workspace import Workspace, require
@@ -89,8 +90,14 @@ def _scored(workspace: Workspace, experiment: ExperimentConfig, trained: list[st
 def _coverage_rows(table: pd.DataFrame) -> list[dict]:
     rows = coverage(table.loc[table["method"] == "mt_pcs"], INTERVAL_LEVEL, gap_edges_hours=())
     return [
-        {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}
-        for row in rows.to_dict(orient="records")
+        {
+            "protocol": row["protocol"],
+            "lab": f"{row['lab']} ({UNITS[row['lab']]})",
+            "draws": int(row["n_labs"]),
+            "coverage": round(row["coverage"], 3),
+            "mean width": round(row["mean_width"], 3),
+        }
+        for row in rows.loc[rows["seed"] == rows["seed"].min()].to_dict(orient="records")
     ]
 
 
@@ -105,32 +112,46 @@ def evaluation(workspace: Workspace, experiment: ExperimentConfig) -> StageSumma
         write_parquet(workspace.comparisons, pd.concat(pairs, ignore_index=True))
     return StageSummary(
         stage="evaluation",
-        counts={"rows": len(metrics), "methods": len(set(metrics["method"]))},
+        counts={"methods": len(set(metrics["method"])), **_followed_over_time(metrics)},
         tables={
-            f"{protocol} protocol": _headline(metrics, protocol) for protocol in metrics["protocol"].unique()
+            f"{lab} ({UNITS[lab]}), {protocol}": _headline(metrics, protocol, lab)
+            for protocol in metrics["protocol"].unique()
+            for lab in LAB_NAMES
         },
         artefacts={"evaluation": workspace.evaluation},
     ).save(workspace.summary("evaluation"))
 
 
-def _headline(metrics: pd.DataFrame, protocol: str) -> list[dict]:
-    rows = metrics.loc[
-        (metrics["protocol"] == protocol)
-        & (metrics["scoring"] == "measured")
+def _shown(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Rows that a person looks at first: measured draws, all pooled, first seed."""
+    return metrics.loc[
+        (metrics["scoring"] == "measured")
         & (metrics["aggregation"] == "pooled")
         & (metrics["seed"] == metrics["seed"].min())
     ]
+
+
+def _followed_over_time(metrics: pd.DataFrame) -> dict[str, float]:
+    """R2 of the paper's method, for Dagster to plot over all runs."""
+    rows = _shown(metrics)
+    return {
+        f"MT+PCS R2 {row['lab']}, {row['protocol']}": round(row["r2"], 4)
+        for row in rows.loc[(rows["method"] == "mt_pcs") & rows["r2"].notna()].to_dict(orient="records")
+    }
+
+
+def _headline(metrics: pd.DataFrame, protocol: str, lab: str) -> list[dict]:
+    rows = _shown(metrics)
     return [
         {
-            "lab": row["lab"],
-            "method": METHOD_LABELS[row["method"]],
+            "method": short_label(row["method"]),
             "draws": int(row["n_labs"]),
             "R2": round(row["r2"], 3),
             "R2 95 %": f"{row['r2_lower']:.2f} to {row['r2_upper']:.2f}",
             "MAE": round(row["mae"], 3),
-            "skill over LOCF": round(row["skill_vs_locf"], 3),
+            "skill": round(row["skill_vs_locf"], 3),
         }
-        for row in rows.to_dict(orient="records")
+        for row in rows.loc[(rows["protocol"] == protocol) & (rows["lab"] == lab)].to_dict(orient="records")
     ]
 
 

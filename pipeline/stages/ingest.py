@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.experiments import ExperimentConfig
 from pipeline.lab_versions import final_results
 from pipeline.labs import clean_labs, lab_counts
+from pipeline.report_numbers import UNITS
 from pipeline.schema import HOUR_US
 from pipeline.sources.base import Catalog, ClinicalSource, WaveformSource
 from pipeline.sources.detect import DESCRIPTION, open_clinical, open_waveforms
@@ -124,11 +125,11 @@ def lab_events(workspace: Workspace, experiment: ExperimentConfig) -> StageSumma
         counts={
             "patients": len(set(events.frame["patient_id"])),
             "admissions": len(tables.admissions),
-            **lab_counts(events),
+            **{f"{lab}_results": n for lab, n in lab_counts(events).items()},
         },
         exclusions=events.exclusions,  # with the source's own, which clean_labs carries on
         tables={
-            "value range by lab": _lab_ranges(final_results(events.frame)),
+            "values by lab": _lab_ranges(final_results(events.frame)),
             "rows changed and kept": [
                 {"change": name, "rows": n} for name, n in sorted(events.repairs.items())
             ],
@@ -141,5 +142,13 @@ def _lab_ranges(frame: pd.DataFrame) -> list[dict]:
     rows = []
     for lab, group in frame.groupby("lab"):
         low, median, high = np.quantile(group["value"].to_numpy(), [0.01, 0.5, 0.99]).round(2).tolist()
-        rows.append({"lab": str(lab), "1 %": low, "median": median, "99 %": high})
+        rows.append(
+            {
+                "lab": str(lab),
+                "unit": UNITS[str(lab)],
+                "lowest 1 %": low,
+                "median": median,
+                "highest 1 %": high,
+            }
+        )
     return rows

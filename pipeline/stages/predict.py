@@ -34,9 +34,12 @@ def predict_new_patients(
     ------
     CheckpointError
         No checkpoint there, or one that cannot serve.
+    ConfigError
+        The output folder is that of an experiment, whose patients the new ones would replace.
     """
     from pipeline.prediction import PredictionConfig, predict  # imports torch, which definitions must not
 
+    workspace = _of_their_own(workspace)
     folder = Path(checkpoint)
     trained_with = _experiment_of(folder, experiment.name)
     catalog = waveform_catalog(workspace, trained_with)
@@ -64,6 +67,16 @@ def predict_new_patients(
         exclusions=dropped,
         artefacts={"predictions": Path(out)},
     )
+
+
+def _of_their_own(workspace: Workspace) -> Workspace:
+    """Return the workspace with a store of its own: in the experiment's, its own patients would be retired."""
+    if (workspace.root / "checkpoints").exists():
+        raise ConfigError(
+            f"{workspace.root} holds a trained experiment, and the new patients would replace its own. Name a folder "
+            "for them: --artifacts DIR on the command line, 'out' in the job's configuration."
+        )
+    return dataclasses.replace(workspace, embeddings=None)
 
 
 def _experiment_of(folder: Path, name: str) -> ExperimentConfig:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from pipeline.atomic import write_parquet, write_text
 from pipeline.experiments import PAPER_METHODS, ExperimentConfig
+from pipeline.report_numbers import short_label
 from pipeline.stages.align import cohort_splits, lab_alignment, normalization_stats
 from pipeline.stages.embed import ppg_embeddings
 from pipeline.stages.evaluate import evaluation, predictions
@@ -55,7 +56,7 @@ def table1(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     return StageSummary(
         stage="table1",
         counts={"rows": len(table), "seeds": len(experiment.seeds)},
-        tables={"R2 beside the paper's": _headline(table)},
+        tables=_as_the_paper_has_it(table),
         artefacts={"table": workspace.table1_text},
     ).save(workspace.summary("table1"))
 
@@ -79,7 +80,29 @@ def reproduce_table1(workspace: Workspace, experiment: ExperimentConfig) -> str:
     return workspace.table1_text.read_text(encoding="utf-8")
 
 
-def _headline(table: pd.DataFrame) -> list[dict]:
-    columns = ("protocol", "scoring", "lab", "method", "n_labs", "r2", "skill_vs_locf",
-               "paper_institutional_r2", "paper_mimic3_r2")  # fmt: skip
-    return table.loc[:, list(columns)].round(3).to_dict(orient="records")
+def _as_the_paper_has_it(table: pd.DataFrame) -> dict[str, list[dict]]:
+    """One row a method and one column a lab: ours for each protocol, then the paper's figures."""
+    tables = {}
+    for protocol, scoring in TITLES:
+        rows = table.loc[(table["protocol"] == protocol) & (table["scoring"] == scoring)]
+        for column, title in (("r2", "R2"), ("skill_vs_locf", "skill over LOCF")):
+            tables[f"{title}, {protocol}, {scoring} draws"] = _by_lab(
+                rows, column
+            )  # empty tables are not shown
+    paper = table.drop_duplicates(["method", "lab"])
+    return tables | {
+        "R2 in the paper, institutional": _by_lab(paper, "paper_institutional_r2"),
+        "R2 in the paper, MIMIC-III": _by_lab(paper, "paper_mimic3_r2"),
+    }
+
+
+def _by_lab(rows: pd.DataFrame, column: str) -> list[dict]:
+    figures = rows.loc[rows[column].notna()]
+    return [
+        {"method": short_label(str(method))}
+        | {
+            lab: round(float(of_lab[column].iloc[0]), 2)
+            for lab, of_lab in of_method.groupby("lab", sort=False)
+        }
+        for method, of_method in figures.groupby("method", sort=False)
+    ]

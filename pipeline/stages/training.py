@@ -99,7 +99,7 @@ def _summary(asset: str, results: list["TrainingResult"]) -> StageSummary:
     return StageSummary(
         stage=asset,
         counts=counts,
-        tables={"epochs": [_flat(row) for row in first.epochs]},
+        tables={"epochs": [_shown(row) for row in first.epochs]},
         figures={"loss curve": loss_curve_svg(first.epochs)},
         artefacts={"checkpoint": first.checkpoint_dir},
     )
@@ -116,12 +116,10 @@ def _where_it_ended(epochs: list[dict]) -> dict[str, float]:
     return ended | ({"best_validation_error": sum(errors.values()) / len(errors)} if errors else {})
 
 
-def _flat(row: dict) -> dict:
-    """One level of nesting becomes ``name.lab`` columns, as tables show them."""
-    flat = {}
-    for name, value in row.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
-        else:
-            flat[name] = value
-    return flat
+def _shown(row: dict) -> dict:
+    """Return an epoch as a person reads it; its errors by lab are in ``metrics.jsonl`` and in the picture."""
+    part = {} if row["part"] == "all" else {"lab": row["part"]}
+    shown = {"epoch": row["epoch"], "training loss": row["loss"]}
+    if row.get("selection_error") is not None:
+        shown["validation error"] = row["selection_error"]
+    return part | shown | {"learning rate": row["learning_rate"], "seconds": row["seconds"]}

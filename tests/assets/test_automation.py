@@ -147,7 +147,9 @@ def test_changed_labs_are_asked_for_once_there_are_embeddings(instance, project,
     (tmp_path / "labs" / "LABEVENTS.csv").write_text("subject_id\n")
     assert "wait for the first embeddings" in tick(instance, project, new_labs).skip_message
     workspace = project.workspace()
-    workspace.store.mkdir(parents=True)
+    summary = workspace.summary("ppg_embeddings")
+    summary.parent.mkdir(parents=True)
+    summary.write_text("{}")
     workspace.catalog.write_bytes(b"")
     request = tick(instance, project, new_labs)
     finish(instance, request, dg.DagsterRunStatus.SUCCESS, "refresh_labs")

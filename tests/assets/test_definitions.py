@@ -7,12 +7,16 @@ import sys
 import dagster as dg
 import pytest
 
+from assets.checks import asset_check
 from assets.definitions import defs
 from assets.embeddings import ppg_embeddings
 from assets.failures import explained, retried
-from assets.metadata import BAR, metadata, result
-from assets.resources import Project
+from assets.labels import LABELS, label
+from assets.metadata import BAR, BAR_LENGTH, metadata, result
+from assets.resources import ExperimentName, Project
+from pipeline.checks import CheckOutcome
 from pipeline.errors import ConfigError, RecordError
+from pipeline.experiments import EXPERIMENTS
 from pipeline.summary import StageSummary
 
 GROUPS = {
@@ -129,7 +133,28 @@ def test_counts_come_with_bars_and_the_most_frequent_reason_first() -> None:
     shown = metadata(StageSummary(stage="x", exclusions={"window: flat": 1, "window: missing samples": 100}))
     records = [record.data for record in shown["dropped, by reason"].records]
     assert [record["count"] for record in records] == [100, 1]
-    assert [len(record[BAR]) for record in records] == [30, 1]
+    assert [len(record[BAR]) for record in records] == [BAR_LENGTH, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("hours", LABELS["hours"]),
+        ("potassium_best_epoch", f"potassium: {LABELS['best_epoch']}"),
+        ("targets_measured_sodium", f"{LABELS['targets_measured']}: sodium"),
+        ("calcium_targets_measured_calcium", f"calcium: {LABELS['targets_measured']}: calcium"),
+        ("not_trained", "not trained"),
+    ],
+)
+def test_counts_are_named_in_words(name: str, words: str) -> None:
+    assert label(name) == words
+
+
+def test_short_texts_of_a_table_stay_on_one_line() -> None:
+    rows = [{"R2 95 %": "0.10 to 0.20", "reason": "a reason that needs more than one line"}]
+    record = metadata(StageSummary(stage="x", tables={"t": rows}))["t"].records[0].data
+    assert record["R2 95 %"] == "0.10\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}0.20"
+    assert " " in record["reason"]
 
 
 def test_tables_show_four_digits_and_labels_without_underscores() -> None:
@@ -149,9 +174,57 @@ def test_overrides_are_checked() -> None:
         Project(experiment="tiny", overrides={"training.epoch": "3"}).config()
 
 
-def test_an_unknown_experiment_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="demo, default, paper, authors"):
-        Project(experiment="dmeo").config()
+def test_the_launchpad_offers_every_experiment_and_refuses_others() -> None:
+    assert {name.value for name in ExperimentName} == {"", *EXPERIMENTS}
+    job = defs.resolve_job_def("everything")
+
+    def config(name: str) -> dict:
+        return {"resources": {"project": {"config": {"experiment": name}}}}
+
+    assert dg.validate_run_config(job, config("paper"))
+    with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type ExperimentName got dmeo"):
+        dg.validate_run_config(job, config("dmeo"))
+
+
+def test_an_experiment_left_open_comes_from_the_environment(monkeypatch) -> None:
+    monkeypatch.setenv("UNIPHY_EXPERIMENT", "tiny")
+    assert Project().config().name == "tiny"
+    assert Project(experiment="paper").config().name == "paper"
+
+
+def test_run_config_points_the_store_at_object_storage(tmp_path) -> None:
+    project = Project(experiment="tiny", artifacts=str(tmp_path), embeddings="s3://bucket/prefix")
+    assert project.workspace().store == "s3://bucket/prefix/tiny"
+    assert project.workspace().root == tmp_path / "tiny"
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_what_lies_behind_a_blocking_check_waits_for_it(passes: bool) -> None:
+    @dg.asset
+    def first(): ...
+
+    @dg.asset(deps=[first])
+    def behind(): ...
+
+    def rule(workspace, experiment) -> CheckOutcome:
+        return CheckOutcome(passed=passes, explanation="looked")
+
+    outcome = dg.materialize(
+        [first, behind, asset_check(first, rule, blocking=True)],
+        resources={"project": Project(experiment="tiny")},
+        raise_on_error=False,
+    )
+    done = {event.asset_key.to_user_string() for event in outcome.get_asset_materialization_events()}
+    assert done == ({"first", "behind"} if passes else {"first"})
+
+
+def test_every_check_blocks_but_the_one_that_only_warns() -> None:
+    blocking = {
+        spec.name: spec.blocking for definition in defs.asset_checks or () for spec in definition.check_specs
+    }
+    assert blocking.pop("draws_found_a_window") is False
+    assert len(blocking) == 7
+    assert all(blocking.values())
 
 
 def test_pictures_have_their_natural_size() -> None:

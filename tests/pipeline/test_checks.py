@@ -1,6 +1,7 @@
 """Each check can fail, and says in one sentence what it found."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,24 +105,27 @@ def test_locf_of_another_value(workspace: Workspace, estimate: float, passes: bo
     assert checks.locf_recomputed_independently(workspace, TINY).passed == passes
 
 
-def embed_something(workspace: Workspace) -> EmbeddingStore:
+def embed_something(workspace: Workspace, patients: Sequence[str] = ("patient0",)) -> EmbeddingStore:
     store = EmbeddingStore.open(workspace.store, create=True)
     key = EmbeddingKey(source_hash="s", encoder_name="e", weights_hash="w", preprocessing_version="1")
-    with store.stage("patient0", key, width=4) as writer:
-        starts = np.arange(3, dtype=np.int64) * 30_000_000
-        quality = np.full((3, len(QUALITY_COLUMNS)), 0.5, np.float32)
-        writer.append(starts, np.ones((3, 4), np.float32), quality)
-        entry = writer.finish()
-    store.commit([entry])
+    for patient in patients:
+        with store.stage(patient, key, width=4) as writer:
+            starts = np.arange(3, dtype=np.int64) * 30_000_000
+            quality = np.full((3, len(QUALITY_COLUMNS)), 0.5, np.float32)
+            writer.append(starts, np.ones((3, 4), np.float32), quality)
+            entry = writer.finish()
+        store.commit([entry])
     return store
+
+
+def chunk_of(workspace: Workspace) -> Path:
+    return next(path for path in workspace.store.rglob("*") if path.is_file() and "embeddings/c" in str(path))
 
 
 def test_a_damaged_store(workspace: Workspace) -> None:
     embed_something(workspace)
     assert checks.store_matches_its_manifest(workspace, TINY).passed
-    chunk = next(
-        path for path in workspace.store.rglob("*") if path.is_file() and "embeddings/c" in str(path)
-    )
+    chunk = chunk_of(workspace)
     data = bytearray(chunk.read_bytes())
     data[0] ^= 0xFF
     chunk.write_bytes(data)
@@ -130,9 +134,61 @@ def test_a_damaged_store(workspace: Workspace) -> None:
     assert "1 damaged" in outcome.explanation
 
 
-@pytest.mark.parametrize(("page", "passes"), [("Patient A", True), ("Patient patient3 died", False)])
-def test_patient_ids_in_the_report(workspace: Workspace, page: str, passes: bool) -> None:
+def test_an_embedding_that_is_not_finite(workspace: Workspace) -> None:
+    store = embed_something(workspace)
+    chunk = chunk_of(workspace)
+    values = np.frombuffer(chunk.read_bytes(), np.float16).copy()
+    values[0] = np.nan
+    chunk.write_bytes(values.tobytes())
+    outcome = checks.store_matches_its_manifest(workspace, TINY)
+    assert not outcome.passed
+    assert "not finite" in outcome.explanation
+    assert len(store.manifest()) == outcome.numbers["patients"]
+
+
+def test_an_empty_store_is_no_success(workspace: Workspace) -> None:
+    EmbeddingStore.open(workspace.store, create=True)
+    assert not checks.store_matches_its_manifest(workspace, TINY).passed
+
+
+@pytest.mark.parametrize(
+    "place", ["nowhere", "report.html", "summaries/evaluation.json", "embeddings/patient3/x"]
+)
+def test_a_patient_id_is_found_wherever_it_stands(workspace: Workspace, place: str) -> None:
     split_subjects(PATIENTS, TINY.splits).save(workspace.splits)
     embed_something(workspace)
-    workspace.report.write_text(f"<p>{page}</p>")
-    assert checks.no_patient_ids_in_metadata(workspace, TINY).passed == passes
+    workspace.report.write_text("<p>Patient A</p>")
+    path = workspace.root / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("<p>patient3 died</p>")
+    assert checks.no_patient_ids_in_metadata(workspace, TINY).passed == (place == "nowhere")
+
+
+def leaking(*arguments, **keywords) -> pd.DataFrame:
+    """A method that looks at the whole recording for each estimate."""
+    _, store, events = arguments[:3]
+    windows = store.read(keywords["patients"][0])
+    end = (windows.start_us + 30_000_000).astype("datetime64[us]")
+    return pd.DataFrame(
+        {"window_end": end, "estimate": windows.embeddings[:].mean() + events.frame["value"].sum()}
+    )
+
+
+def honest(*arguments, **keywords) -> pd.DataFrame:
+    """A method that looks at one window for each estimate."""
+    _, store, _ = arguments[:3]
+    windows = store.read(keywords["patients"][0])
+    end = (windows.start_us + 30_000_000).astype("datetime64[us]")
+    return pd.DataFrame({"window_end": end, "estimate": windows.embeddings[:].mean(axis=1)})
+
+
+@pytest.mark.parametrize(("method", "passes"), [(honest, True), (leaking, False)])
+def test_a_method_that_sees_the_future(workspace: Workspace, monkeypatch, method, passes: bool) -> None:
+    splits = split_subjects(PATIENTS, TINY.splits)
+    splits.save(workspace.splits)
+    embed_something(workspace, splits.patients("test"))
+    write_labs(workspace).to_parquet(workspace.admissions)
+    monkeypatch.setattr("pipeline.leak_check.predict", method)
+    outcome = checks.future_does_not_leak(workspace, TINY)
+    assert outcome.passed == passes
+    assert outcome.numbers["estimates"] > 0

@@ -3,7 +3,6 @@
 import json
 import pickle
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,28 +22,6 @@ from pipeline.version_folder import CHUNK_WINDOWS
 
 pytestmark = pytest.mark.slow
 WIDTH = 6
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    pytest.importorskip("s3fs", reason="the extra s3 is not installed")
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    import s3fs
-
-    with pytest.MonkeyPatch.context() as environment:
-        server = moto.ThreadedMotoServer(port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            environment.setenv(name, value)
-        s3fs.S3FileSystem().mkdir("embeddings")
-        yield "s3://embeddings"
-        server.stop()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import ConfigError, MissingArtifactError
 from pipeline.workspace import Workspace, require
 
-VARIABLES = ("UNIPHY_WAVEFORMS", "UNIPHY_LABS", "UNIPHY_ARTIFACTS")
+VARIABLES = ("UNIPHY_WAVEFORMS", "UNIPHY_LABS", "UNIPHY_ARTIFACTS", "UNIPHY_EMBEDDINGS")
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +41,14 @@ def test_every_artefact_lies_under_the_root(tmp_path: Path) -> None:
     paths = [value for name in dir(Workspace) if isinstance(value := getattr(workspace, name, None), Path)]
     assert len(paths) > 10
     assert all(path == tmp_path or tmp_path in path.parents for path in paths)
+
+
+def test_embeddings_may_lie_elsewhere_each_experiment_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNIPHY_EMBEDDINGS", "s3://bucket/uniphy/")
+    assert Workspace.from_environment("demo").store == "s3://bucket/uniphy/demo"
+    elsewhere = Workspace.from_environment("demo", embeddings=str(tmp_path))
+    assert elsewhere.store == tmp_path / "demo"
+    with pytest.raises(MissingArtifactError, match="'ppg_embeddings' has not run"):
+        require(elsewhere.store, made_by="ppg_embeddings", asset="lab_alignment")

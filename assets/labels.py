@@ -1,0 +1,50 @@
+"""What each count of a stage means, in the words of the person who reads it beside the asset."""
+
+from pipeline.schema import LAB_NAMES, PROTOCOLS
+
+LABELS = {
+    "used": "what is used",
+    "records": "recordings",
+    "draws": "lab results",
+    "coupling": "coupling of labs to the pulse (0 none, 1 full)",
+    "parameters": "fingerprint of the cohort's parameters",
+    "recorded_hours": "hours recorded, by the headers",
+    "patients_embedded_now": "patients embedded in this run",
+    "patients_unchanged": "patients unchanged, nothing done",
+    "patients_retired": "patients retired: recordings vanished",
+    "windows": "30 s windows in the store",
+    "hours": "hours of usable PPG",
+    "hours_per_patient": "hours per patient, mean",
+    "patients_without_embeddings": "patients without a usable window",
+    "train": "patients who train the models",
+    "validation": "patients who choose the epoch",
+    "calibration": "patients who set the intervals",
+    "test": "patients who test, seen once",
+    "fitted_on": "fitted on patients of split",
+    "seeds": "training runs (seeds)",
+    "final_loss": "training loss, last epoch",
+    "best_validation_error": "best validation error (1 = the lab's range)",
+    "best_epoch": "best epoch, kept",
+    "pieces": "pieces to learn from",
+    "targets_interpolated": "steps between draws, interpolated (training only)",
+    "targets_measured": "blood draws to learn from",
+    "methods": "methods, carry-forward included",
+    "rows": "rows in the table",
+    "megabytes": "size in MB",
+}
+
+
+def label(name: str) -> str:
+    """Return the words for a count: of `LABELS`, or the name itself without underscores.
+
+    ``<lab>_<count>`` and ``<count>_<lab or protocol>`` count the same for one lab or protocol.
+    """
+    if name in LABELS:
+        return LABELS[name]
+    first, _, rest = name.partition("_")
+    if first in LAB_NAMES and rest:
+        return f"{first}: {label(rest)}"
+    rest, _, last = name.rpartition("_")
+    if rest in LABELS and last in (*LAB_NAMES, *PROTOCOLS):
+        return f"{LABELS[rest]}: {last}"
+    return name.replace("_", " ")
