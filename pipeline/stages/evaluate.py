@@ -95,7 +95,7 @@ def _coverage_rows(table: pd.DataFrame) -> list[dict]:
             "lab": f"{row['lab']} ({UNITS[row['lab']]})",
             "draws": int(row["n_labs"]),
             "coverage": round(row["coverage"], 3),
-            "mean width": round(row["mean_width"], 3),
+            "mean width": round(row["mean_width"], 3) if row["mean_width"] < float("inf") else "unbounded",
         }
         for row in rows.loc[rows["seed"] == rows["seed"].min()].to_dict(orient="records")
     ]
@@ -135,7 +135,7 @@ def _followed_over_time(metrics: pd.DataFrame) -> dict[str, float]:
     """R2 of the paper's method, for Dagster to plot over all runs."""
     rows = _shown(metrics)
     return {
-        f"MT+PCS R2 {row['lab']}, {row['protocol']}": round(row["r2"], 4)
+        f"R2 {row['lab']}, {row['protocol']} (MT+PCS)": round(row["r2"], 4)
         for row in rows.loc[(rows["method"] == "mt_pcs") & rows["r2"].notna()].to_dict(orient="records")
     }
 

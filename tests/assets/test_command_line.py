@@ -1,10 +1,15 @@
 """What a person types at the root of the repository, in an activated environment."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from pipeline.embedding_store import EmbeddingStore
+from pipeline.schema import LAB_NAMES
 
 ROOT = Path(__file__).parents[2]
 WRAPPER = ROOT / "scripts" / "bin" / "dagster"
@@ -72,6 +77,51 @@ def test_every_documented_way_to_train(home: Path) -> None:
     assert (
         home / "artifacts" / "tiny" / "checkpoints" / "mt_pcs" / "seed0" / "best" / "config.json"
     ).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_store_may_lie_in_object_storage(home: Path, bucket: str, monkeypatch) -> None:
+    config = {
+        "resources": {"project": {"config": {"embeddings": bucket, "experiment": "tiny"}}},
+        "loggers": {"console": {}},
+    }
+    words = ("dagster", "asset", "materialize", "--select", "*report", "--config-json", json.dumps(config))
+    done = typed(home, *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (home / "artifacts" / "tiny" / "report.html").exists()
+    assert not list((home / "artifacts" / "tiny").glob("embeddings*"))
+    assert len(EmbeddingStore.open(f"{bucket}/tiny").manifest()) == 10
+    monkeypatch.setenv("UNIPHY_EMBEDDINGS", bucket)
+    again = typed(home, "python", "-m", "pipeline", "embed")
+    assert "patients embedded now: 0" in again.stdout, again.stdout + again.stderr
+    listed = typed(home, "python", "-m", "pipeline", "store", "ls")
+    assert "patients  10" in listed.stdout, listed.stdout + listed.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_new_patients_are_estimated_by_a_job(home: Path) -> None:
+    assert typed(home, "dagster", "asset", "materialize", "--select", "*train_mt_pcs").returncode == 0
+    cohort, out = home / "artifacts" / "tiny" / "cohort", home / "new"
+    patient = {"waveforms": str(cohort / "waveforms"), "labs": str(cohort / "clinical"), "out": str(out)}
+
+    def launched(**changed: str) -> subprocess.CompletedProcess[str]:
+        config = json.dumps({"ops": {"estimate_labs": {"config": patient | changed}}})
+        job = ("dagster", "job", "execute", "-m", "assets", "-j", "predict_new_patients")
+        return typed(home, *job, "--config-json", config)
+
+    refused = launched(out=str(home / "artifacts" / "tiny"))
+    assert refused.returncode != 0
+    assert "holds a trained experiment" in refused.stderr
+    assert not out.exists()
+    done = launched()
+    assert done.returncode == 0, done.stderr[-3000:]
+    table = pd.read_parquet(out / "estimates.parquet")
+    assert set(table["lab"]) == set(LAB_NAMES)
+    assert set(table["state"]) <= {"ok", "warming_up", "no_signal", "stale"}
+    store = EmbeddingStore.open(home / "artifacts" / "tiny" / "embeddings")
+    assert not any(entry.retired for entry in store.manifest().values())
 
 
 @pytest.mark.slow

@@ -1,11 +1,14 @@
 """The real daemon: a recording lands while it runs and is in the store afterwards; only what changed is embedded."""
 
+import gzip
+import io
 import json
 import os
 import shutil
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from assets.resources import Project
@@ -63,8 +66,8 @@ class Ward:
 
 
 def test_the_store_follows_the_landing_folder(start_server, tmp_path: Path) -> None:
-    ward = Ward(tmp_path)
-    ward.land(0, 1, 2, 3)
+    ward = Ward(tmp_path, n_patients=200, hours_low=0.2, hours_high=0.25)
+    ward.land(*range(198))
     server = start_server(**ward.variables)
     server.command("dagster", "sensor", "start", "new_waveforms")
 
@@ -72,32 +75,32 @@ def test_the_store_follows_the_landing_folder(start_server, tmp_path: Path) -> N
         found = server.runs()
         return len(found) >= runs and all(run["status"] in ENDED for run in found)
 
-    server.wait_until(lambda: settled(1), "the first run", 400)
+    server.wait_until(lambda: settled(1), "the first run", 600)
     assert server.runs()[0]["status"] == "SUCCESS"
-    assert ward.summary()["patients_embedded_now"] == 4
+    assert ward.summary()["patients_embedded_now"] == 198
 
-    ward.land(4)  # lands while the daemon runs
-    half = ward.folder(5)
-    shutil.copytree(ward.patients[5], half)
+    ward.land(198)  # lands while the daemon runs
+    half = ward.folder(199)
+    shutil.copytree(ward.patients[199], half)
     data = max(half.glob("*.dat"), key=lambda path: path.stat().st_size)
     whole = data.read_bytes()
     data.write_bytes(whole[:1000])  # half copied
     server.wait_until(lambda: settled(2), "the run for the record that landed", 400)
     assert ward.summary()["patients_embedded_now"] >= 1
-    assert str(int(ward.folder(4).name[1:])) in ward.store()
+    assert str(int(ward.folder(198).name[1:])) in ward.store()
     runs = len(server.runs())
     time.sleep(45)  # more than one tick of the sensor
     assert len(server.runs()) == runs, "a half-copied record asks for nothing"
 
     data.write_bytes(whole)
     server.wait_until(lambda: settled(runs + 1), "the run for the completed copy", 400)
-    assert ward.summary()["patients"] == 6
+    assert ward.summary()["patients"] == 200
 
     ward.change(0)
     ward.change(1)
     server.wait_until(lambda: settled(runs + 2), "the run for two changed patients", 400)
     assert ward.summary()["patients_embedded_now"] == 2
-    assert ward.summary()["patients_unchanged"] == 4
+    assert ward.summary()["patients_unchanged"] == 198
 
     for file in ward.folder(2).iterdir():
         os.utime(file)  # a copy with new times
@@ -109,6 +112,42 @@ def test_the_store_follows_the_landing_folder(start_server, tmp_path: Path) -> N
     assert ward.summary()["patients_retired"] == 1
     assert sum(entry.retired for entry in ward.store().manifest().values()) == 1
     assert {run["status"] for run in server.runs()} == {"SUCCESS"}
+
+
+def test_alignment_follows_the_labs(start_server, tmp_path: Path) -> None:
+    ward = Ward(tmp_path)
+    ward.land(*range(len(ward.patients)))
+    server = start_server(**ward.variables)
+    for sensor in ("new_waveforms", "new_labs"):
+        server.command("dagster", "sensor", "start", sensor)
+
+    def refreshed() -> list[str]:
+        """How each ended run of the labs' job ended, the oldest first."""
+        ended = [run["status"] for run in server.runs() if run["jobName"] == "refresh_labs"]
+        return [status for status in reversed(ended) if status in ENDED]
+
+    server.wait_until(lambda: len(refreshed()) == 1, "labs are read after the first embeddings", 600)
+    aligned = ward.artifacts / "tiny" / "aligned" / "examples.parquet"
+    before = pd.read_parquet(aligned)
+    table = tmp_path / "labs" / "LABEVENTS.csv.gz"
+    whole = table.read_bytes()
+
+    table.write_bytes(whole[: len(whole) // 2])  # damaged: a run fails, and the same state is asked for again
+    server.wait_until(lambda: refreshed().count("FAILURE") == 2, "the failed state is asked for again", 600)
+    pd.testing.assert_frame_equal(pd.read_parquet(aligned), before)
+
+    events = pd.read_csv(table_of(whole), dtype=str)
+    first_half = events.iloc[: len(events) // 2]
+    first_half.to_csv(table, index=False)
+    server.wait_until(lambda: refreshed()[-1] == "SUCCESS" and len(refreshed()) > 3, "labs changed", 600)
+    labs = pd.read_parquet(ward.artifacts / "tiny" / "lab_events.parquet")
+    assert 0 < len(labs) <= len(first_half)
+    assert len(pd.read_parquet(aligned)) < len(before), "alignment follows"
+    assert ward.summary()["patients"] == len(ward.patients)
+
+
+def table_of(compressed: bytes) -> io.StringIO:
+    return io.StringIO(gzip.decompress(compressed).decode())
 
 
 def test_cancelling_and_a_second_run_leave_a_consistent_store(start_server, tmp_path: Path) -> None:
