@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.signal import firwin
 
 from pipeline.schema import WINDOW_SECONDS
 
@@ -135,6 +134,8 @@ def _plan(sampling_rate_hz: float, target_rate_hz: int) -> _Plan:
     Output j lies at input position j / ratio; with h the filter at the common multiple of both rates, its weight of
     input i is ``h[half + j * down - i * up]``.
     """
+    from scipy.signal import firwin  # half a second that Dagster's definitions need not wait for
+
     ratio = rate_ratio(sampling_rate_hz, target_rate_hz)
     up, down = ratio.numerator, ratio.denominator
     half = 10 * max(up, down)
