@@ -12,7 +12,7 @@ from pipeline.errors import ProjectError
 
 def _print_at_exit(message: str) -> None:
     """Repeat `message` as the last line of a command-line run, below Dagster's own log."""
-    if sys.stderr.isatty() or "asset" in sys.argv:
+    if sys.stderr.isatty() or {"asset", "job"} & set(sys.argv):
         atexit.register(lambda: sys.stderr.write(f"\n{message}\n"))
 
 
