@@ -1,9 +1,9 @@
 """Cases of the encoder: PPG-GPT as the pipeline applies it, beside its plain forward and the GEMM rate.
 
 A run embeds `WINDOWS` windows of random numbers with random weights: neither changes the time. The floor is the
-time that the products alone would take (those that the last position's embedding needs, in bfloat16 where the
-processor multiplies it natively), at the best rate that this machine's PyTorch reaches on the model's own shapes,
-one thread a batch as in `models.encoders`.
+time that the products alone would take (those that the last position's embedding needs and that are no constants,
+in bfloat16 where the processor multiplies it natively), at the best rate that this machine's PyTorch reaches on the
+model's own shapes, weights packed or not, one thread a batch as in `models.encoders`.
 """
 
 import time
@@ -16,9 +16,11 @@ from benchmarks.driver import Case, Provider
 from benchmarks.plain_ppg_gpt import plain_embedding
 from models.encoders import EMBED_BATCH
 from models.ppg_gpt import PPG_GPT_SCALES, PPGGPT, WINDOW_SAMPLES, PPGGPTConfig, fast_precision
+from models.ppg_gpt_frozen import Affine, Product, product
 
 WINDOWS = 512
-POSITIONS = 31
+POSITIONS = 30
+"""After the start token, whose states are constants."""
 
 
 def providers(scale: str) -> list[Provider]:
@@ -39,7 +41,7 @@ def _plain(model: PPGGPT, windows: torch.Tensor) -> torch.Tensor:
     weights = {name: value.detach() for name, value in model.state_dict().items()}
     parts = [
         plain_embedding(weights, model.config.n_layers, model.config.n_heads, part)
-        for part in windows.split(4 * EMBED_BATCH)
+        for part in windows.split(256)
     ]
     return torch.cat(parts)
 
@@ -47,21 +49,28 @@ def _plain(model: PPGGPT, windows: torch.Tensor) -> torch.Tensor:
 def needed_operations(config: PPGGPTConfig) -> float:
     """Return the operations of one window's matrix products, of the last layer the last position alone."""
     d, full = config.d_model, config.n_layers - 1
-    whole_layer = POSITIONS * (4 * d * d + 8 * d * d) + 2 * POSITIONS * POSITIONS * d
-    last_layer = POSITIONS * 2 * d * d + (2 * d * d + 8 * d * d) + 2 * POSITIONS * d
-    return 2.0 * (30 * config.patch * d + full * whole_layer + last_layer)
+    keys = POSITIONS + 1
+    whole_layer = POSITIONS * (4 * d * d + 8 * d * d) + 2 * POSITIONS * keys * d
+    last_layer = POSITIONS * 2 * d * d + (2 * d * d + 8 * d * d) + 2 * keys * d
+    return 2.0 * (POSITIONS * config.patch * d + full * whole_layer + last_layer)
 
 
 def gemm_rate(config: PPGGPTConfig) -> float:
     """Return operations per second of the best of the model's own products, all threads together."""
     dtype = torch.bfloat16 if fast_precision() == "bfloat16" else torch.float32
     rows, d = EMBED_BATCH * POSITIONS, config.d_model
-    return max(_product_rate(rows, inner, outer, dtype) for inner, outer in ((d, d), (d, 4 * d), (4 * d, d)))
+    rates = []
+    for inner, outer in ((d, d), (d, 3 * d), (d, 4 * d), (4 * d, d)):
+        layer = torch.nn.Linear(inner, outer, dtype=dtype)
+        packed = product([Affine(layer.weight.detach(), layer.bias.detach())], dtype, rows)
+        rates += [2.0 * rows * inner * outer / _product_seconds(layer, rows, inner, dtype)
+                  for layer in (layer, packed)]  # fmt: skip
+    return max(rates)
 
 
-def _product_rate(rows: int, inner: int, outer: int, dtype: torch.dtype, repeats: int = 40) -> float:
+def _product_seconds(layer: Product, rows: int, inner: int, dtype: torch.dtype, repeats: int = 40) -> float:
+    """Return seconds a product when every thread does its own."""
     threads = torch.get_num_threads()
-    layer = torch.nn.Linear(inner, outer, dtype=dtype)
     inputs = [torch.randn(rows, inner).to(dtype) for _ in range(threads)]
 
     def work(x: torch.Tensor) -> None:
@@ -79,7 +88,7 @@ def _product_rate(rows: int, inner: int, outer: int, dtype: torch.dtype, repeats
                 best = min(best, time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)
-    return 2.0 * rows * inner * outer * repeats * threads / best
+    return best / (repeats * threads)
 
 
 def _floor(scale: str) -> float:

@@ -7,15 +7,16 @@ that code's checkpoints.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.encoders import embed_in_batches
+from models.encoders import EMBED_BATCH, embed_in_batches
 from models.errors import CheckpointMismatch
+from models.ppg_gpt_frozen import FrozenPPGGPT
 from models.ppg_gpt_layers import GPTLayer, PatchEmbedding
 from models.published_weights import PREFIXES, load_strictly, read_state_dict, weights_hash
 
@@ -83,6 +84,17 @@ PPG_GPT_SCALES: dict[str, PPGGPTConfig] = {
 ours have 64-wide heads and a parameter count that fits the name (our decision)."""
 
 
+class _Frozen(NamedTuple):
+    """A frozen copy and the state of the weights that it was made from.
+
+    PyTorch counts every change in place; the parameters are held so that no new one can have the id of an old one.
+    """
+
+    state: tuple[object, ...]
+    parameters: tuple[nn.Parameter, ...]
+    forward: FrozenPPGGPT
+
+
 class PPGGPT(nn.Module):
     """The encoder: windows of 30 s at 40 Hz, scaled to [0, 1], to one vector each.
 
@@ -119,6 +131,11 @@ class PPGGPT(nn.Module):
             GPTLayer(config.d_model, config.n_heads, config.dropout) for _ in range(config.n_layers)
         )
         self.head = nn.Linear(config.d_model, config.head)
+        self._frozen: _Frozen | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the frozen copy, which cannot travel; it is made again where it is needed."""
+        return {**self.__dict__, "_frozen": None}
 
     @property
     def width(self) -> int:
@@ -183,8 +200,11 @@ class PPGGPT(nn.Module):
     def embed(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
         """Return the frozen embedding, float32: the last layer's last position, or the mean of all.
 
-        Batch-invariant: see `models.encoders.embed_in_batches`.
+        Batch-invariant: see `models.encoders.embed_in_batches`. On a CPU by `FrozenPPGGPT`.
         """
+        if self.head.weight.device.type == "cpu":
+            frozen = self._frozen_copy()
+            return embed_in_batches(self, lambda x: frozen(self._patches(x)), windows, self.width)
         autocast = torch.bfloat16 if self.precision == "bfloat16" else None
         return embed_in_batches(self, self.features, windows, self.width, autocast)
 
@@ -205,6 +225,21 @@ class PPGGPT(nn.Module):
         for layer in self.gpt_layers[self.config.n_layers - n :]:
             layer.requires_grad_(True)
         return self
+
+    def _frozen_copy(self) -> FrozenPPGGPT:
+        """Return the copy of the weights as they are now."""
+        parameters = tuple(self.parameters())
+        state = (self.precision, *((id(p), p.data_ptr(), p._version) for p in parameters))
+        if self._frozen is None or self._frozen.state != state:
+            forward = FrozenPPGGPT(
+                self.patch_embedding,
+                self.gpt_layers,
+                n_patches=WINDOW_SAMPLES // self.config.patch,
+                batch=EMBED_BATCH,
+                dtype=getattr(torch, self.precision),
+            )
+            self._frozen = _Frozen(state, parameters, forward)
+        return self._frozen.forward
 
     def _patches(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n patches patch"]:
         if windows.shape[1] != WINDOW_SAMPLES:

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+NORM_EPS = 1e-8
+
 
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + 1e-8), times a learned scale."""
@@ -15,7 +17,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Normalise the last axis."""
-        return F.rms_norm(x, self.scale.shape, self.scale, eps=1e-8)
+        return F.rms_norm(x, self.scale.shape, self.scale, eps=NORM_EPS)
 
 
 class PatchEmbedding(nn.Module):
