@@ -14,6 +14,7 @@ from pipeline.experiments import ExperimentConfig
 from pipeline.lab_versions import final_results
 from pipeline.labs import PLAUSIBLE_MEDIANS
 from pipeline.normalization import LabScaler
+from pipeline.report_numbers import UNITS
 from pipeline.schema import DAY_US
 from pipeline.source_hashes import CACHE_FILE
 from pipeline.splits import Splits
@@ -50,7 +51,7 @@ def units_are_plausible(workspace: Workspace, experiment: ExperimentConfig) -> C
     events = final_results(pd.read_parquet(workspace.lab_events))
     medians = {lab: float(np.median(group["value"])) for lab, group in events.groupby("lab")}
     wrong = [
-        f"{lab} (median {median:.4g}, expected {low:g} to {high:g})"
+        f"{lab} (median {f'{median:.3f}'.rstrip('0').rstrip('.')}, expected {low:g} to {high:g} {UNITS[str(lab)]})"
         for lab, median in medians.items()
         for low, high in [PLAUSIBLE_MEDIANS[str(lab)]]
         if not low <= median <= high

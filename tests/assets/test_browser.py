@@ -70,6 +70,16 @@ def test_from_the_first_page_to_a_trained_method_and_a_red_check(start_server, p
         expect(page.get_by_text(group, exact=True).first).to_be_visible(timeout=120_000)
     keep("first_page")
 
+    page.goto(f"{server.url}/locations/uniphy-lab/jobs/everything/playground")
+    editor = page.locator(".CodeMirror").first
+    expect(editor).to_be_visible()
+    page.wait_for_timeout(6000)  # the page fills in the defaults
+    editor.click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text("resources:\n  project:\n    config:\n      experiment: dmeo\n")
+    expect(page.get_by_text("not in enum type").first).to_be_visible()
+    keep("validation_message")
+
     page.goto(f"{server.url}/jobs")
     page.get_by_role("link", name="everything").first.click()
     page.get_by_role("button", name="Materialize all").click()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pipeline.embedding_store import EmbeddingStore
 from pipeline.schema import LAB_NAMES
 
 ROOT = Path(__file__).parents[2]
+WORD = re.compile(r"[A-Za-z0-9_-]+")
 WRAPPER = ROOT / "scripts" / "bin" / "dagster"
 
 pytestmark = pytest.mark.skipif(
@@ -77,6 +79,22 @@ def test_every_documented_way_to_train(home: Path) -> None:
     assert (
         home / "artifacts" / "tiny" / "checkpoints" / "mt_pcs" / "seed0" / "best" / "config.json"
     ).exists()
+    assert not patients_named_in_the_books(home)
+
+
+def patients_named_in_the_books(home: Path) -> set[str]:
+    """Ids, folders and records of the cohort that stand in what Dagster keeps: events, logs, step values."""
+    waveforms = home / "artifacts" / "tiny" / "cohort" / "waveforms"
+    folders = {path.name for path in waveforms.glob("p*/p*")}
+    names = (
+        folders | {name.lstrip("p0") for name in folders} | {path.stem for path in waveforms.rglob("*.hea")}
+    )
+    kept = [path for place in ("history", "storage", "schedules") for path in (home / place).rglob("*")]
+    words = {
+        word for path in kept if path.is_file() for word in WORD.findall(path.read_bytes().decode("latin-1"))
+    }
+    assert "train_mt_pcs" in words, "the books are read"
+    return {name for name in names if len(name) >= 4} & words
 
 
 @pytest.mark.slow
