@@ -198,7 +198,7 @@ class PPGGPT(nn.Module):
         return self.gpt_layers[-1](x, last_only=True)[:, 0]
 
     def embed(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
-        """Return the frozen embedding, float32: the last layer's last position, or the mean of all.
+        """Return the frozen embedding, float32: the last layer's last position, or the mean over its patches.
 
         Batch-invariant: see `models.encoders.embed_in_batches`. On a CPU by `FrozenPPGGPT`.
         """
@@ -229,7 +229,7 @@ class PPGGPT(nn.Module):
     def _frozen_copy(self) -> FrozenPPGGPT:
         """Return the copy of the weights as they are now."""
         parameters = tuple(self.parameters())
-        state = (self.precision, *((id(p), p.data_ptr(), p._version) for p in parameters))
+        state = (self.precision, self.readout, *((id(p), p.data_ptr(), p._version) for p in parameters))
         if self._frozen is None or self._frozen.state != state:
             forward = FrozenPPGGPT(
                 self.patch_embedding,
@@ -237,6 +237,7 @@ class PPGGPT(nn.Module):
                 n_patches=WINDOW_SAMPLES // self.config.patch,
                 batch=EMBED_BATCH,
                 dtype=getattr(torch, self.precision),
+                readout=self.readout,
             )
             self._frozen = _Frozen(state, parameters, forward)
         return self._frozen.forward

@@ -43,6 +43,7 @@ class FrozenPPGGPT:
     n_patches : of a window
     batch : windows that each call will bring; any other number works too, more slowly
     dtype : of the products, float32 or bfloat16
+    readout : "last" position, or "mean" over the patches' positions
     """
 
     @torch.no_grad()
@@ -54,8 +55,10 @@ class FrozenPPGGPT:
         n_patches: int,
         batch: int,
         dtype: torch.dtype,
+        readout: str = "last",
     ):
         rows = batch * n_patches
+        self._queries = 1 if readout == "last" else n_patches
         self._embed_patches = product([_affine(patch_embedding.linear)], torch.float32, rows)
         self._layers: list[_FrozenLayer] = []
         start = patch_embedding.sep[None, None]
@@ -66,11 +69,11 @@ class FrozenPPGGPT:
 
     @torch.no_grad()
     def __call__(self, patches: Float[Tensor, "n patches samples"]) -> Float[Tensor, "n width"]:
-        """Return the last layer's last position."""
+        """Return the last layer's last position, or the mean of all but the start token's."""
         x = self._embed_patches(patches)
         for layer in self._layers[:-1]:
             x = layer(x, queries=x.shape[1])
-        return self._layers[-1](x, queries=1)[:, 0]
+        return self._layers[-1](x, queries=self._queries).mean(1)
 
 
 class _FrozenLayer:

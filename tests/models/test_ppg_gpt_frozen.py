@@ -63,6 +63,14 @@ def test_bfloat16_of_the_shipped_weights_stays_within_a_hundredth():
     assert 0 < relative_error(half.embed(x), full.embed(x)) < 1e-2
 
 
+def test_the_mean_over_positions_equals_the_plain_forward():
+    model, x = model_of(), windows(5)
+    last = model.embed(x)
+    model.readout = "mean"
+    assert relative_error(model.embed(x), model.features(x)) < 1e-5
+    assert relative_error(model.embed(x), last) > 1e-2
+
+
 def test_small_batches_equal_large_ones_in_bits():
     model = model_of(precision="bfloat16")
     x = windows(2 * EMBED_BATCH + 3)

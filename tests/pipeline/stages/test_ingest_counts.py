@@ -32,4 +32,4 @@ def test_a_row_that_the_source_left_out_is_counted_once(
     monkeypatch.setattr(ingest, "clinical_source", lambda workspace: Source())
     summary = ingest.lab_events(Workspace(root=tmp_path), experiment("tiny"))
     assert summary.exclusions == {"row too long": 3, "text": 1}
-    assert summary.counts["sodium"] == 1
+    assert summary.counts["sodium_results"] == 1
