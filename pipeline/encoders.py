@@ -1,5 +1,6 @@
 """Encoders by name or path, and how each wants its windows prepared."""
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,35 @@ def make_encoder(name_or_path: str, *, precision: str = "float32", device: str =
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return encoder.to(device) if isinstance(encoder, torch.nn.Module) else encoder  # type: ignore[return-value]
+
+
+def kept_encoder(name_or_path: str, *, precision: str = "float32") -> Encoder:
+    """Return what `make_encoder` builds, the same object while name, precision and weights file stay the same.
+
+    For batches that run one after another in a process: weights are read and packed once. Do not change it, and call
+    `release_encoder` after the last batch.
+    """
+    return _kept(name_or_path, precision, _state_of_weights(name_or_path))
+
+
+def release_encoder() -> None:
+    """Give back the memory of the kept encoder."""
+    _kept.cache_clear()
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(name_or_path: str, precision: str, _state: tuple[int, int, int] | None) -> Encoder:
+    return make_encoder(name_or_path, precision=precision)
+
+
+def _state_of_weights(name_or_path: str) -> tuple[int, int, int] | None:
+    """Return inode, size and time of change of the file that a name stands for; None where there is none."""
+    name = name_or_path.removesuffix(MEAN)
+    for path in (WEIGHTS / f"{name}.safetensors", Path(name.partition(":")[2] or name)):
+        if path.is_file():
+            status = path.stat()
+            return status.st_ino, status.st_size, status.st_mtime_ns
+    return None
 
 
 def prepare_for(encoder: Encoder) -> Prepare:

@@ -52,14 +52,15 @@ class _Inputs(NamedTuple):
 
 def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> _Inputs:
     from models.ppg_gpt import fast_precision  # imports torch, which definitions must not
-    from pipeline.encoding import EncodingConfig, make_encoder
+    from pipeline.encoders import kept_encoder
+    from pipeline.encoding import EncodingConfig
 
     source, root = waveform_source(workspace)
     catalog = load_catalog(require(workspace.catalog, made_by="waveform_catalog", asset=ASSET), root)
     store = EmbeddingStore.open(workspace.store, create=True)
     config = EncodingConfig(window=experiment.window, executor=experiment.embedding_executor)
     precision = fast_precision() if experiment.encoder_precision == "auto" else experiment.encoder_precision
-    encoder = make_encoder(experiment.encoder, precision=precision)
+    encoder = kept_encoder(experiment.encoder, precision=precision)
     return _Inputs(source, catalog, store, encoder, config)
 
 
@@ -95,10 +96,12 @@ def finish_embedding(
     workspace: Workspace, experiment: ExperimentConfig, batches: Sequence[BatchCounts]
 ) -> StageSummary:
     """Retire vanished patients and describe the store."""
-    from pipeline.encoding import finish_embedding as finish  # imports torch, as above
+    from pipeline.encoders import release_encoder  # imports torch, as above
+    from pipeline.encoding import finish_embedding as finish
 
     inputs = _inputs(workspace, experiment)
     state = finish(inputs.store, inputs.plan(), ())
+    release_encoder()
     failures = sum((Counter(batch["failures"]) for batch in batches), Counter[str]())
     embedded = sum(batch["embedded"] for batch in batches)
     hours = _patients_by_hours(inputs.store)

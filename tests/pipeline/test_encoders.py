@@ -9,7 +9,7 @@ import torch
 from models.papagei import PaPaGeiS
 from models.ppg_gpt import PPGGPT
 from pipeline import encoders
-from pipeline.encoders import encoder_label, make_encoder, prepare_for
+from pipeline.encoders import encoder_label, kept_encoder, make_encoder, prepare_for, release_encoder
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.resample import prepare_ppg_gpt
 
@@ -81,3 +81,34 @@ def test_adapter_prepares_in_its_own_way(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).standard_normal((2, 3750)).astype(np.float32)
     prepared = prepare_for(encoder)(samples, 125.0, (-10.0, 10.0))
     assert prepared.shape == (2, encoder.samples_per_window)
+
+
+def test_the_kept_encoder_is_read_once_and_again_when_its_file_changes(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    torch.save({"model": PPGGPT.random("1m", seed=3).state_dict()}, path)
+    first = kept_encoder(str(path))
+    assert kept_encoder(str(path)) is first
+    assert kept_encoder(str(path), precision="bfloat16").weights_hash == first.weights_hash
+    other = PPGGPT.random("1m", seed=4)
+    torch.save({"model": other.state_dict()}, tmp_path / "new.pth")
+    (tmp_path / "new.pth").replace(path)
+    assert kept_encoder(str(path)).weights_hash == other.weights_hash
+    again = kept_encoder(str(path))
+    release_encoder()
+    assert kept_encoder(str(path)) is not again
+    release_encoder()
+
+
+def test_the_kept_encoder_knows_shipped_weights_and_their_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import save_file
+
+    monkeypatch.setattr(encoders, "WEIGHTS", tmp_path)
+    for seed in (4, 5):
+        model = PPGGPT.random("1m", seed=seed)
+        save_file(model.state_dict(), tmp_path / f"{seed}")
+        (tmp_path / f"{seed}").replace(tmp_path / "ppg_gpt_1m.safetensors")
+        kept = kept_encoder("ppg_gpt_1m+mean")
+        assert (kept.name, kept.weights_hash) == ("ppg_gpt_1m+mean", model.weights_hash)
+    release_encoder()
