@@ -7,8 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from models.lab_regressor import FIVE_LABS
-from models.slow_features import SlowFeatures
-from models.standardize import Standardize
+from models.slow_features import fit_input_scale, input_scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +60,8 @@ class WindowLSTM(nn.Module):
     def __init__(self, config: WindowLSTMConfig):
         super().__init__()
         self.config = config
-        slow, width = config.slow_features is not None, config.feature_width
-        self.input_scale = (
-            SlowFeatures(config.embed_width, width) if slow else Standardize(config.embed_width)
-        )
+        width = config.feature_width
+        self.input_scale = input_scale(config.embed_width, config.slow_features)
         self.input_norm = nn.RMSNorm(width, eps=1e-5)
         self.missing_embedding = nn.Parameter(torch.randn(width) * 0.02)
         self.lstm = nn.LSTM(width, config.hidden, batch_first=True)
@@ -82,12 +79,8 @@ class WindowLSTM(nn.Module):
         self, windows: Float[Tensor, "n windows embed_width"], window_mask: Bool[Tensor, "n windows"]
     ) -> None:
         """Standardise embeddings by those of `windows`: training patients' alone."""
-        flat, mask = windows.flatten(0, 1), window_mask.flatten()
-        if isinstance(self.input_scale, SlowFeatures):
-            draw = torch.arange(len(windows), device=windows.device).repeat_interleave(windows.shape[1])
-            self.input_scale.fit(flat, mask, draw)
-        else:
-            self.input_scale.fit(flat, mask)
+        n_windows = torch.full((len(windows),), windows.shape[1], device=windows.device)
+        fit_input_scale(self.input_scale, windows.flatten(0, 1), window_mask.flatten(), n_windows)
 
     def forward(
         self, windows: Float[Tensor, "n windows embed_width"], window_mask: Bool[Tensor, "n windows"]

@@ -19,8 +19,7 @@ from models.lab_regressor_config import FIVE_LABS, LabRegressorConfig
 from models.mamba_block import MambaBlock, MambaState
 from models.packing import chunks, enter, skips
 from models.patient_state import PatientState
-from models.slow_features import RunningMeans, SlowFeatures
-from models.standardize import Standardize
+from models.slow_features import RunningMeans, fit_input_scale, input_scale
 
 __all__ = ["FIVE_LABS", "LabRegressor", "LabRegressorConfig", "SequenceState", "TaskLayer"]
 
@@ -53,8 +52,7 @@ class LabRegressor(nn.Module):
         super().__init__()
         self.config = config
         c = config
-        slow = None if c.slow_features is None else SlowFeatures(c.embed_width, c.slow_features)
-        self.input_scale = slow or Standardize(c.embed_width)
+        self.input_scale = input_scale(c.embed_width, c.slow_features)
         self.running_means = RunningMeans(c.feature_width, c.mean_steps) if c.mean_steps else None
         mean_width = len(c.mean_steps) * c.feature_width
         self.input_norm = nn.RMSNorm(c.feature_width + mean_width, eps=1e-5)
@@ -84,12 +82,7 @@ class LabRegressor(nn.Module):
 
     def fit_input_scales(self, inputs: PackedInputs) -> None:
         """Standardise embeddings, history and pooled vectors by those of `inputs`: training pieces alone."""
-        if isinstance(self.input_scale, SlowFeatures):
-            lengths = inputs.cu_seqlens.diff()
-            piece = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
-            self.input_scale.fit(inputs.embeddings, inputs.step_mask, piece)
-        else:
-            self.input_scale.fit(inputs.embeddings, inputs.step_mask)
+        fit_input_scale(self.input_scale, inputs.embeddings, inputs.step_mask, inputs.cu_seqlens.diff())
         pooled = inputs.pooled
         if self.config.slow_features is not None:
             pooled = self._scaled(pooled, inputs.pooled_present)

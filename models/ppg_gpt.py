@@ -188,10 +188,14 @@ class PPGGPT(nn.Module):
             x = layer(x)
         return x
 
+    def patch_mean(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
+        """Return the last layer's mean over the positions of all patches."""
+        return self.tokens(windows)[:, 1:].mean(1)
+
     def features(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
         """Return the embedding inside the autograd graph, for fine-tuning."""
         if self.readout == "mean":
-            return self.tokens(windows)[:, 1:].mean(1)
+            return self.patch_mean(windows)
         x = self.patch_embedding(self._patches(windows))
         for layer in self.gpt_layers[:-1]:
             x = layer(x)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from kernels.selective_scan import selective_scan
+from models.standardize import Standardize
 
 _RIDGE = 1e-4
 
@@ -66,6 +67,24 @@ class SlowFeatures(nn.Module):
         )
         self.mean.copy_(mean)
         self.directions.copy_(_lasting(within, between)[: len(self.directions)])
+
+
+def input_scale(width: int, slow_features: int | None) -> SlowFeatures | Standardize:
+    """Return what a model sees of an embedding: its lasting directions, or all of it standardised."""
+    return Standardize(width) if slow_features is None else SlowFeatures(width, slow_features)
+
+
+def fit_input_scale(
+    scale: SlowFeatures | Standardize,
+    x: Float[Tensor, "rows width"],
+    present: Bool[Tensor, " rows"],
+    lengths: Int[Tensor, " groups"],
+) -> None:
+    """Fit either kind on rows that lie group after group, `lengths` of them in each: training patients' alone."""
+    if isinstance(scale, SlowFeatures):
+        scale.fit(x, present, torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths))
+    else:
+        scale.fit(x, present)
 
 
 def _lasting(within: Tensor, between: Tensor) -> Tensor:

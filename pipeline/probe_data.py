@@ -109,7 +109,7 @@ class ProbeWindows:
             np.ascontiguousarray(prepare_for(model)(self.samples, self.sampling_rate_hz, UNKNOWN_RAILS))
         ).to(next(model.parameters()).device)
         with torch.no_grad():
-            return torch.cat([model.tokens(w)[:, 1:].mean(dim=1) for w in windows.split(64)]).cpu().numpy()
+            return torch.cat([model.patch_mean(w) for w in windows.split(64)]).cpu().numpy()
 
     def spectral_peaks(self) -> dict[str, Float[np.ndarray, " n"]]:
         """Return the rates per minute at the highest peaks of each window's own spectrum: no training."""
