@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from models.lab_regressor import FIVE_LABS
 from models.slow_features import fit_input_scale, input_scale
+from models.window_reader import N_WINDOWS, WindowReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class WindowLSTMConfig:
 
     embed_width: int
     task_labs: tuple[str, ...] = FIVE_LABS
-    n_windows: int = 10
+    n_windows: int = N_WINDOWS
     hidden: int = 256
     dropout: float = 0.1
     slow_features: int | None = None
@@ -51,23 +52,13 @@ class WindowLSTMConfig:
         return self.slow_features or self.embed_width
 
 
-class WindowLSTM(nn.Module):
-    """One LSTM shared by all labs (hard sharing), and one linear read-out per lab of its last output.
-
-    Source: UNIPHY+Lab (arXiv 2509.16345), the LSTM baseline; width and masking are ours.
-    """
+class WindowLSTM(WindowReader):
+    """The LSTM over the latest windows as a method of its own: embeddings in, scaled estimates out."""
 
     def __init__(self, config: WindowLSTMConfig):
-        super().__init__()
+        super().__init__(config.feature_width, len(config.task_labs), config.hidden, config.dropout)
         self.config = config
-        width = config.feature_width
         self.input_scale = input_scale(config.embed_width, config.slow_features)
-        self.input_norm = nn.RMSNorm(width, eps=1e-5)
-        self.missing_embedding = nn.Parameter(torch.randn(width) * 0.02)
-        self.lstm = nn.LSTM(width, config.hidden, batch_first=True)
-        self.dropout = nn.Dropout(config.dropout)
-        self.heads = nn.Linear(config.hidden, len(config.task_labs))
-        nn.init.zeros_(self.heads.weight)  # the first estimate is the bias: the training mean
         self.log_variance = nn.Parameter(torch.zeros(len(config.task_labs)))
 
     def set_output_means(self, means: Float[Tensor, " labs"]) -> None:
@@ -87,6 +78,4 @@ class WindowLSTM(nn.Module):
     ) -> Float[Tensor, "n labs"]:
         """Estimate every lab at the last of the windows; masked ones are a learned vector."""
         usable = window_mask[..., None]
-        x = self.input_norm(self.input_scale(windows.masked_fill(~usable, 0.0)))
-        outputs, _ = self.lstm(torch.where(usable, x, self.missing_embedding))
-        return self.heads(self.dropout(outputs[:, -1]))
+        return super().forward(self.input_scale(windows.masked_fill(~usable, 0.0)), window_mask)

@@ -5,7 +5,7 @@ scan started at h0 from the patient's history. Sizes, gap handling and packing a
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -19,12 +19,31 @@ from models.lab_regressor_config import FIVE_LABS, LabRegressorConfig
 from models.mamba_block import MambaBlock, MambaState
 from models.packing import chunks, enter, skips
 from models.patient_state import PatientState
-from models.slow_features import RunningMeans, fit_input_scale, input_scale
+from models.slow_features import fit_input_scale, input_scale
+from models.waveform_readout import WaveformReadout
+from models.window_reader import trailing
 
 __all__ = ["FIVE_LABS", "LabRegressor", "LabRegressorConfig", "SequenceState", "TaskLayer"]
 
 SequenceState = list[MambaState]
-"""One state per layer: the backbone's blocks, then one block per lab, then the running means if there are any."""
+"""One state per layer: the backbone's blocks, then one block per lab, then those of the waveform's read-out, if any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineInputs:
+    """What the closed-form part of a model is fitted on.
+
+    Attributes
+    ----------
+    means : running means of the features, by time constant
+    history : each lab's own, per piece; no columns without lines through it
+    windows, usable : the latest windows of every step, and which hold something; None without a reader
+    """
+
+    means: Float[Tensor, "steps scales features"]
+    history: Float[Tensor, "pieces labs history"]
+    windows: Float[Tensor, "steps windows features"] | None
+    usable: Bool[Tensor, "steps windows"] | None
 
 
 class TaskLayer(nn.Module):
@@ -53,18 +72,19 @@ class LabRegressor(nn.Module):
         self.config = config
         c = config
         self.input_scale = input_scale(c.embed_width, c.slow_features)
-        self.running_means = RunningMeans(c.feature_width, c.mean_steps) if c.mean_steps else None
-        mean_width = len(c.mean_steps) * c.feature_width
-        self.input_norm = nn.RMSNorm(c.feature_width + mean_width, eps=1e-5)
-        self.input_proj = nn.Linear(c.feature_width + mean_width, c.d_model)
+        self.waveform = WaveformReadout(c.feature_width, len(c.task_labs), c.mean_steps, c.reader_width)
+        width = c.feature_width + self.waveform.mean_width
+        self.input_norm = nn.RMSNorm(width, eps=1e-5)
+        self.input_proj = nn.Linear(width, c.d_model)
         self.missing_embedding = nn.Parameter(torch.randn(c.d_model) * 0.02)
         self.patient_state = _patient_state(c, range(len(c.history_labs)), c.n_blocks)
         self.backbone = nn.ModuleList(MambaBlock(c.mamba, c.dropout) for _ in range(c.n_blocks))
         self.tasks = nn.ModuleDict({lab: TaskLayer(c, lab) for lab in c.task_labs})
-        self.waveform_line = nn.Linear(mean_width, len(c.task_labs), bias=False) if c.mean_steps else None
-        if self.waveform_line is not None:
-            nn.init.zeros_(self.waveform_line.weight)
         self.log_variance = nn.Parameter(torch.zeros(len(c.task_labs)))
+
+    @property
+    def _n_layers(self) -> int:
+        return len(self.backbone) + len(self.tasks)
 
     @property
     def _blocks(self) -> list[MambaBlock]:
@@ -89,32 +109,37 @@ class LabRegressor(nn.Module):
         for module in [self.patient_state, *(task.patient_state for task in self._tasks)]:
             module.fit_input_scales(inputs.history, inputs.history_present, pooled, inputs.pooled_present)
 
-    def line_inputs(
-        self, inputs: PackedInputs
-    ) -> tuple[Float[Tensor, "steps scales features"], Float[Tensor, "pieces labs history"]]:
-        """Return what the lines read: running means by time constant, and each lab's own history (or nothing)."""
-        assert self.running_means is not None
-        start = cast(Tensor, self.initial_states(inputs)[-1].ssm)
+    def line_inputs(self, inputs: PackedInputs) -> LineInputs:
+        """Return what lines and reader read at every step, and each lab's own history."""
+        start = self.initial_states(inputs)[self._n_layers :]
         features = self._scaled(inputs.embeddings, inputs.step_mask)
-        means, _ = self.running_means(features, inputs.step_mask, inputs.cu_seqlens, start)
+        means = self.waveform(features, inputs.step_mask, inputs.cu_seqlens, start)[0]
+        assert means is not None
         own = [task.patient_state.line_inputs(inputs.history, inputs.history_present) for task in self._tasks]
-        return means.unflatten(-1, (len(self.config.mean_steps), -1)), torch.stack(own, dim=1)
+        windows, usable = None, None
+        if self.waveform.reader is not None:
+            before = cast(Tensor, start[-1].conv)
+            windows, usable, _ = trailing(features, inputs.step_mask, inputs.cu_seqlens, before)
+        by_scale = means.unflatten(-1, (len(self.config.mean_steps), -1))
+        return LineInputs(means=by_scale, history=torch.stack(own, dim=1), windows=windows, usable=usable)
 
-    def set_line(self, lab: str, waveform: np.ndarray, history: np.ndarray, bias: float) -> None:
-        """Set one lab's lines through the running means and its own history, and the bias of its read-out."""
-        column, task = self.config.task_labs.index(lab), cast(TaskLayer, self.tasks[lab])
-        assert self.waveform_line is not None
+    def set_line(
+        self, lab: str, waveform: np.ndarray, reading: np.ndarray | None, history: np.ndarray, bias: float
+    ) -> None:
+        """Set one lab's lines through running means and its own history, its read-out of windows, and its bias."""
+        task = cast(TaskLayer, self.tasks[lab])
+        self.waveform.set_lab(self.config.task_labs.index(lab), waveform, reading)
         with torch.no_grad():
-            self.waveform_line.weight[column].copy_(torch.as_tensor(waveform))
             task.head.bias.fill_(bias)
             if task.patient_state.line is not None:
                 task.patient_state.line.weight[0].copy_(torch.as_tensor(history))
 
     def hold_lines(self) -> None:
-        """Leave the lines as they are in training."""
-        for line in (self.waveform_line, *(task.patient_state.line for task in self._tasks)):
-            if line is not None:
-                line.requires_grad_(False)
+        """Leave the lines and the reader as they are in training."""
+        self.waveform.hold()
+        for task in self._tasks:
+            if task.patient_state.line is not None:
+                task.patient_state.line.requires_grad_(False)
 
     def forward(
         self,
@@ -174,10 +199,8 @@ class LabRegressor(nn.Module):
         patient = history, history_present, pooled, pooled_present
         modules = [self.patient_state, *(task.patient_state for task in self._tasks)]
         states = [state for module in modules for state in module(*patient)]
-        if self.running_means is not None:
-            known = pooled_present & (self.config.patient_state == "pcs")
-            states.append(MambaState(ssm=self.running_means.start(scaled, known)))
-        return states
+        known = pooled_present & (self.config.patient_state == "pcs")
+        return states + self.waveform.start(scaled, known)
 
     def step(
         self,
@@ -186,10 +209,9 @@ class LabRegressor(nn.Module):
         step_mask: Bool[Tensor, " pieces"],
     ) -> tuple[Float[Tensor, "pieces labs"], SequenceState]:
         """Advance every piece by one step; equal to `forward` over the same steps but for rounding."""
-        states, features, means = list(states), self._scaled(embeddings, step_mask), None
-        if self.running_means is not None:
-            means, last = self.running_means.step(features, step_mask, cast(Tensor, states[-1].ssm))
-            states[-1] = MambaState(ssm=last)
+        states, features = list(states), self._scaled(embeddings, step_mask)
+        means, read, after = self.waveform.step(features, step_mask, states[self._n_layers :])
+        states[self._n_layers :] = after
         x = self._encode(features, means, step_mask)
         for i, block in enumerate(self._blocks):
             x, states[i] = block.step(x, states[i], step_mask)
@@ -199,7 +221,7 @@ class LabRegressor(nn.Module):
             y, state = task.block.step(x if skip is None else x + skip[:, :-1], states[i], step_mask)
             states[i] = replace(state, skip=skip)
             outputs.append(task.read_out(y) + (0.0 if skip is None else skip[:, -1:]))
-        return torch.cat(outputs, dim=-1) + self._line(means), states
+        return torch.cat(outputs, dim=-1) + read, states
 
     def initial_state_survival(
         self, inputs: PackedInputs, mode: str = "mean"
@@ -213,7 +235,9 @@ class LabRegressor(nn.Module):
         mask, bounds = inputs.step_mask[None], inputs.cu_seqlens
         with torch.no_grad():
             states, shares = self.initial_states(inputs), []
-            x = self._enter(inputs.embeddings, inputs.step_mask, bounds, states)[0][None]
+            features = self._scaled(inputs.embeddings, inputs.step_mask)
+            means, _, _ = self.waveform(features, inputs.step_mask, bounds, states[self._n_layers :])
+            x = self._encode(features, means, inputs.step_mask)[None]
             for block, state in zip(self._blocks, states, strict=False):
                 shares.append(block.survival(x, mask, bounds, mode))
                 x = block(x, state, step_mask=mask, cu_seqlens=bounds)[0]
@@ -231,8 +255,9 @@ class LabRegressor(nn.Module):
     ) -> tuple[Float[Tensor, "steps labs"], SequenceState]:
         """Return the estimates and the states after each piece."""
         mask = step_mask[None]
-        x, means, last_means = self._enter(embeddings, step_mask, cu_seqlens, states)
-        x, outputs, finals = x[None], [], []
+        features = self._scaled(embeddings, step_mask)
+        means, read, after = self.waveform(features, step_mask, cu_seqlens, states[self._n_layers :])
+        x, outputs, finals = self._encode(features, means, step_mask)[None], [], []
         for block, state in zip(self._blocks, states, strict=False):
             x, final = block(x, state, step_mask=mask, cu_seqlens=cu_seqlens)
             finals.append(final)
@@ -241,22 +266,7 @@ class LabRegressor(nn.Module):
             y, final = task.block(x + into_layer, state, step_mask=mask, cu_seqlens=cu_seqlens)
             finals.append(replace(final, skip=state.skip))
             outputs.append(task.read_out(y[0]) + into_estimate)
-        return torch.cat(outputs, dim=-1) + self._line(means), finals + last_means
-
-    def _enter(
-        self,
-        embeddings: Float[Tensor, "steps embed_width"],
-        step_mask: Bool[Tensor, " steps"],
-        cu_seqlens: Int[Tensor, " pieces_plus_1"],
-        states: SequenceState,
-    ) -> tuple[Float[Tensor, "steps d_model"], Tensor | None, SequenceState]:
-        """Return what the backbone reads, the running means, and their state after each piece."""
-        features = self._scaled(embeddings, step_mask)
-        if self.running_means is None:
-            return self._encode(features, None, step_mask), None, []
-        start = cast(Tensor, states[-1].ssm)
-        means, last = self.running_means(features, step_mask, cu_seqlens, start)
-        return self._encode(features, means, step_mask), means, [MambaState(ssm=last)]
+        return torch.cat(outputs, dim=-1) + read, finals + after
 
     def _scaled(
         self, embeddings: Float[Tensor, "rows embed_width"], usable: Bool[Tensor, " rows"]
@@ -273,9 +283,6 @@ class LabRegressor(nn.Module):
         x = features if means is None else torch.cat([features, means], dim=-1)
         x = self.input_proj(self.input_norm(x))
         return torch.where(step_mask[:, None], x, self.missing_embedding)
-
-    def _line(self, means: Tensor | None) -> Float[Tensor, "steps labs"] | float:
-        return 0.0 if means is None or self.waveform_line is None else self.waveform_line(means)
 
 
 def _patient_state(

@@ -32,6 +32,8 @@ class LabRegressorConfig:
         instead of the standardised embedding; None: the embedding. Ours.
     mean_steps : time constants, in steps, of running means of these features, which begin at the pooled history.
         They are shown to the backbone beside the features, and a line through them is added to each estimate. Ours.
+    reader_width : width of an LSTM that reads the latest ten windows, as the LSTM baseline does, and whose read-out is
+        added to each estimate; None: no such reader. Ours.
     """
 
     embed_width: int
@@ -50,6 +52,7 @@ class LabRegressorConfig:
     history_skip: bool = False
     slow_features: int | None = None
     mean_steps: tuple[float, ...] = ()
+    reader_width: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("embed_width", "history_features", "n_blocks", "trunk_width"):
@@ -71,6 +74,8 @@ class LabRegressorConfig:
             )
         if any(steps < 1 for steps in self.mean_steps):
             raise ValueError(f"mean_steps is {self.mean_steps}; each must be at least 1.")
+        if self.reader_width is not None and self.reader_width < 1:
+            raise ValueError(f"reader_width is {self.reader_width}; it must be at least 1, or None.")
         _ = self.mamba  # its own checks
 
     @property

@@ -64,6 +64,8 @@ class ModelShape:
     """Lasting directions of the embedding, seen by every model instead of all of it; ours, ``LabRegressorConfig``."""
     mean_steps: tuple[float, ...] = ()
     """Time constants of running means of the waveform, steps of 30 s; ours, see ``LabRegressorConfig``."""
+    reader_width: int | None = None
+    """Width of an LSTM over the latest windows inside every sequence model; ours, see ``LabRegressorConfig``."""
     hidden: int = 256
     """Width of the LSTM baseline."""
 
@@ -126,8 +128,9 @@ def demo() -> ExperimentConfig:
             hidden=64,
             dt_min=2e-4,
             history_skip=True,
-            slow_features=24,
+            slow_features=32,
             mean_steps=(20.0, 60.0, 240.0),
+            reader_width=64,
         ),
         training=TrainingConfig(
             epochs=2,
@@ -160,6 +163,7 @@ def tiny() -> ExperimentConfig:
             history_skip=True,
             slow_features=8,
             mean_steps=(20.0, 60.0),
+            reader_width=8,
         ),
         training=TrainingConfig(
             epochs=1,

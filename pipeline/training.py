@@ -133,7 +133,7 @@ class _Recipe:
         _fit_scales(model, source.sample(self.config.seed))
         if self.config.fit_lines and isinstance(model, LabRegressor):
             assert isinstance(source, PieceSource)
-            fit_lines(model, source)
+            fit_lines(model, source, self.config.seed)
         model = model.to(device)
         groups = parameter_groups(model, self.config.weight_decay)
         known = data.provenance()

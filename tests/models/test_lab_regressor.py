@@ -17,6 +17,8 @@ LENGTHS = [23, 1, 40, 0, 16]
 SMALL = LabRegressorConfig(embed_width=8, d_model=16, n_blocks=2, d_state=4, dropout=0.0, trunk_width=8)
 SKIP = replace(SMALL, history_skip=True)
 MEANS = replace(SKIP, slow_features=5, mean_steps=(3.0, 20.0))
+READER = replace(SMALL, reader_width=6)
+BOTH = replace(MEANS, reader_width=6)
 
 
 def model_of(config=SMALL, seed=0):
@@ -66,7 +68,7 @@ def test_defaults_are_the_projects():
     assert (config.d_model, config.n_blocks, config.mamba.d_inner, config.mamba.dt_rank) == (256, 4, 512, 16)
 
 
-@pytest.mark.parametrize("config", [SMALL, MEANS], ids=["embedding", "means"])
+@pytest.mark.parametrize("config", [SMALL, MEANS, BOTH], ids=["embedding", "means", "reader"])
 @pytest.mark.parametrize("mode", ["none", "learned", "pcs"])
 def test_a_piece_depends_on_itself_alone(mode, config):
     model, inputs = model_of(replace(config, patient_state=mode)), inputs_of()
@@ -84,7 +86,7 @@ def test_training_begins_without_patient_state():
     assert torch.equal(fresh(inputs_of()), bare(inputs_of()))
 
 
-@pytest.mark.parametrize("config", [SMALL, MEANS], ids=["embedding", "means"])
+@pytest.mark.parametrize("config", [SMALL, MEANS, BOTH], ids=["embedding", "means", "reader"])
 def test_history_and_pooled_vector_reach_every_lab_and_absent_values_none(config):
     model, inputs = model_of(config), inputs_of()
     before = model(inputs)
@@ -149,7 +151,7 @@ def test_single_task_sees_all_history():
     assert not torch.allclose(model(replace(inputs, history=changed)), model(inputs))
 
 
-@pytest.mark.parametrize("config", [SMALL, MEANS], ids=["embedding", "means"])
+@pytest.mark.parametrize("config", [SMALL, MEANS, BOTH], ids=["embedding", "means", "reader"])
 def test_later_content_changes_no_earlier_bit(config):
     model, inputs = model_of(config), inputs_of()
     step = 40  # inside the third piece
@@ -164,7 +166,7 @@ def test_later_content_changes_no_earlier_bit(config):
         assert not torch.equal(before[step:], after[step:])
 
 
-@pytest.mark.parametrize("config", [SMALL, MEANS], ids=["embedding", "means"])
+@pytest.mark.parametrize("config", [SMALL, MEANS, BOTH], ids=["embedding", "means", "reader"])
 def test_chunks_keep_their_bits_however_long_the_pack_is(config):
     model, inputs = model_of(config), inputs_of()
     whole = model(inputs, chunk_steps=16)
@@ -187,11 +189,11 @@ def test_an_empty_pack_gives_an_empty_result():
     ("mode", "chunk_steps"),
     [
         ("none", 7), ("learned", 7), ("pcs", 5), ("pcs", 7), ("pcs", 23), ("pcs", 79), ("pcs", 80), ("skip", 7),
-        ("means", 7), ("means", 23),
+        ("means", 7), ("means", 23), ("reader", 5), ("reader", 23), ("both", 7),
     ],
 )  # fmt: skip
 def test_chunked_equals_whole_with_gradients(mode, chunk_steps):
-    known = {"skip": SKIP, "means": MEANS}
+    known = {"skip": SKIP, "means": MEANS, "reader": READER, "both": BOTH}
     config = known[mode] if mode in known else replace(SMALL, patient_state=mode)
     config = replace(config, task_labs=("potassium", "sodium"))
     model, inputs = model_of(config).double(), inputs_of()
@@ -232,7 +234,9 @@ def test_dropout_is_the_same_in_the_recomputed_chunk():
     assert (sums[0] - sums[1]) / (2 * epsilon) == pytest.approx(float(scale.grad), rel=0.05, abs=1e-3)
 
 
-@pytest.mark.parametrize("config", [SMALL, SKIP, MEANS], ids=["pcs", "skip", "means"])
+@pytest.mark.parametrize(
+    "config", [SMALL, SKIP, MEANS, READER, BOTH], ids=["pcs", "skip", "means", "reader", "both"]
+)
 def test_streaming_equals_the_batch(config):
     model, inputs = model_of(config), inputs_of([30, 30])
     expected = model(inputs).unflatten(0, (2, 30))
@@ -245,7 +249,9 @@ def test_streaming_equals_the_batch(config):
     assert torch.allclose(torch.stack(outputs, 1), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", [SMALL, SKIP, MEANS], ids=["pcs", "skip", "means"])
+@pytest.mark.parametrize(
+    "config", [SMALL, SKIP, MEANS, READER, BOTH], ids=["pcs", "skip", "means", "reader", "both"]
+)
 def test_state_passing_goes_on_where_other_pieces_ended(config):
     model, inputs = model_of(config), inputs_of([30])
     halves = [
@@ -308,7 +314,7 @@ def test_without_patient_conditioning_there_is_no_skip():
     assert not any("skip" in name or "line" in name for name in names)
 
 
-@pytest.mark.parametrize("config", [SMALL, MEANS], ids=["embedding", "means"])
+@pytest.mark.parametrize("config", [SMALL, MEANS, BOTH], ids=["embedding", "means", "reader"])
 def test_survival_falls_within_each_piece_and_pauses_at_masked_steps(config):
     model, inputs = model_of(config), inputs_of()
     share = model.initial_state_survival(inputs)
@@ -328,7 +334,7 @@ def test_the_first_estimate_is_the_output_mean():
     assert torch.equal(model(inputs_of()), means.expand(sum(LENGTHS), 5))
 
 
-@pytest.mark.parametrize("config", [SMALL, MEANS], ids=["embedding", "means"])
+@pytest.mark.parametrize("config", [SMALL, MEANS, BOTH], ids=["embedding", "means", "reader"])
 def test_all_windows_missing_gives_a_defined_result(config):
     model, inputs = model_of(config), inputs_of()
     blind = replace(
@@ -394,7 +400,7 @@ def test_config_names_the_field(field, value, message):
 
 
 def test_the_waveform_line_starts_at_zero_and_only_conditioned_models_begin_at_the_pooled_history():
-    assert not LabRegressor(MEANS).waveform_line.weight.any()
+    assert not LabRegressor(MEANS).waveform.line.weight.any()
     inputs = replace(
         inputs_of([4]), pooled_present=torch.tensor([True]), step_mask=torch.zeros(4, dtype=torch.bool)
     )
@@ -404,28 +410,37 @@ def test_the_waveform_line_starts_at_zero_and_only_conditioned_models_begin_at_t
         assert bool((model(other) != model(inputs)).any()) == reaches
 
 
-def test_a_set_line_is_what_the_model_says_before_training_and_stays_in_it():
-    model, inputs = LabRegressor(MEANS), inputs_of()
+@pytest.mark.parametrize("config", [MEANS, BOTH], ids=["means", "reader"])
+def test_a_set_line_is_what_the_model_says_before_training_and_stays_in_it(config):
+    model, inputs = LabRegressor(config), inputs_of()
     model.fit_input_scales(inputs)
-    means, own = model.line_inputs(inputs)
+    read = model.line_inputs(inputs)
+    means, own = read.means, read.history
     assert means.shape == (sum(LENGTHS), 2, 5)
     assert own.shape == (len(LENGTHS), 5, 4)
     waveform, history = np.arange(10.0), np.array([1.0, -2.0, 0.5, 3.0])
-    model.set_line("sodium", waveform, history, 0.25)
+    reader, heads, reading = model.waveform.reader, np.linspace(-1, 1, 6), 0.0
+    if reader is not None:
+        hidden = reader.lstm(
+            torch.where(read.usable[..., None], reader.input_norm(read.windows), reader.missing_embedding)
+        )
+        reading = hidden[0][:, -1].detach().double().numpy() @ heads
+    model.set_line("sodium", waveform, heads, history, 0.25)
     model.hold_lines()
     pieces = own[:, 2].double().numpy() @ history
-    expected = means.flatten(1).double().numpy() @ waveform + np.repeat(pieces, LENGTHS) + 0.25
+    expected = means.flatten(1).double().numpy() @ waveform + np.repeat(pieces, LENGTHS) + reading + 0.25
     output = model(inputs)
     assert np.allclose(output[:, 2].detach().numpy(), expected, atol=1e-4)
     others = [0, 1, 3, 4]
     assert torch.equal(output[:, others], output[:1, others].expand(sum(LENGTHS), 4))
     output.sum().backward()
-    assert model.waveform_line.weight.grad is None
+    assert all(p.grad is None for p in model.waveform.parameters())
     assert model.tasks["sodium"].head.weight.grad.any()
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("slow_features", 0), ("slow_features", 9), ("mean_steps", (0.5,))]
+    ("field", "value"),
+    [("slow_features", 0), ("slow_features", 9), ("mean_steps", (0.5,)), ("reader_width", 0)],
 )
 def test_impossible_features_are_refused(field, value):
     with pytest.raises(ValueError, match=f"{field} is"):

@@ -120,13 +120,14 @@ def test_the_best_epoch_is_that_of_the_lowest_validation_error(cohort, tmp_path)
 def test_fitted_lines_stand_for_selection_and_are_held(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.line_fit.LEAST_ROWS", 4)
     ruinous = replace(CONFIG, learning_rate=0.5, warmup_start=0.5, fit_lines=True)
-    lines = {"slow_features": 3, "mean_steps": (5.0, 20.0), "history_skip": True}
+    lines = {"slow_features": 3, "mean_steps": (5.0, 20.0), "history_skip": True, "reader_width": 4}
     result = run(cohort, tmp_path, config=ruinous, **lines)
     best, last = (load_model(tmp_path / name).model for name in ("best", "last"))
     assert result.best_epochs == {"all": 0}
     assert load_model(tmp_path / "best").provenance["epoch"] == 0
-    assert best.waveform_line.weight.any()
-    assert torch.equal(best.waveform_line.weight, last.waveform_line.weight)
+    assert best.waveform.line.weight.any()
+    assert torch.equal(best.waveform.line.weight, last.waveform.line.weight)
+    assert torch.equal(best.waveform.reader.lstm.weight_ih_l0, last.waveform.reader.lstm.weight_ih_l0)
     assert not torch.equal(best.input_proj.weight, last.input_proj.weight)
     again = run(cohort, tmp_path, config=ruinous, **lines)
     assert again.best_epochs == {"all": 0}

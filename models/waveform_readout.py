@@ -1,0 +1,117 @@
+"""What the waveform says by itself: a line through running means of it, and a reader of its latest minutes."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from models.mamba_block import MambaState
+from models.slow_features import RunningMeans
+from models.window_reader import WindowReader, no_windows, trailing, trailing_step
+
+Readings = tuple[Tensor | None, Tensor | float, list[MambaState]]
+"""The running means (None without any), what is added to every lab's estimate, and the states."""
+
+
+class WaveformReadout(nn.Module):
+    """Running means of the features, a line through them, and an LSTM over the latest windows; each optional.
+
+    Line and read-outs start at zero. State: one ``MambaState`` for the running means, then one for the windows.
+    Ours; see ``LabRegressorConfig``.
+
+    Parameters
+    ----------
+    n_features : of a window, as the model sees it
+    n_labs : labs estimated
+    mean_steps : time constants of the running means, steps
+    reader_width : width of the LSTM; None: no reader
+    """
+
+    def __init__(self, n_features: int, n_labs: int, mean_steps: Sequence[float], reader_width: int | None):
+        super().__init__()
+        self.n_features = n_features
+        self.means = RunningMeans(n_features, mean_steps) if mean_steps else None
+        self.mean_width = len(mean_steps) * n_features
+        self.line = nn.Linear(self.mean_width, n_labs, bias=False) if mean_steps else None
+        if self.line is not None:
+            nn.init.zeros_(self.line.weight)
+        self.reader = None if reader_width is None else WindowReader(n_features, n_labs, reader_width)
+        if self.reader is not None:
+            nn.init.zeros_(self.reader.heads.bias)
+
+    def start(
+        self, pooled: Float[Tensor, "pieces features"], present: Bool[Tensor, " pieces"]
+    ) -> list[MambaState]:
+        """Return the states before the first step; the running means begin at the pooled history."""
+        states = []
+        if self.means is not None:
+            states.append(MambaState(ssm=self.means.start(pooled, present)))
+        if self.reader is not None:
+            states.append(MambaState(conv=no_windows(len(pooled), pooled, self.n_features)))
+        return states
+
+    def forward(
+        self,
+        features: Float[Tensor, "steps features"],
+        step_mask: Bool[Tensor, " steps"],
+        cu_seqlens: Int[Tensor, " pieces_plus_1"],
+        states: Sequence[MambaState],
+    ) -> Readings:
+        """Read every step of a pack; the states returned are those after each piece."""
+        means, estimate, after = None, 0.0, []
+        if self.means is not None:
+            means, last = self.means(features, step_mask, cu_seqlens, cast(Tensor, states[0].ssm))
+            after.append(MambaState(ssm=last))
+            estimate = estimate + cast(nn.Linear, self.line)(means)
+        if self.reader is not None:
+            windows, mask, last = trailing(features, step_mask, cu_seqlens, cast(Tensor, states[-1].conv))
+            after.append(MambaState(conv=last))
+            estimate = estimate + self._read(windows, mask)
+        return means, estimate, after
+
+    def step(
+        self,
+        features: Float[Tensor, "pieces features"],
+        step_mask: Bool[Tensor, " pieces"],
+        states: Sequence[MambaState],
+    ) -> Readings:
+        """Advance every piece by one step."""
+        means, estimate, after = None, 0.0, []
+        if self.means is not None:
+            means, last = self.means.step(features, step_mask, cast(Tensor, states[0].ssm))
+            after.append(MambaState(ssm=last))
+            estimate = estimate + cast(nn.Linear, self.line)(means)
+        if self.reader is not None:
+            windows, mask, last = trailing_step(features, step_mask, cast(Tensor, states[-1].conv))
+            after.append(MambaState(conv=last))
+            estimate = estimate + self._read(windows, mask)
+        return means, estimate, after
+
+    def set_reader(self, fitted: WindowReader) -> None:
+        """Take over how `fitted` reads; its read-outs follow, lab by lab, with `set_lab`."""
+        assert self.reader is not None
+        taken = {name: value for name, value in fitted.state_dict().items() if "heads" not in name}
+        self.reader.load_state_dict({**self.reader.state_dict(), **taken})
+
+    def set_lab(self, column: int, line: np.ndarray, reading: np.ndarray | None) -> None:
+        """Set one lab's line through the running means, and its read-out of the windows."""
+        assert self.line is not None
+        with torch.no_grad():
+            self.line.weight[column].copy_(torch.as_tensor(line))
+            if self.reader is not None and reading is not None:
+                self.reader.heads.weight[column].copy_(torch.as_tensor(reading))
+
+    def hold(self) -> None:
+        """Leave line and reader as they are in training."""
+        for module in (self.line, self.reader):
+            if module is not None:
+                module.requires_grad_(False)
+
+    def _read(self, windows: Tensor, mask: Tensor) -> Tensor:
+        assert self.reader is not None
+        if not len(windows):  # an LSTM refuses an empty batch
+            return windows.new_zeros(0, self.reader.heads.out_features)
+        return self.reader(windows, mask)
