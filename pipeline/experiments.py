@@ -8,7 +8,9 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
 from pipeline.errors import ConfigError
@@ -255,16 +257,29 @@ def _replaced(config: Any, path: list[str], text: str, full_path: str) -> Any:
     elif len(path) > 1 or dataclasses.is_dataclass(current):
         raise ConfigError(f"Override {full_path!r} must name a single value, such as training.epochs.")
     else:
-        value = _parsed(text)
+        value = _fitting(text, get_type_hints(type(config))[path[0]], full_path)
     try:
         return dataclasses.replace(config, **{path[0]: value})
     except (ValueError, TypeError) as problem:
         raise ConfigError(f"Override {full_path!r} = {text!r} is refused: {problem}") from None
 
 
+def _fitting(text: str, kind: Any, full_path: str) -> Any:
+    """Return the value that `text` stands for, as JSON or as it is, if it is of the field's kind."""
+    checked = TypeAdapter(kind)
+    try:
+        return checked.validate_python(_parsed(text))
+    except ValidationError as problem:
+        reason = problem.errors()[0]["msg"]
+    try:
+        return checked.validate_python(text)
+    except ValidationError:
+        remedy = '; write a list as JSON, such as ["mt_pcs"] or [0, 1]' if "tuple" in str(kind) else ""
+        raise ConfigError(f"Override {full_path!r} = {text!r} is refused: {reason}{remedy}.") from None
+
+
 def _parsed(text: str) -> Any:
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError:
         return text
-    return tuple(value) if isinstance(value, list) else value

@@ -33,6 +33,12 @@ def test_each_experiment_has_its_own_hash() -> None:
         ("training.epochs", "3", 3),
         ("alignment.history.features", "paper", "paper"),
         ("seeds", "[0, 1]", (0, 1)),
+        ("model.mean_steps", "[20, 60]", (20.0, 60.0)),
+        ("training.learning_rate", "1e-3", 1e-3),
+        ("encoder", "5", "5"),
+        ("cohort.null", "null", None),
+        ("cohort.null", "a", "a"),
+        ("training.fit_lines", "false", False),
     ],
 )
 def test_overrides_reach_their_field(path: str, text: str, expected: object) -> None:
@@ -49,6 +55,11 @@ def test_overrides_reach_their_field(path: str, text: str, expected: object) -> 
         ("training", "3", "single value"),
         ("training.epochs.more", "3", "single value"),
         ("training.epochs", "0", "epochs = 0 must be at least 1"),
+        ("training.epochs", "many", r"'training.epochs' = 'many' is refused: .*integer"),
+        ("training.epochs", "2.5", "fractional part"),
+        ("encoder_precision", "float16", "'auto', 'float32' or 'bfloat16'"),
+        ("methods", "mt_pcs", r"write a list as JSON, such as \["),
+        ("splits.fractions", '["a", "b", "c"]', "refused"),
     ],
 )
 def test_a_bad_override_is_one_clear_error(path: str, text: str, message: str) -> None:
