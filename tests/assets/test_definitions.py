@@ -13,6 +13,7 @@ from assets.embeddings import ppg_embeddings
 from assets.failures import explained, retried
 from assets.labels import LABELS, label
 from assets.metadata import BAR, BAR_LENGTH, metadata, result
+from assets.pretraining import PretrainingRun, pretrain_ppg_gpt
 from assets.resources import ExperimentName, Project
 from pipeline.checks import CheckOutcome
 from pipeline.errors import ConfigError, RecordError
@@ -232,3 +233,21 @@ def test_pictures_have_their_natural_size() -> None:
     shown = metadata(StageSummary(stage="x", figures={"loss": svg}))["loss (picture)"].value
     drawn = base64.b64decode(shown.partition("base64,")[2].rstrip(")")).decode()
     assert drawn == '<svg width="864" height="240" viewBox="0 0 648 180"></svg>'
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_pretraining_starts_only_when_asked_to(start: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def pretrain(workspace: object, experiment: object) -> StageSummary:
+        calls.append(workspace)
+        return StageSummary(stage="pretrain_ppg_gpt", counts={})
+
+    monkeypatch.setattr("pipeline.stages.pretrain_ppg_gpt", pretrain)
+    outcome = dg.materialize(
+        [pretrain_ppg_gpt],
+        resources={"project": Project()},
+        run_config=dg.RunConfig(ops={"pretrain_ppg_gpt": PretrainingRun(start=start)}),
+    )
+    assert outcome.success
+    assert len(calls) == len(outcome.asset_materializations_for_node("pretrain_ppg_gpt")) == start
