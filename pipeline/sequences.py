@@ -93,8 +93,10 @@ def cut_sequences(
 ) -> Sequences:
     """Cut every patient's windows into sequences.
 
-    A window belongs to the admission it lies in, else to the nearest one within the slack. Origin is the
-    first usable window. Sequence ids number the sequences in order and say nothing about the patient.
+    A window belongs to the admission it lies in, else to the one that ended last before it, within the slack; only
+    where there is none, to the next one within the slack: an admission that is yet to come moves no window of an
+    earlier one. Origin is the first usable window. Sequence ids number the sequences in order and say nothing
+    about the patient.
     """
     exclusions: Counter[str] = Counter()
     by_patient = {str(patient): stays for patient, stays in admissions.groupby("patient_id")}
@@ -123,7 +125,7 @@ def _cut(
     start_us: np.ndarray, stays: pd.DataFrame | None, config: SequenceConfig, exclusions: Counter[str]
 ) -> Iterator[tuple[str, int, int, int]]:
     """Yield (admission id, origin, steps, windows) of one patient."""
-    stay = np.zeros(len(start_us), int) if stays is None else _nearest_stay(start_us, stays, config)
+    stay = np.zeros(len(start_us), int) if stays is None else _own_stay(start_us, stays, config)
     outside = int((stay < 0).sum())
     if outside:
         exclusions["window outside every admission"] += outside
@@ -144,14 +146,18 @@ def _in_order(stays: pd.DataFrame) -> pd.DataFrame:
     return stays.sort_values(["admitted_us", "discharged_us"], ascending=[True, False], kind="stable")
 
 
-def _nearest_stay(start_us: np.ndarray, stays: pd.DataFrame, config: SequenceConfig) -> np.ndarray:
+def _own_stay(start_us: np.ndarray, stays: pd.DataFrame, config: SequenceConfig) -> np.ndarray:
     """Return for each window the row of its admission, or -1 where none is within the slack."""
     if not len(stays):
         return np.full(len(start_us), -1)
     admitted, discharged = (stays[name].to_numpy("int64") for name in ("admitted_us", "discharged_us"))
     before = admitted[None] - start_us[:, None]
     after = start_us[:, None] + WINDOW_US - discharged[None]
-    distance = np.maximum(np.maximum(before, after), 0)
-    nearest = distance.argmin(axis=1)
-    within = distance.min(axis=1) <= config.admission_slack_hours * HOUR_US
-    return np.where(within, nearest, -1)
+    slack_us = round(config.admission_slack_hours * HOUR_US)
+    to_come = before > 0
+    distance = np.where(to_come, before, np.maximum(after, 0))
+    # What has begun comes first, however near the next admission is: it was not known then.
+    rank = np.where(to_come, slack_us + distance, distance)
+    chosen = np.where(distance <= slack_us, rank, np.iinfo(np.int64).max).argmin(axis=1)
+    within = distance[np.arange(len(start_us)), chosen] <= slack_us
+    return np.where(within, chosen, -1)

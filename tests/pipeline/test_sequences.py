@@ -37,10 +37,25 @@ def test_windows_belong_to_the_stay_with_twelve_hours_slack():
     assert exclusions == {"window outside every admission": 2}
 
 
-def test_a_window_between_two_stays_goes_to_the_nearer():
-    stays = [("1", "late", 10, 20), ("1", "early", -10, 0)]
-    sequences, _ = cut(range(0, 10 * HOUR, HOUR), stays)
-    assert [(name, n) for name, _, _, n in sequences] == [("early", 5), ("late", 5)]
+def test_a_window_between_two_stays_goes_to_the_earlier_while_its_slack_lasts():
+    stays = [("1", "late", 20, 30), ("1", "early", -10, 0)]
+    sequences, _ = cut(range(0, 20 * HOUR, HOUR), stays)
+    assert [(name, n) for name, _, _, n in sequences] == [("early", 12), ("late", 8)]
+    assert cut([19 * HOUR], [*stays, ("1", "soon", 19.5, 19.6)])[0][0][0] == "soon"
+
+
+@given(
+    steps=st.lists(st.integers(0, 10 * DAY), unique=True, min_size=1, max_size=60),
+    stays=st.lists(st.tuples(st.integers(-100, 0), st.integers(1, 300)), max_size=3),
+    late=st.tuples(st.integers(0, 240), st.integers(1, 100)),
+)
+def test_an_admission_to_come_moves_no_window_of_an_earlier_one(steps, stays, late):
+    table = [("1", f"{i}", begin, begin + length) for i, (begin, length) in enumerate(stays)]
+    now = late[0] * HOUR  # what was there before the late admission began, cut without and with it
+    before = [step for step in sorted(steps) if step < now]
+    without = [row for row in cut(before, table)[0] if row[0]] if before else []
+    known = cut(before, [*table, ("1", "late", late[0], sum(late))])[0] if before else []
+    assert [row for row in known if row[0] != "late"] == without
 
 
 def test_a_stay_inside_another_does_not_split_its_windows():
