@@ -130,7 +130,7 @@ def trajectory_svg(trajectory: pd.DataFrame, draws: pd.DataFrame) -> str:
     """
     labs = [lab for lab in LAB_NAMES if lab in set(trajectory["lab"])]
     with style.styled():
-        figure = style.new_figure(9.0, 0.7 + 1.05 * len(labs))
+        figure = style.new_figure(9.0, 0.7 + 0.95 * len(labs))
         panels = figure.subplots(len(labs), 1, sharex=True, squeeze=False)[:, 0]
         for axes, lab in zip(panels, labs, strict=True):
             _trajectory_panel(axes, trajectory.loc[trajectory["lab"] == lab], draws.loc[draws["lab"] == lab])

@@ -61,7 +61,7 @@ figcaption { font-size: .84rem; color: var(--soft); margin-top: .4rem; max-width
   main { max-width: none; padding: 0; }
   nav { display: none; }
   h2 { break-after: avoid; margin-top: 1.6rem; }
-  h3 { break-after: avoid; }
+  h3, h2 + p { break-after: avoid; }
   figure, tr, .banner { break-inside: avoid; }
   tr.group { break-after: avoid; }
   thead { display: table-header-group; }
