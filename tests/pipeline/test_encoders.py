@@ -9,7 +9,14 @@ import torch
 from models.papagei import PaPaGeiS
 from models.ppg_gpt import PPGGPT
 from pipeline import encoders
-from pipeline.encoders import encoder_label, kept_encoder, make_encoder, prepare_for, release_encoder
+from pipeline.encoders import (
+    REDUCED_ROUNDING,
+    encoder_label,
+    kept_encoder,
+    make_encoder,
+    prepare_for,
+    release_encoder,
+)
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.resample import prepare_ppg_gpt
 
@@ -44,7 +51,7 @@ def test_reduced_precision_is_another_encoder() -> None:
         make_encoder("ppg_gpt_1m_random", precision=p, device="cpu") for p in ("float32", "bfloat16")
     )
     assert encoder_label(full) == "ppg_gpt_1m_random"
-    assert encoder_label(reduced) == "ppg_gpt_1m_random_bfloat16"
+    assert encoder_label(reduced) == f"ppg_gpt_1m_random_bfloat16_r{REDUCED_ROUNDING}"
 
 
 def test_the_mean_over_positions_is_another_encoder() -> None:
