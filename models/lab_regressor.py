@@ -113,7 +113,7 @@ class LabRegressor(nn.Module):
         """Return what lines and reader read at every step, and each lab's own history."""
         start = self.initial_states(inputs)[self._n_layers :]
         features = self._scaled(inputs.embeddings, inputs.step_mask)
-        means = self.waveform(features, inputs.step_mask, inputs.cu_seqlens, start)[0]
+        means = self.waveform.running_means(features, inputs.step_mask, inputs.cu_seqlens, start)[0]
         assert means is not None
         own = [task.patient_state.line_inputs(inputs.history, inputs.history_present) for task in self._tasks]
         windows, usable = None, None
@@ -236,7 +236,8 @@ class LabRegressor(nn.Module):
         with torch.no_grad():
             states, shares = self.initial_states(inputs), []
             features = self._scaled(inputs.embeddings, inputs.step_mask)
-            means, _, _ = self.waveform(features, inputs.step_mask, bounds, states[self._n_layers :])
+            start = states[self._n_layers :]
+            means, _ = self.waveform.running_means(features, inputs.step_mask, bounds, start)
             x = self._encode(features, means, inputs.step_mask)[None]
             for block, state in zip(self._blocks, states, strict=False):
                 shares.append(block.survival(x, mask, bounds, mode))

@@ -61,16 +61,23 @@ class WaveformReadout(nn.Module):
         states: Sequence[MambaState],
     ) -> Readings:
         """Read every step of a pack; the states returned are those after each piece."""
-        means, estimate, after = None, 0.0, []
-        if self.means is not None:
-            means, last = self.means(features, step_mask, cu_seqlens, cast(Tensor, states[0].ssm))
-            after.append(MambaState(ssm=last))
-            estimate = estimate + cast(nn.Linear, self.line)(means)
-        if self.reader is not None:
-            windows, mask, last = trailing(features, step_mask, cu_seqlens, cast(Tensor, states[-1].conv))
-            after.append(MambaState(conv=last))
-            estimate = estimate + self._read(windows, mask)
-        return means, estimate, after
+        means, last = self.running_means(features, step_mask, cu_seqlens, states)
+        if self.reader is None:
+            return self._joined(means, last, None)
+        read = trailing(features, step_mask, cu_seqlens, cast(Tensor, states[-1].conv))
+        return self._joined(means, last, read)
+
+    def running_means(
+        self,
+        features: Float[Tensor, "steps features"],
+        step_mask: Bool[Tensor, " steps"],
+        cu_seqlens: Int[Tensor, " pieces_plus_1"],
+        states: Sequence[MambaState],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the running means alone at every step of a pack, and their state after each piece."""
+        if self.means is None:
+            return None, None
+        return self.means(features, step_mask, cu_seqlens, cast(Tensor, states[0].ssm))
 
     def step(
         self,
@@ -79,16 +86,26 @@ class WaveformReadout(nn.Module):
         states: Sequence[MambaState],
     ) -> Readings:
         """Advance every piece by one step."""
-        means, estimate, after = None, 0.0, []
+        means, last = None, None
         if self.means is not None:
             means, last = self.means.step(features, step_mask, cast(Tensor, states[0].ssm))
-            after.append(MambaState(ssm=last))
-            estimate = estimate + cast(nn.Linear, self.line)(means)
-        if self.reader is not None:
-            windows, mask, last = trailing_step(features, step_mask, cast(Tensor, states[-1].conv))
-            after.append(MambaState(conv=last))
-            estimate = estimate + self._read(windows, mask)
-        return means, estimate, after
+        if self.reader is None:
+            return self._joined(means, last, None)
+        return self._joined(means, last, trailing_step(features, step_mask, cast(Tensor, states[-1].conv)))
+
+    def _joined(
+        self, means: Tensor | None, last: Tensor | None, read: tuple[Tensor, Tensor, Tensor] | None
+    ) -> Readings:
+        """Add up what line and reader say, and collect the states."""
+        estimate, states = 0.0, []
+        if self.line is not None and means is not None:
+            estimate = estimate + self.line(means)
+            states.append(MambaState(ssm=last))
+        if read is not None:
+            windows, usable, earlier = read
+            estimate = estimate + self._read(windows, usable)
+            states.append(MambaState(conv=earlier))
+        return means, estimate, states
 
     def set_reader(self, fitted: WindowReader) -> None:
         """Take over how `fitted` reads; its read-outs follow, lab by lab, with `set_lab`."""

@@ -99,6 +99,7 @@ class PieceSource:
     ) -> None:
         self.labs, self._patients = labs, sorted(set(patients))
         self._datasets, self._items, self._weights = [], [], []
+        self._interpolated_weight = aligned.config.interpolated_weight
         self._counts: Counter[str] = Counter()
         places = {piece: row for row, piece in enumerate(aligned.pieces["piece_id"])}
         measured = []
@@ -152,6 +153,18 @@ class PieceSource:
             group: np.array([number[dataset.patient_id(int(item))] for item in items], dtype=np.int64)
             for group, (dataset, items) in enumerate(zip(self._datasets, self._items, strict=True))
         }
+
+    def item_starts(self) -> dict[int, Int[np.ndarray, " items"]]:
+        """Return, by group, a number of every item's first step; the same step of a sequence has the same number."""
+        return {
+            group: np.array([dataset.first_step_number(int(item)) for item in items], dtype=np.int64)
+            for group, (dataset, items) in enumerate(zip(self._datasets, self._items, strict=True))
+        }
+
+    @property
+    def interpolated_weight(self) -> float:
+        """Weight of a target between two draws; a measured one weighs 1."""
+        return self._interpolated_weight
 
     def target_means(self) -> Float64[np.ndarray, " labs"]:
         """Return the mean scaled measured target per lab."""

@@ -107,6 +107,7 @@ class PieceDataset:
         self._origin = dict(
             zip(aligned.sequences["sequence_id"], aligned.sequences["origin_us"], strict=True)
         )
+        self._numbers = {name: number for number, name in enumerate(self._origin)}
         self._twins = twin_mapping(chosen & set(aligned.sequences["patient_id"]), seed) if twin else None
 
     def __len__(self) -> int:
@@ -120,6 +121,11 @@ class PieceDataset:
     def patient_id(self, index: int) -> str:
         """Return whose piece it is."""
         return str(self._pieces["patient_id"].iat[index])
+
+    def first_step_number(self, index: int) -> int:
+        """Return a number of the piece's first step that tells it from every other step of the cohort."""
+        piece = self._pieces.iloc[index]
+        return (self._numbers[str(piece["sequence_id"])] << 32) + int(piece["first_step"])
 
     def n_steps(self, index: int) -> int:
         """Return the length of a piece without reading it."""

@@ -47,6 +47,12 @@ class Ranks:
         for parameter, part in zip(parameters, flat.split([g.numel() for g in gradients]), strict=True):
             parameter.grad = part.view_as(parameter).clone()
 
+    def start_alike(self, model: nn.Module) -> None:
+        """Give every rank rank 0's weights: what was fitted before training may differ in its last bits elsewhere."""
+        if self.world > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
     def wait(self) -> None:
         """Wait until every rank is here."""
         if self.world > 1:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
+from models.window_reader import N_WINDOWS
 from pipeline.aligned_cohort import AlignedCohort
 from pipeline.batches import (
     SAMPLED_PIECES,
@@ -18,7 +19,7 @@ from pipeline.batches import (
 from pipeline.normalization import LabScaler
 from pipeline.schema import LAB_NAMES
 from pipeline.sequences import WindowStore
-from pipeline.trailing_windows import LSTM_WINDOWS, trailing_windows
+from pipeline.trailing_windows import trailing_windows
 
 
 class DrawSource:
@@ -42,9 +43,9 @@ class DrawSource:
         )
         width = embedding_width(store, patients)
         self._embeddings = np.concatenate(
-            [e for e, _ in parts] or [np.zeros((0, LSTM_WINDOWS, width), np.float16)]
+            [e for e, _ in parts] or [np.zeros((0, N_WINDOWS, width), np.float16)]
         )
-        self._mask = np.concatenate([mask for _, mask in parts] or [np.zeros((0, LSTM_WINDOWS), bool)])
+        self._mask = np.concatenate([mask for _, mask in parts] or [np.zeros((0, N_WINDOWS), bool)])
         self._weights = np.isfinite(values).astype(np.float32)
         self._targets = np.nan_to_num(scaler.scale(values)).astype(np.float32)
         self._means = mean_scaled([[c[np.isfinite(c)] for c in values.T]], scaler, self.labs)
@@ -52,7 +53,7 @@ class DrawSource:
 
     def lengths(self, group: int, items: Sequence[int]) -> list[int]:
         """Return ten steps for every draw."""
-        return [LSTM_WINDOWS] * len(items)
+        return [N_WINDOWS] * len(items)
 
     def weight_sums(self, group: int, items: Sequence[int]) -> Float64[np.ndarray, " labs"]:
         """Return the number of targets of `items` per lab."""
@@ -71,7 +72,7 @@ class DrawSource:
         """Return the windows of a bounded number of draws."""
         n_draws = len(self._mask)
         drawn = np.random.default_rng(seed).permutation(n_draws)[
-            : SAMPLED_PIECES * SAMPLED_STEPS // LSTM_WINDOWS
+            : SAMPLED_PIECES * SAMPLED_STEPS // N_WINDOWS
         ]
         return self._inputs(np.sort(drawn))
 

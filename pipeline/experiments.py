@@ -4,13 +4,12 @@ The configuration, as JSON with its hash, travels in every artefact (``pipeline.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pipeline.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
 from pipeline.errors import ConfigError
@@ -67,7 +66,7 @@ class ModelShape:
     mean_steps: tuple[float, ...] = ()
     """Time constants of running means of the waveform, steps of 30 s; ours, see ``LabRegressorConfig``."""
     reader_width: int | None = None
-    """Width of an LSTM over the latest windows inside every sequence model; ours, see ``LabRegressorConfig``."""
+    """Width of an LSTM over the latest windows in every sequence model, for use with ``training.fit_lines``; ours."""
     hidden: int = 256
     """Width of the LSTM baseline."""
 
@@ -266,20 +265,14 @@ def _replaced(config: Any, path: list[str], text: str, full_path: str) -> Any:
 
 def _fitting(text: str, kind: Any, full_path: str) -> Any:
     """Return the value that `text` stands for, as JSON or as it is, if it is of the field's kind."""
-    checked = TypeAdapter(kind)
+    checked = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
     try:
-        return checked.validate_python(_parsed(text))
+        return checked.validate_json(text)
     except ValidationError as problem:
-        reason = problem.errors()[0]["msg"]
+        as_json = problem.errors()[0]
     try:
         return checked.validate_python(text)
-    except ValidationError:
-        remedy = '; write a list as JSON, such as ["mt_pcs"] or [0, 1]' if "tuple" in str(kind) else ""
-        raise ConfigError(f"Override {full_path!r} = {text!r} is refused: {reason}{remedy}.") from None
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    except ValidationError as problem:
+        shown = problem.errors()[0] if as_json["type"] == "json_invalid" else as_json
+    remedy = '; write a list as JSON, such as ["mt_pcs"] or [0, 1]' if "tuple" in str(kind) else ""
+    raise ConfigError(f"Override {full_path!r} = {text!r} is refused: {shown['msg']}{remedy}.")

@@ -3,7 +3,8 @@
 Draws are few and windows many, so the waveform's direction of each lab is learned first, from every training
 target, interpolated ones included, without the history (an interpolated target contains the last result, and a
 fit that sees both learns to carry it forward). How much to trust that direction, beside the lab's own history, is
-then learned from the measured draws alone, on estimates for patients whom the direction was not fitted on. A model
+then learned from the measured draws alone, on estimates for patients whom the direction was not fitted on, and is
+nothing where that does not clearly lower the error (``ridge.weigh``). A model
 with a reader of the latest windows (``pipeline.reader_fit``) has its reading weighed there too.
 """
 
@@ -20,52 +21,16 @@ from models.window_reader import WindowReader
 from pipeline.batches import PieceSource
 from pipeline.errors import ConfigError
 from pipeline.reader_fit import Draws, cross_fit, reading_of
+from pipeline.ridge import FOLDS, ridge, weigh
 from pipeline.schedule import micro_batches
 
-PENALTIES = np.logspace(0, 4, 9)
-FOLDS = 5
 STEPS_APART = 20
 """Steps between two interpolated targets: neighbours say the same."""
 STEPS_AT_ONCE = 16_384
+MEASURED_WEIGHT = 1.0
+"""Weight of a measured draw; interpolated targets must weigh less."""
 LEAST_ROWS = 4 * FOLDS
 """A lab with fewer measured draws keeps the lines at zero."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ridge:
-    """A line: `weights` and `bias` on the inputs as they come, and what it says of rows left out of its fit."""
-
-    weights: Float[np.ndarray, " features"]
-    bias: float
-    left_out: Float[np.ndarray, " rows"]
-
-
-def ridge(
-    x: Float[np.ndarray, "rows features"], y: Float[np.ndarray, " rows"], group: Int[np.ndarray, " rows"]
-) -> Ridge:
-    """Fit a line on standardised inputs; the penalty is that of the least squared error on groups left out."""
-    mean, spread = x.mean(axis=0), x.std(axis=0)
-    z = (x - mean) / np.where(spread > 0, spread, 1.0)
-    fold = np.unique(group, return_inverse=True)[1] % FOLDS
-    left_out = np.zeros((len(PENALTIES), len(y)))
-    for k in range(FOLDS):
-        fitted, held = fold != k, fold == k
-        if fitted.any() and held.any():
-            slopes, bias = _slopes(z[fitted], y[fitted])
-            left_out[:, held] = slopes @ z[held].T + bias[:, None]
-    best = int(np.argmin(np.square(left_out - y).sum(axis=1)))
-    slopes, bias = _slopes(z, y)
-    weights = slopes[best] / np.where(spread > 0, spread, 1.0)
-    return Ridge(weights=weights, bias=float(bias[best] - weights @ mean), left_out=left_out[best])
-
-
-def _slopes(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return one row of slopes, and one intercept, for each penalty."""
-    centre, level = z.mean(axis=0), y.mean()
-    values, vectors = np.linalg.eigh((z - centre).T @ (z - centre))
-    along = vectors.T @ ((z - centre).T @ (y - level))
-    slopes = (along / (np.maximum(values, 0.0) + PENALTIES[:, None])) @ vectors.T
-    return slopes, level - slopes @ centre
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +45,7 @@ class _Rows:
     target: Float[np.ndarray, "rows labs"]
     measured: np.ndarray
     patient: Int[np.ndarray, " rows"]
+    draw: Int[np.ndarray, " rows"]
     windows: np.ndarray
     usable: np.ndarray
 
@@ -93,8 +59,9 @@ class _Rows:
         """Measured draws as the reader sees them."""
         target = np.where(self.measured, self.target, np.nan)[self.drawn]
         return Draws(
-            windows=self.windows, usable=self.usable, target=target, patient=self.patient[self.drawn]
-        )
+            windows=self.windows, usable=self.usable, target=target,
+            patient=self.patient[self.drawn], draw=self.draw[self.drawn],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +77,16 @@ def fit_lines(model: LabRegressor, source: PieceSource, seed: int) -> None:
 
     Raises
     ------
-    ConfigError : a model without running means
+    ConfigError : a model without running means, or interpolated targets that weigh as much as draws
     """
     if model.waveform.means is None:
         raise ConfigError(
             "training.fit_lines needs a model with lines through running means: set model.mean_steps"
+        )
+    if source.interpolated_weight >= MEASURED_WEIGHT:
+        raise ConfigError(
+            f"training.fit_lines tells measured draws by their weight of {MEASURED_WEIGHT:g}, and "
+            f"alignment.interpolated_weight = {source.interpolated_weight:g} is not less: lower it"
         )
     rows = _rows(model, source)
     reading = None
@@ -144,44 +116,26 @@ def _fit_lab(
     measured: np.ndarray,
     reading: _Reading | None,
 ) -> None:
-    y, scales = rows.target[:, column], rows.means.shape[1]
-    middle = scales // 2
+    y, middle = rows.target[:, column], rows.means.shape[1] // 2
     direction = ridge(rows.means[known, middle], y[known], rows.patient[known])
     # The estimate for a draw must come from a fit without its patient, or it would be trusted too much.
     estimate = np.einsum("rsf,f->rs", rows.means, direction.weights)
     shift = np.zeros(len(y))
     shift[known] = direction.left_out - direction.bias - estimate[known, middle]
-    inputs = np.concatenate([estimate + shift[:, None], rows.history[:, column]], axis=1)[measured]
-    said = None if reading is None else reading.left_out[measured, column]
-    line, trust = _trusting(inputs, said, y[measured], rows.patient[measured])
-    waveform, history = np.split(line.weights, [scales])
-    weights, bias = (None, 0.0) if reading is None else reading_of(reading.reader, column, trust)
+    offered = [(estimate + shift[:, None])[measured]]
+    if reading is not None:
+        offered.append(reading.left_out[measured, column : column + 1])
+    weighed = weigh(offered, rows.history[measured, column], y[measured], rows.patient[measured])
+    waveform, *trust = weighed.offered
+    weights, bias = (None, 0.0) if reading is None else reading_of(reading.reader, column, float(trust[0][0]))
     directions = waveform[:, None] * direction.weights
-    model.set_line(lab, directions.ravel(), weights, history, line.bias + bias)
-
-
-def _trusting(
-    inputs: np.ndarray, said: np.ndarray | None, y: np.ndarray, patient: np.ndarray
-) -> tuple[Ridge, float]:
-    """Return the line through `inputs`, and the weight of what the reader said beside it.
-
-    The weight is 0 unless it is positive and lowers the error on patients left out. With few draws a reader says
-    little more than the mean of the others, which is low where a patient's own value is high: a line through that
-    turns it round and magnifies it (seen with 80 patients: a weight of -1.9, and R2 of glucose 0.24 -> 0.00).
-    """
-    line = ridge(inputs, y, patient)
-    if said is None:
-        return line, 0.0
-    both = ridge(np.column_stack([inputs, said]), y, patient)
-    trust = float(both.weights[-1])
-    if trust <= 0 or np.square(both.left_out - y).sum() >= np.square(line.left_out - y).sum():
-        return line, 0.0
-    return Ridge(weights=both.weights[:-1], bias=both.bias, left_out=both.left_out), trust
+    model.set_line(lab, directions.ravel(), weights, weighed.always, weighed.bias + bias)
 
 
 def _rows(model: LabRegressor, source: PieceSource) -> _Rows:
+    starts = source.item_starts()
     parts = [
-        _rows_of(model, source, group, run, patients[run])
+        _rows_of(model, source, group, run, patients[run], starts[group][run])
         for group, patients in source.item_patients().items()
         for run in _runs(source, group, len(patients))
     ]
@@ -193,7 +147,12 @@ def _runs(source: PieceSource, group: int, count: int) -> list[list[int]]:
 
 
 def _rows_of(
-    model: LabRegressor, source: PieceSource, group: int, items: Sequence[int], patients: np.ndarray
+    model: LabRegressor,
+    source: PieceSource,
+    group: int,
+    items: Sequence[int],
+    patients: np.ndarray,
+    starts: np.ndarray,
 ) -> _Rows:
     batch = source.load(group, items, epoch=0)
     assert isinstance(batch.inputs, PackedInputs)
@@ -203,7 +162,7 @@ def _rows_of(
     piece = np.repeat(np.arange(len(items)), lengths)
     step = np.arange(len(piece)) - np.repeat(batch.inputs.cu_seqlens[:-1].numpy(), lengths)
     weights = batch.weights.numpy()
-    measured = weights >= 1.0
+    measured = weights >= MEASURED_WEIGHT
     here = np.flatnonzero(measured.any(axis=1) | ((weights > 0).any(axis=1) & (step % STEPS_APART == 0)))
     drawn = here[measured[here].any(axis=1)]
     none = torch.zeros(len(piece), 0)
@@ -213,6 +172,7 @@ def _rows_of(
         target=np.where(weights[here] > 0, batch.targets.numpy()[here], np.nan).astype(np.float64),
         measured=measured[here],
         patient=patients[piece[here]],
+        draw=(starts[piece] + step)[here],
         windows=(none if seen.windows is None else seen.windows)[drawn].numpy(),
         usable=(none if seen.usable is None else seen.usable)[drawn].numpy(),
     )

@@ -5,22 +5,24 @@ What it says of the training patients themselves comes from networks that have n
 far to trust a reading would otherwise be learned from readings that look too good.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from models.losses import parameter_groups
 from models.window_reader import WindowReader
+from pipeline.ridge import FOLDS, folds
 from pipeline.schedule import seed_of
 
-EPOCHS = 15
+EPOCHS, MOST_UPDATES = 15, 20_000
+"""Passes over the draws; fewer where they are so many that the updates would exceed the second number."""
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.2
 DROPOUT = 0.5
 BATCH_DRAWS = 64
-FOLDS = 5
 ROWS_AT_ONCE = 4096
 
 
@@ -33,19 +35,18 @@ class Draws:
     windows, usable : the latest windows at each draw, and which hold something
     target : scaled values; NaN where the draw has none of that lab
     patient : number of each draw's patient
+    draw : number of the blood draw; one that stands in pieces of both protocols has one number
     """
 
     windows: Float[np.ndarray, "draws windows features"]
     usable: Bool[np.ndarray, "draws windows"]
     target: Float[np.ndarray, "draws labs"]
     patient: Int[np.ndarray, " draws"]
+    draw: Int[np.ndarray, " draws"]
 
     def take(self, rows: np.ndarray) -> "Draws":
         """Return some of them."""
-        return Draws(
-            windows=self.windows[rows], usable=self.usable[rows],
-            target=self.target[rows], patient=self.patient[rows],
-        )  # fmt: skip
+        return Draws(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 def cross_fit(draws: Draws, width: int, seed: int) -> tuple[WindowReader, Float[np.ndarray, "draws labs"]]:
@@ -53,14 +54,16 @@ def cross_fit(draws: Draws, width: int, seed: int) -> tuple[WindowReader, Float[
 
     A draw that stands there twice (a piece of either protocol may hold it) is learned from once.
     """
-    fold = np.unique(draws.patient, return_inverse=True)[1] % FOLDS
+    fold = folds(draws.patient)
+    once = np.zeros(len(fold), dtype=bool)
+    once[np.unique(draws.draw, return_index=True)[1]] = True
     left_out = np.zeros(draws.target.shape)
     for k in range(FOLDS):
         held = np.flatnonzero(fold == k)
         if len(held) and (fold != k).any():
-            others = _once(draws.take(np.flatnonzero(fold != k)))
+            others = draws.take(np.flatnonzero(once & (fold != k)))
             left_out[held] = read(fit_reader(others, width, seed), draws.take(held))
-    return fit_reader(_once(draws), width, seed), left_out
+    return fit_reader(draws.take(np.flatnonzero(once)), width, seed), left_out
 
 
 def fit_reader(draws: Draws, width: int, seed: int) -> WindowReader:
@@ -82,12 +85,14 @@ def fit_reader(draws: Draws, width: int, seed: int) -> WindowReader:
 
 
 def _descend(reader: WindowReader, draws: Draws, target: Tensor, weight: Tensor) -> None:
-    windows, usable = torch.tensor(draws.windows), torch.tensor(draws.usable)
+    windows, usable = torch.from_numpy(draws.windows), torch.from_numpy(draws.usable)
     batches = max(1, len(target) // BATCH_DRAWS)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=EPOCHS * batches + 1)
-    for _ in range(EPOCHS):
-        for rows in torch.randperm(len(target)).chunk(batches):
+    passes = max(1, min(EPOCHS, MOST_UPDATES // batches))
+    optimizer = torch.optim.AdamW(parameter_groups(reader, WEIGHT_DECAY), lr=LEARNING_RATE)
+    # The schedule counts the rate before the first update as a step.
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=passes * batches + 1)
+    for _ in range(passes):
+        for rows in torch.randperm(len(target)).tensor_split(batches):
             error = (reader(windows[rows], usable[rows]) - target[rows]).square() * weight[rows]
             optimizer.zero_grad()
             (error.sum() / weight[rows].sum().clamp(min=1.0)).backward()
@@ -102,14 +107,9 @@ def read(reader: WindowReader, draws: Draws) -> Float[np.ndarray, "draws labs"]:
     for first in range(0, len(draws.target), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)
         with torch.inference_mode():
-            output = reader(torch.tensor(draws.windows[rows]), torch.tensor(draws.usable[rows]))
+            output = reader(torch.from_numpy(draws.windows[rows]), torch.from_numpy(draws.usable[rows]))
         parts.append(output.double().numpy())
     return np.concatenate(parts)
-
-
-def _once(draws: Draws) -> Draws:
-    key = np.column_stack([draws.patient, np.nan_to_num(draws.target, nan=-np.inf)])
-    return draws.take(np.sort(np.unique(key, axis=0, return_index=True)[1]))
 
 
 def reading_of(reader: WindowReader, column: int, trust: float) -> tuple[np.ndarray, float]:

@@ -3,11 +3,9 @@
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
+from models.window_reader import N_WINDOWS
 from pipeline.sequences import PatientWindows
 from pipeline.targets import StepGrid
-
-LSTM_WINDOWS = 10
-"""Ten windows, five minutes. Source: the paper."""
 
 
 def trailing_windows(
@@ -23,12 +21,12 @@ def trailing_windows(
     centred : five of the ten windows lie after the step: looks 2.5 minutes ahead (the paper's; marked
         where used)
     """
-    offsets = np.arange(1 - LSTM_WINDOWS, 1) + (LSTM_WINDOWS // 2 if centred else 0)
+    offsets = np.arange(1 - N_WINDOWS, 1) + (N_WINDOWS // 2 if centred else 0)
     wanted = steps[:, None] + offsets
     inside = (wanted >= 0) & (wanted < len(grid.usable))
     wanted = np.where(inside, wanted, 0)
     mask = inside & grid.usable[wanted] if len(grid.usable) else inside
-    values = np.zeros((len(steps), LSTM_WINDOWS, windows.width), dtype=np.float32)
+    values = np.zeros((len(steps), N_WINDOWS, windows.width), dtype=np.float32)
     if mask.any():
         rows = np.searchsorted(windows.start_us, grid.start_us[wanted[mask]])
         first, last = int(rows.min()), int(rows.max())

@@ -31,6 +31,7 @@ from pipeline.forecaster import Forecaster, scale_rows
 from pipeline.line_fit import fit_lines
 from pipeline.normalization import LabScaler
 from pipeline.provenance import config_hash, from_plain, to_plain
+from pipeline.resume import RESUME_FILE
 from pipeline.schedule import seed_of
 from pipeline.schema import LAB_NAMES
 from pipeline.sequences import WindowStore
@@ -133,8 +134,12 @@ class _Recipe:
         _fit_scales(model, source.sample(self.config.seed))
         if self.config.fit_lines and isinstance(model, LabRegressor):
             assert isinstance(source, PieceSource)
-            fit_lines(model, source, self.config.seed)
+            if (folder / "last" / RESUME_FILE).exists():  # a run that goes on brings its own
+                model.hold_lines()
+            else:
+                fit_lines(model, source, self.config.seed)
         model = model.to(device)
+        ranks.start_alike(model)
         groups = parameter_groups(model, self.config.weight_decay)
         known = data.provenance()
         described = {"model": to_plain(model.config), "training": to_plain(self.config), **known}

@@ -5,43 +5,13 @@ import torch
 from models.lab_regressor import LabRegressor, LabRegressorConfig
 from pipeline.batches import PieceSource
 from pipeline.errors import ConfigError
-from pipeline.line_fit import fit_lines, ridge
+from pipeline.line_fit import fit_lines
 from pipeline.reader_fit import cross_fit
 from pipeline.schema import LAB_NAMES
 from pipeline.testing import tiny_cohort
 
 WIDTH = 8
 SHAPE = {"d_model": 16, "n_blocks": 1, "d_state": 4, "dropout": 0.0, "trunk_width": 8}
-
-
-def test_ridge_finds_a_line_in_its_own_units_and_leaves_whole_groups_out():
-    rng = np.random.default_rng(0)
-    group = np.repeat(np.arange(60), 10)
-    x = rng.normal(size=(600, 4)) * [1.0, 10.0, 0.1, 1.0] + [5.0, -3.0, 0.0, 1.0]
-    y = 0.3 + x @ [0.5, -0.02, 4.0, 0.0] + rng.normal(size=600) * 0.05
-    line = ridge(x, y, group)
-    assert np.allclose(line.weights, [0.5, -0.02, 4.0, 0.0], atol=0.03)
-    assert line.bias == pytest.approx(0.3, abs=0.05)
-    # A group's own targets do not enter what is said of it.
-    others = ridge(x, np.where(group == 7, y + 0.05, y), group)
-    assert np.allclose(others.left_out[group == 7], line.left_out[group == 7], atol=1e-9)
-    assert not np.allclose(others.left_out[group == 8], line.left_out[group == 8], atol=1e-9)
-
-
-def test_ridge_shrinks_what_is_only_noise():
-    rng = np.random.default_rng(1)
-    group = np.arange(60)
-    x, y = rng.normal(size=(60, 40)), rng.normal(size=60)
-    line = ridge(x, y, group)
-    assert np.square(line.left_out - y).mean() < 1.2 * y.var()
-    assert np.square(x @ line.weights).mean() < 0.3
-
-
-def test_ridge_does_with_a_constant_input_and_with_one_group():
-    x = np.column_stack([np.ones(6), np.arange(6.0)])
-    line = ridge(x, np.arange(6.0), np.zeros(6, int))
-    assert line.weights[0] == 0
-    assert np.isfinite(line.left_out).all()
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +89,27 @@ def test_a_model_without_running_means_is_refused(cohort):
     _, source = fitted(cohort)
     with pytest.raises(ConfigError, match=r"model\.mean_steps"):
         fit_lines(LabRegressor(LabRegressorConfig(embed_width=WIDTH, **SHAPE)), source, seed=0)
+
+
+def test_draws_are_told_from_each_other_by_their_step_and_known_again_in_the_other_protocol(cohort):
+    _, source = fitted(cohort)
+    starts, found = source.item_starts(), []
+    for group, size in enumerate(source.group_sizes):
+        batch = source.load(group, range(size), 0)
+        bounds = batch.inputs.cu_seqlens.numpy()
+        place = np.concatenate(
+            [s + np.arange(n) for s, n in zip(starts[group], np.diff(bounds), strict=True)]
+        )
+        drawn = (batch.weights >= 1).any(dim=1).numpy()
+        assert len(np.unique(place[drawn])) == drawn.sum()
+        found.append({p: tuple(t) for p, t in zip(place[drawn], batch.targets.numpy()[drawn], strict=True)})
+    shared = found[0].keys() & found[1].keys()
+    assert len(shared) > 10
+    assert all(found[0][p] == found[1][p] for p in shared)
+
+
+def test_interpolated_targets_that_weigh_as_much_as_draws_are_refused(cohort):
+    model, source = fitted(cohort)
+    source._interpolated_weight = 1.0
+    with pytest.raises(ConfigError, match=r"alignment\.interpolated_weight = 1"):
+        fit_lines(model, source, seed=0)

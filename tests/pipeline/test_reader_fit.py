@@ -21,6 +21,7 @@ def planted(n_patients=150, each=4, noise=0.3, seed=0):
     return Draws(
         windows=windows.astype(np.float32), usable=rng.random((n, 10)) > 0.2,
         target=np.concatenate([target, second], axis=1), patient=np.repeat(np.arange(n_patients), each),
+        draw=np.arange(n),
     )  # fmt: skip
 
 
@@ -61,6 +62,8 @@ def test_a_draw_of_both_protocols_counts_once():
     twice = draws.take(np.repeat(np.arange(len(draws.target)), 2))
     one, two = cross_fit(draws, WIDTH, seed=0), cross_fit(twice, WIDTH, seed=0)
     assert np.array_equal(two[1], np.repeat(one[1], 2, axis=0))
+    other = replace(twice, draw=np.arange(len(twice.draw)))  # as many draws, which happen to be alike
+    assert not np.array_equal(cross_fit(other, WIDTH, seed=0)[1], two[1])
 
 
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_callers_generator():

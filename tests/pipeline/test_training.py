@@ -17,6 +17,7 @@ from pipeline.curves import read_curves
 from pipeline.dataset import PieceDataset, pack
 from pipeline.draw_source import DrawSource
 from pipeline.errors import ConfigError, LeakError
+from pipeline.ridge import weigh
 from pipeline.schema import LAB_NAMES
 from pipeline.testing import TINY_MODEL, tiny_cohort
 from pipeline.training import TRAINED_METHODS, TrainingConfig, train
@@ -24,6 +25,8 @@ from pipeline.training import TRAINED_METHODS, TrainingConfig, train
 CONFIG = TrainingConfig(
     epochs=2, batch_pieces=4, learning_rate=1e-2, warmup_epochs=1.0, tensorboard=False, device="cpu"
 )
+
+LINES = {"slow_features": 3, "mean_steps": (5.0, 20.0), "history_skip": True, "reader_width": 4}
 
 
 @pytest.fixture(scope="module")
@@ -120,16 +123,17 @@ def test_the_best_epoch_is_that_of_the_lowest_validation_error(cohort, tmp_path)
 def test_fitted_lines_stand_for_selection_and_are_held(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.line_fit.LEAST_ROWS", 4)
     ruinous = replace(CONFIG, learning_rate=0.5, warmup_start=0.5, fit_lines=True)
-    lines = {"slow_features": 3, "mean_steps": (5.0, 20.0), "history_skip": True, "reader_width": 4}
-    result = run(cohort, tmp_path, config=ruinous, **lines)
+    result = run(cohort, tmp_path, config=ruinous, **LINES)
     best, last = (load_model(tmp_path / name).model for name in ("best", "last"))
     assert result.best_epochs == {"all": 0}
     assert load_model(tmp_path / "best").provenance["epoch"] == 0
-    assert best.waveform.line.weight.any()
-    assert torch.equal(best.waveform.line.weight, last.waveform.line.weight)
-    assert torch.equal(best.waveform.reader.lstm.weight_ih_l0, last.waveform.reader.lstm.weight_ih_l0)
+    lines = [
+        {k: v for k, v in m.state_dict().items() if ".line." in k or "reader" in k} for m in (best, last)
+    ]
+    assert any(value.any() for name, value in lines[0].items() if ".line." in name)
+    assert all(torch.equal(value, lines[1][name]) for name, value in lines[0].items())
     assert not torch.equal(best.input_proj.weight, last.input_proj.weight)
-    again = run(cohort, tmp_path, config=ruinous, **lines)
+    again = run(cohort, tmp_path, config=ruinous, **LINES)
     assert again.best_epochs == {"all": 0}
     assert losses(again) == losses(result)
 
@@ -175,6 +179,31 @@ def test_killed_and_resumed_is_uninterrupted_bit_for_bit(cohort, tmp_path, metho
     assert [row["validation"] for row in resumed.epochs] == [row["validation"] for row in whole.epochs]
     for name in ("best", "last"):
         assert weights(tmp_path / "cut" / name) == weights(tmp_path / "whole" / name)
+
+
+def test_a_resumed_run_keeps_the_lines_and_the_reader_that_it_was_given(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.line_fit.LEAST_ROWS", 4)
+    config = replace(CONFIG, epochs=3, fit_lines=True)
+    whole = run(cohort, tmp_path / "whole", config=config, **LINES)
+    with pytest.raises(Killed):
+        run(cohort, tmp_path / "cut", "mt_pcs", config, kill_at(2, 1), **LINES)
+    monkeypatch.setattr("pipeline.training.fit_lines", None)  # not fitted again
+    assert losses(run(cohort, tmp_path / "cut", config=config, **LINES)) == losses(whole)
+    assert weights(tmp_path / "cut" / "last") == weights(tmp_path / "whole" / "last")
+
+
+@pytest.mark.parametrize("method", ["mt", "mt_pcs_twin", "st_pcs"])
+def test_every_sequence_model_has_its_reader_fitted(cohort, tmp_path, monkeypatch, method):
+    monkeypatch.setattr("pipeline.line_fit.LEAST_ROWS", 4)
+    fitted = []
+    monkeypatch.setattr(
+        "pipeline.line_fit.weigh", lambda offered, *rest: fitted.append(offered) or weigh(offered, *rest)
+    )
+    run(cohort, tmp_path, method, replace(CONFIG, epochs=1, fit_lines=True), **LINES)
+    assert len(fitted) == len(LAB_NAMES)
+    for waveform, reading in fitted:
+        assert waveform.shape[1] == 2
+        assert reading.any()
 
 
 def test_a_finished_run_is_not_trained_again(cohort, tmp_path):
@@ -357,16 +386,28 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_remedy(cohort, tmp_path):
 
 
 WORKER = """
-import sys, json
+import sys, json, os
 from pathlib import Path
+import torch
+import pipeline.line_fit as line_fit
 from pipeline.testing import TINY_MODEL, tiny_cohort
 from pipeline.training import TrainingConfig, train
 cohort = tiny_cohort(n_patients=8, hours=1.5, draws=4)
 config = TrainingConfig(epochs=2, batch_pieces=6, learning_rate=1e-2, warmup_epochs=1.0, tensorboard=False,
-                        device="cpu", steps_per_micro_batch=200)
-result = train("mt_pcs", cohort.aligned, cohort.store, cohort.scaler, cohort.splits, dict(TINY_MODEL), config,
+                        device="cpu", steps_per_micro_batch=200, fit_lines=True)
+line_fit.LEAST_ROWS = 4
+if os.environ.get("RANK") == "1":  # another machine may round otherwise
+    cross_fit = line_fit.cross_fit
+    def other(draws, width, seed):
+        reader, said = cross_fit(draws, width, seed)
+        with torch.no_grad():
+            reader.lstm.weight_ih_l0.mul_(1.5)
+        return reader, said * 1.1
+    line_fit.cross_fit = other
+model = dict(TINY_MODEL) | {"slow_features": 3, "mean_steps": (5.0, 20.0), "history_skip": True, "reader_width": 4}
+result = train("mt_pcs", cohort.aligned, cohort.store, cohort.scaler, cohort.splits, model, config,
                Path(sys.argv[1]))
-Path(sys.argv[1], f"result{__import__('os').environ.get('RANK', '')}.json").write_text(json.dumps(
+Path(sys.argv[1], f"result{os.environ.get('RANK', '')}.json").write_text(json.dumps(
     [(r["loss"], r["validation"]) for r in result.epochs]))
 """
 
