@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from pipeline.validation import clearly_positive
+
 PENALTIES = np.logspace(0, 4, 9)
 FOLDS = 5
 
@@ -94,8 +96,4 @@ def weigh(
 
 def _clearly_better(new: Ridge, old: Ridge, y: np.ndarray, group: np.ndarray) -> bool:
     gain = np.square(old.left_out - y) - np.square(new.left_out - y)
-    number = np.unique(group, return_inverse=True)[1]
-    by_group = np.bincount(number, weights=gain)
-    if len(by_group) < 2:
-        return False
-    return bool(by_group.mean() > by_group.std(ddof=1) / np.sqrt(len(by_group)))
+    return clearly_positive(np.bincount(np.unique(group, return_inverse=True)[1], weights=gain))

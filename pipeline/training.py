@@ -7,13 +7,12 @@ been, and every rank of a distributed run draws the same. The callers' own gener
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from models.baselines import WindowLSTM, WindowLSTMConfig
@@ -38,6 +37,7 @@ from pipeline.sequences import WindowStore
 from pipeline.splits import Splits
 from pipeline.training_config import TrainingConfig, TrainingProgress, TrainingResult
 from pipeline.training_run import TrainingRun, Validate
+from pipeline.validation import Validation, validation_of
 
 __all__ = ["TRAINED_METHODS", "TrainingConfig", "TrainingProgress", "TrainingResult", "train"]
 
@@ -192,7 +192,7 @@ class _Recipe:
         frame = frame.loc[chosen & frame["piece_id"].isin(pieces)].reset_index(drop=True)
         truth = frame["truth"].to_numpy(dtype=np.float64)
 
-        def validate(model: LabRegressor | WindowLSTM) -> dict[str, float]:
+        def validate(model: LabRegressor | WindowLSTM) -> Validation:
             forecaster = Forecaster(
                 model=model.eval(), labs=self.labs, scaler=data.scaler, device=device, twin=twin,
                 centred=self.config.lstm_centred, seed=self.config.seed,
@@ -201,8 +201,8 @@ class _Recipe:
                 frame, data.aligned, data.store, patients, cache=data.cache, exact=False
             )
             scaled_truth = scale_rows(data.scaler, truth, frame["lab"])
-            rows = frame[["protocol", "lab"]].assign(error=np.abs(estimate - scaled_truth))
-            return _mean_errors(rows, self.config.protocols, self.labs, ranks, device)
+            rows = frame[["protocol", "lab", "patient_id"]].assign(error=np.abs(estimate - scaled_truth))
+            return validation_of(rows, self.config.protocols, self.labs, patients, ranks, device)
 
         return validate
 
@@ -252,17 +252,6 @@ def _fit_scales(model: LabRegressor | WindowLSTM, inputs: PackedInputs | WindowI
     else:
         assert isinstance(inputs, PackedInputs)
         model.fit_input_scales(inputs)
-
-
-def _mean_errors(
-    rows: pd.DataFrame, protocols: Sequence[str], labs: Sequence[str], ranks: Ranks, device: torch.device
-) -> dict[str, float]:
-    keys = [(protocol, lab) for protocol in protocols for lab in labs]
-    groups = rows.groupby(["protocol", "lab"])["error"].agg(["sum", "count"])
-    table = groups.reindex(pd.MultiIndex.from_tuples(keys), fill_value=0.0).to_numpy(dtype=float)
-    sums = ranks.sum(torch.tensor(table, dtype=torch.float64, device=device)).tolist()
-    named = zip(keys, sums, strict=True)
-    return {f"{protocol}/{lab}": total / count for (protocol, lab), (total, count) in named if count}
 
 
 def _check_model_config(values: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,11 +25,12 @@ from pipeline.normalization import LabScaler
 from pipeline.resume import RESUME_FILE, load_resume, read_progress, save_resume
 from pipeline.schedule import Batch, learning_rate, micro_batches, plan_epoch, seed_of
 from pipeline.training_config import TrainingConfig, TrainingProgress
+from pipeline.validation import Validation, clearly_positive
 
 logger = logging.getLogger(__name__)
 
 Listener = Callable[[TrainingProgress], None]
-Validate = Callable[[LabRegressor | WindowLSTM], dict[str, float]]
+Validate = Callable[[LabRegressor | WindowLSTM], Validation]
 
 
 @dataclass(kw_only=True)
@@ -40,6 +42,7 @@ class RunState:
     identity : hash of everything that the result depends on; a folder of another run is refused
     epoch : epochs finished
     best_epoch, best_error : the epoch (from 1) kept as best and its mean scaled validation error
+    start_shares : of the validation error before the first epoch, where that stands for selection
     rows : one row per finished epoch
     """
 
@@ -47,6 +50,7 @@ class RunState:
     epoch: int = 0
     best_epoch: int = 0
     best_error: float | None = None
+    start_shares: list[float] | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -57,8 +61,7 @@ class TrainingRun:
     Attributes
     ----------
     part : "all", or the lab of an st_pcs model
-    validate : from a model to mean absolute errors on the scaled axis, keyed "protocol/lab"; empty
-        without examples
+    validate : from a model to its errors on the validation patients
     identity : see `RunState`
     scaler, experiment, provenance : what every checkpoint carries
     """
@@ -97,9 +100,10 @@ class TrainingRun:
         while state.epoch < self.config.epochs and not self._out_of_patience(state):
             started = time.monotonic()
             row = self._train_epoch(state.epoch, listener)
-            row["validation"] = self.validate(self.model)
+            validation = self.validate(self.model)
+            row["validation"] = validation.errors
             row["seconds"] = round(time.monotonic() - started, 3)
-            self._finish_epoch(state, row)
+            self._finish_epoch(state, row, validation)
             self._tell(listener, row, row["validation"])
         return state
 
@@ -187,15 +191,12 @@ class TrainingRun:
             group["lr"] = rate
         return rate
 
-    def _finish_epoch(self, state: RunState, row: dict[str, Any]) -> None:
+    def _finish_epoch(self, state: RunState, row: dict[str, Any], validation: Validation) -> None:
         state.epoch += 1
-        errors = list(row["validation"].values())
-        error = sum(errors) / len(errors) if errors else None
-        row["selection_error"] = error
-        last = self.config.selection == "last" or error is None
-        better = last or state.best_error is None or (error is not None and error < state.best_error)
+        row["selection_error"] = validation.error
+        better = self._is_better(state, validation)
         if better:
-            state.best_epoch, state.best_error = state.epoch, error
+            state.best_epoch, state.best_error = state.epoch, validation.error
         state.rows.append(row)
         if not self.ranks.first:
             return
@@ -207,10 +208,26 @@ class TrainingRun:
         # alike.
         save_resume(self.folder / "last" / RESUME_FILE, self.model, self.optimizer, asdict(state))
 
+    def _is_better(self, state: RunState, validation: Validation) -> bool:
+        """Tell whether this epoch is the best so far.
+
+        Lines fitted before the first epoch are the simpler model: an epoch must be clearly better than they. On
+        few validation patients the best of several epochs looks a little better by luck alone, and where labs know
+        nothing of the waveform that luck would pass for a difference from the twin.
+        """
+        error = validation.error
+        if self.config.selection == "last" or error is None or state.best_error is None:
+            return True
+        if state.start_shares is not None and not clearly_positive(
+            np.asarray(state.start_shares) - validation.shares
+        ):
+            return False
+        return error < state.best_error
+
     def _keep_start(self, state: RunState) -> None:
         """Let the lines alone, before the first epoch, stand for selection too."""
-        errors = list(self.validate(self.model).values())
-        state.best_error = sum(errors) / len(errors) if errors else None
+        validation = self.validate(self.model)
+        state.best_error, state.start_shares = validation.error, validation.shares.tolist()
         if self.ranks.first:
             self._save(self.folder / "best", state)
 

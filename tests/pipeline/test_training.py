@@ -21,6 +21,7 @@ from pipeline.ridge import weigh
 from pipeline.schema import LAB_NAMES
 from pipeline.testing import TINY_MODEL, tiny_cohort
 from pipeline.training import TRAINED_METHODS, TrainingConfig, train
+from pipeline.validation import validation_of
 
 CONFIG = TrainingConfig(
     epochs=2, batch_pieces=4, learning_rate=1e-2, warmup_epochs=1.0, tensorboard=False, device="cpu"
@@ -136,6 +137,26 @@ def test_fitted_lines_stand_for_selection_and_are_held(cohort, tmp_path, monkeyp
     again = run(cohort, tmp_path, config=ruinous, **LINES)
     assert again.best_epochs == {"all": 0}
     assert losses(again) == losses(result)
+
+
+def test_an_epoch_must_be_clearly_better_than_the_lines_to_take_their_place(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.line_fit.LEAST_ROWS", 4)
+    config = replace(CONFIG, epochs=1, fit_lines=True)
+    kept = {}
+    for name, factor in (("hardly", 0.999), ("clearly", 0.9)):
+        calls = []
+
+        def validation(rows, *rest, calls=calls, factor=factor):
+            calls.append(rows)  # the start, then the epoch: better on one patient, or on all
+            better = rows["patient_id"] == rows["patient_id"].iloc[0] if factor > 0.99 else rows["error"] >= 0
+            error = np.where(better, factor, 1.0) if len(calls) > 1 else 1.0
+            return validation_of(rows.assign(error=error), *rest)
+
+        monkeypatch.setattr("pipeline.training.validation_of", validation)
+        kept[name] = run(cohort, tmp_path / name, config=config, **LINES).best_epochs["all"]
+        lines_alone = replace(config, fit_lines=False)
+        assert run(cohort, tmp_path / f"{name}_plain", config=lines_alone, **LINES).best_epochs["all"] == 1
+    assert kept == {"hardly": 0, "clearly": 1}
 
 
 def test_the_lstm_may_have_epochs_and_a_rate_of_its_own(cohort, tmp_path):
