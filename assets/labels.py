@@ -24,7 +24,7 @@ LABELS = {
     "seeds": "training runs (seeds)",
     "final_loss": "training loss, last epoch",
     "best_validation_error": "best validation error",
-    "best_epoch": "best epoch, kept",
+    "best_epoch": "best epoch, kept (0: lines fitted before)",
     "pieces": "pieces to learn from",
     "targets_interpolated": "interpolated steps (training only)",
     "targets_measured": "blood draws to learn from",

@@ -24,6 +24,21 @@ def read_curves(folder: Path | str) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
 
 
+def kept_epochs(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say which epoch of each part of a method was kept; nothing where the rows do not tell."""
+    if any("kept" not in row for row in rows):
+        return ""
+    kept: dict[str, int] = {}
+    for row in rows:
+        part = str(row.get("part", "all"))
+        kept[part] = int(row["epoch"]) if row["kept"] else kept.get(part, 0)
+    named = [str(epoch) if part == "all" else f"{part} {epoch}" for part, epoch in kept.items()]
+    start = (
+        "; 0: no epoch was clearly better than the lines fitted before training" if 0 in kept.values() else ""
+    )
+    return f", epoch kept: {', '.join(named)}{start}"
+
+
 def _append_to_tensorboard(folder: Path, row: Mapping[str, Any]) -> None:
     try:
         from torch.utils.tensorboard import SummaryWriter  # an extra: absent on a machine without it

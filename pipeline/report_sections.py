@@ -7,6 +7,7 @@ import pandas as pd
 
 from pipeline import report_figures, report_html
 from pipeline.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
+from pipeline.curves import kept_epochs
 from pipeline.evaluation import AGGREGATIONS, select
 from pipeline.report_html import Row, Section, paragraph, text
 from pipeline.report_inputs import ReportInputs
@@ -279,7 +280,9 @@ def learning(inputs: ReportInputs) -> Section | None:
     if not curves:
         return None
     parts = [
-        report_html.figure(report_figures.loss_curve_svg(curves[name]), short_label(name))
+        report_html.figure(
+            report_figures.loss_curve_svg(curves[name]), f"{short_label(name)}{kept_epochs(curves[name])}"
+        )
         for name in in_method_order(list(curves))
     ]
     return Section(anchor="learning", title="Loss curves", body="".join(parts))

@@ -194,7 +194,7 @@ class TrainingRun:
     def _finish_epoch(self, state: RunState, row: dict[str, Any], validation: Validation) -> None:
         state.epoch += 1
         row["selection_error"] = validation.error
-        better = self._is_better(state, validation)
+        row["kept"] = better = self._is_better(state, validation)
         if better:
             state.best_epoch, state.best_error = state.epoch, validation.error
         state.rows.append(row)
