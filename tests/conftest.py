@@ -27,6 +27,7 @@ def bucket() -> Iterator[str]:
             "AWS_DEFAULT_REGION": "us-east-1",
         }.items():
             environment.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # it would keep to the server of another module
         s3fs.S3FileSystem().mkdir("embeddings")
         yield "s3://embeddings"
         server.stop()
