@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import make_private_dir, write_text
+from pipeline.schema import LAB_NAMES
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -32,7 +33,8 @@ def kept_epochs(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         part = str(row.get("part", "all"))
         kept[part] = int(row["epoch"]) if row["kept"] else kept.get(part, 0)
-    named = [str(epoch) if part == "all" else f"{part} {epoch}" for part, epoch in kept.items()]
+    parts = [part for part in ("all", *LAB_NAMES) if part in kept]
+    named = [str(kept[part]) if part == "all" else f"{part} {kept[part]}" for part in parts]
     start = (
         "; 0: no epoch was clearly better than the lines fitted before training" if 0 in kept.values() else ""
     )

@@ -62,6 +62,7 @@ figcaption { font-size: .84rem; color: var(--soft); margin-top: .4rem; max-width
   nav { display: none; }
   h2 { break-after: avoid; margin-top: 1.6rem; }
   h3, h2 + p { break-after: avoid; }
+  h2 + p { break-inside: avoid; }
   figure, tr, .banner { break-inside: avoid; }
   tr.group { break-after: avoid; }
   thead { display: table-header-group; }
