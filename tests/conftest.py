@@ -27,7 +27,8 @@ def bucket() -> Iterator[str]:
             "AWS_DEFAULT_REGION": "us-east-1",
         }.items():
             environment.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()  # it would keep to the server of another module
-        s3fs.S3FileSystem().mkdir("embeddings")
-        yield "s3://embeddings"
+        # s3fs would keep to the server of another module, and moto keeps buckets as long as the process lives.
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir(f"embeddings-{port}")
+        yield f"s3://embeddings-{port}"
         server.stop()
