@@ -11,7 +11,8 @@ from pipeline import stages
 READING = (
     "\n\nOpen *loss curve* below to see whether training has settled. **best validation error** chose the epoch that "
     "is kept: the mean absolute error over the labs, on a scale where 1 is the range of a lab among training patients; "
-    "*Plots* shows it over all runs. An interrupted training goes on where it was."
+    "*Plots* shows it over all runs. **best epoch, kept** is 0 where no epoch was clearly better than the lines that "
+    "some experiments fit before training. An interrupted training goes on where it was."
 )
 DESCRIPTIONS = {
     "lstm": "Shared LSTM over the ten latest windows (5 min), five heads, no history: the paper's baseline.",
