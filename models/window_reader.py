@@ -66,8 +66,7 @@ def trailing(
     Windows, which of them are usable, and the state after each piece.
     """
     earlier = N_WINDOWS - 1
-    rows = torch.cat([features, step_mask[:, None].to(features.dtype)], dim=-1)
-    rows = rows.masked_fill(~step_mask[:, None], 0.0)
+    rows = _flagged(features, step_mask)
     number = torch.arange(len(state), device=rows.device)
     piece = number.repeat_interleave(cu_seqlens.diff(), output_size=len(rows))
     # Each piece's steps are laid behind its earlier windows, so that a look back stays in the piece.
@@ -91,7 +90,14 @@ def trailing_step(
     Float[Tensor, "pieces channels earlier"],
 ]:
     """Advance every piece by one step; equal to `trailing` over the same steps."""
-    row = torch.cat([features, step_mask[:, None].to(features.dtype)], dim=-1)
-    row = row.masked_fill(~step_mask[:, None], 0.0)
+    row = _flagged(features, step_mask)
     windows = torch.cat([state.to(row.dtype), row[..., None]], dim=-1)
     return windows[:, :-1].mT, windows[:, -1] > 0, windows[..., 1:]
+
+
+def _flagged(
+    features: Float[Tensor, "rows features"], step_mask: Bool[Tensor, " rows"]
+) -> Float[Tensor, "rows channels"]:
+    """Append a channel that says which rows are usable; the others are zeros, whatever they held."""
+    rows = torch.cat([features, step_mask[:, None].to(features.dtype)], dim=-1)
+    return rows.masked_fill(~step_mask[:, None], 0.0)
