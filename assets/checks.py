@@ -14,7 +14,7 @@ from assets.training import training_assets
 from pipeline import checks
 from pipeline.checks import CheckOutcome
 from pipeline.experiments import ExperimentConfig
-from pipeline.workspace import Workspace
+from pipeline.foundation.workspace import Workspace
 
 Check = Callable[[Workspace, ExperimentConfig], CheckOutcome]
 

@@ -9,8 +9,8 @@ from assets.failures import explained
 from assets.metadata import result
 from assets.resources import Project
 from pipeline.experiments import ExperimentConfig
-from pipeline.summary import StageSummary
-from pipeline.workspace import Workspace
+from pipeline.foundation.summary import StageSummary
+from pipeline.foundation.workspace import Workspace
 
 OWNERS = ["team:uniphy-lab"]
 Stage = Callable[[Workspace, ExperimentConfig], StageSummary]

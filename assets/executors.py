@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from pipeline.errors import ConfigError
+from pipeline.foundation.errors import ConfigError
 
 EXECUTOR_VARIABLE = "UNIPHY_EXECUTOR"
 

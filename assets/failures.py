@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from pipeline.errors import ProjectError
+from pipeline.foundation.errors import ProjectError
 
 
 def _print_at_exit(message: str) -> None:

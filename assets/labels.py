@@ -1,6 +1,6 @@
 """What each count of a stage means, in the words of the person who reads it beside the asset."""
 
-from pipeline.schema import LAB_NAMES, PROTOCOLS
+from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
 
 LABELS = {
     "used": "what is used",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from assets.labels import label
-from pipeline.summary import Scalar, StageSummary
+from pipeline.foundation.summary import Scalar, StageSummary
 
 VIEW_BOX = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 PIXELS_PER_POINT = 96 / 72

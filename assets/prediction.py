@@ -9,7 +9,7 @@ from assets.failures import explained
 from assets.metadata import metadata
 from assets.resources import Project
 from pipeline import stages
-from pipeline.workspace import Workspace
+from pipeline.foundation.workspace import Workspace
 
 
 class NewPatients(dg.Config):

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from pipeline import stages
-from pipeline.errors import ProjectError
 from pipeline.evaluation_commands import add_evaluation_commands
 from pipeline.experiments import EXPERIMENTS, ExperimentConfig, default_experiment_name, experiment
+from pipeline.foundation.errors import ProjectError
+from pipeline.foundation.summary import StageSummary
+from pipeline.foundation.workspace import Workspace
 from pipeline.pretraining_commands import add_pretraining_commands
 from pipeline.store_commands import add_store_commands
-from pipeline.summary import StageSummary
-from pipeline.workspace import Workspace
 
 Stage = Callable[[Workspace, ExperimentConfig], StageSummary]
 

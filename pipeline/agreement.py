@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
-from pipeline import bootstrap
+from pipeline.foundation import bootstrap
 from pipeline.scored_sets import ScoredSet, scored_sets
 
 AGREEMENT_COLUMNS = (

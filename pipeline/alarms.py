@@ -7,8 +7,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipeline import bootstrap
-from pipeline.report_numbers import UNITS
+from pipeline.foundation import bootstrap
+from pipeline.foundation.number_format import UNITS
 from pipeline.scored_sets import ScoredSet, scored_sets
 
 ALARM_COLUMNS = (

@@ -18,10 +18,10 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float32
 
 from pipeline.alignment_config import AlignmentConfig
-from pipeline.atomic import make_private_dir, write_bytes, write_json, write_parquet
-from pipeline.errors import MissingArtifactError
+from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json, write_parquet
+from pipeline.foundation.errors import MissingArtifactError
+from pipeline.foundation.schema import LAB_NAMES, TARGET_COLUMNS, WINDOW_US
 from pipeline.history import HistoryConfig, LabSeries
-from pipeline.schema import LAB_NAMES, TARGET_COLUMNS, WINDOW_US
 from pipeline.targets import LabTargets, StepGrid, lab_targets
 
 _FRAMES = ("sequences", "pieces", "draws", "examples")

@@ -14,11 +14,8 @@ import pandas as pd
 
 from pipeline.aligned_cohort import AlignedCohort, series_by_patient, step_grid
 from pipeline.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
-from pipeline.errors import StoreError
-from pipeline.history import LabHistory, LabSeries, lab_history, last_available_before
-from pipeline.lab_versions import final_results
-from pipeline.labs import LabEvents
-from pipeline.schema import (
+from pipeline.foundation.errors import StoreError
+from pipeline.foundation.schema import (
     EXAMPLE_COLUMNS,
     HISTORY_FEATURES,
     HOUR_US,
@@ -28,6 +25,9 @@ from pipeline.schema import (
     QUALITY_COLUMNS,
     WINDOW_US,
 )
+from pipeline.history import LabHistory, LabSeries, lab_history, last_available_before
+from pipeline.lab_versions import final_results
+from pipeline.labs import LabEvents
 from pipeline.sequences import Sequences, WindowStore
 from pipeline.splits import Splits
 from pipeline.targets import StepGrid, window_of_draw

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.foundation.schema import PROTOCOLS
 from pipeline.history import HistoryConfig
-from pipeline.schema import PROTOCOLS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from models.inputs import PackedInputs
 from pipeline.aligned_cohort import AlignedCohort
 from pipeline.dataset import PieceDataset, pack
 from pipeline.embedding_cache import EmbeddingCache
-from pipeline.errors import StoreError
+from pipeline.foundation.errors import StoreError
 from pipeline.inference import shortened
 from pipeline.normalization import LabScaler
 from pipeline.sequences import WindowStore

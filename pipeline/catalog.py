@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from pipeline.atomic import write_parquet
+from pipeline.foundation.atomic import write_parquet
 from pipeline.sources.base import Catalog, Record
 
 

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from models.baselines import WindowLSTM, WindowLSTMConfig
 from models.lab_regressor import LabRegressor, LabRegressorConfig
-from pipeline.atomic import write_bytes, write_json
 from pipeline.embedding_store import EmbeddingStore
-from pipeline.errors import CheckpointError, ConfigError, ProjectError
+from pipeline.foundation.atomic import write_bytes, write_json
+from pipeline.foundation.errors import CheckpointError, ConfigError, ProjectError
+from pipeline.foundation.provenance import from_plain, to_plain, versions
+from pipeline.foundation.schema import LAB_NAMES
 from pipeline.normalization import LabScaler
-from pipeline.provenance import from_plain, to_plain, versions
-from pipeline.schema import LAB_NAMES
 from pipeline.sequences import WindowStore
 
 FORMAT_VERSION = 1

@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 
 from pipeline.embedding_store import MANIFEST, EmbeddingStore
-from pipeline.errors import LeakError
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.errors import LeakError
+from pipeline.foundation.number_format import UNITS
+from pipeline.foundation.schema import DAY_US
+from pipeline.foundation.workspace import Workspace, require
 from pipeline.lab_versions import final_results
 from pipeline.labs import PLAUSIBLE_MEDIANS
 from pipeline.normalization import LabScaler
-from pipeline.report_numbers import UNITS
-from pipeline.schema import DAY_US
 from pipeline.source_hashes import CACHE_FILE
 from pipeline.splits import Splits
 from pipeline.store_admin import verify_store
-from pipeline.workspace import Workspace, require
 
 LEAST_SHARE_WITH_WINDOW = 0.5
 """Share of the draws inside sequences that must have found a usable window."""

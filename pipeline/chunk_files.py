@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import StoreError
+from pipeline.foundation.errors import StoreError
 
 
 class ChunkFiles:

@@ -5,8 +5,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.evaluation import select
-from pipeline.report_numbers import error_digits, interval, number, p_value, short_label, signed
-from pipeline.schema import LAB_NAMES, PROTOCOLS
+from pipeline.foundation.number_format import error_digits, interval, number, p_value, short_label, signed
+from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
 from pipeline.scored_sets import in_method_order
 from pipeline.table1 import heading
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.atomic import make_private_dir, write_text
-from pipeline.schema import LAB_NAMES
+from pipeline.foundation.atomic import make_private_dir, write_text
+from pipeline.foundation.schema import LAB_NAMES
 
 METRICS_FILE = "metrics.jsonl"
 

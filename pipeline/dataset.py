@@ -13,9 +13,9 @@ from torch import Tensor
 from models.inputs import PackedInputs
 from pipeline.aligned_cohort import AlignedCohort
 from pipeline.embedding_cache import CachedPatient, EmbeddingCache
-from pipeline.errors import ConfigError, StoreError
+from pipeline.foundation.errors import ConfigError, StoreError
+from pipeline.foundation.schema import LAB_NAMES, WINDOW_US
 from pipeline.normalization import LabScaler
-from pipeline.schema import LAB_NAMES, WINDOW_US
 from pipeline.sequences import WindowStore
 
 POOLED_WINDOWS = 64

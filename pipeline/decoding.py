@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from pipeline.errors import RecordError
+from pipeline.foundation.errors import RecordError
 from pipeline.source_hashes import fingerprint
 from pipeline.sources.base import Record, WaveformSource
 from pipeline.windows import WindowConfig, iterate_windows

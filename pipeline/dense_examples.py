@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.aligned_cohort import AlignedCohort
+from pipeline.foundation.schema import EXAMPLE_COLUMNS, HOUR_US, LAB_NAMES
 from pipeline.history import LabSeries, lab_history, last_available_before
-from pipeline.schema import EXAMPLE_COLUMNS, HOUR_US, LAB_NAMES
 
 
 def dense_examples(aligned: AlignedCohort, patients: Iterable[str]) -> pd.DataFrame:

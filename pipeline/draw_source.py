@@ -16,8 +16,8 @@ from pipeline.batches import (
     embedding_width,
     mean_scaled,
 )
+from pipeline.foundation.schema import LAB_NAMES
 from pipeline.normalization import LabScaler
-from pipeline.schema import LAB_NAMES
 from pipeline.sequences import WindowStore
 from pipeline.trailing_windows import trailing_windows
 

@@ -8,9 +8,9 @@ from models.encoders import Encoder
 from pipeline.decoding import UNREADABLE
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoders import encoder_label
+from pipeline.foundation.provenance import config_hash
+from pipeline.foundation.schema import WINDOW_US
 from pipeline.manifest import EmbeddingKey, ManifestEntry
-from pipeline.provenance import config_hash
-from pipeline.schema import WINDOW_US
 from pipeline.source_hashes import SourceHashes
 from pipeline.sources.base import Catalog, Record
 from pipeline.windows import WindowConfig

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreError
+from pipeline.foundation.errors import StoreError
+from pipeline.foundation.provenance import canonical_json, config_hash
 from pipeline.manifest import (
     EmbeddingKey,
     ManifestEntry,
@@ -26,7 +27,6 @@ from pipeline.manifest import (
     manifest_version,
 )
 from pipeline.object_storage import ObjectFolder
-from pipeline.provenance import canonical_json, config_hash
 from pipeline.storage import LocalFolder, Storage
 from pipeline.version_folder import ENTRY_FILE, PatientEmbeddings, PatientWriter
 

@@ -15,7 +15,7 @@ from models.papagei import PaPaGeiS
 from models.ppg_gpt import PPG_GPT_SCALES, PPGGPT
 from models.pulse_ppg import PulsePPG
 from pipeline.decoding import Prepare
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.resample import prepare_ppg_gpt
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "weights"

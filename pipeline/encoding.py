@@ -19,8 +19,8 @@ from pipeline.embedding_plan import EmbeddingPlan, PatientTask, plan_embedding
 from pipeline.embedding_progress import EmbeddingProgress, ProgressCallback, ProgressMeter, log_progress
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoders import encoder_label, make_encoder
-from pipeline.provenance import to_plain, versions
-from pipeline.schema import WINDOW_SECONDS
+from pipeline.foundation.provenance import to_plain, versions
+from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.sources.base import Catalog, WaveformSource
 from pipeline.version_folder import QUALITY_BINS
 from pipeline.windows import WindowConfig

@@ -1,6 +1,6 @@
 """Judge every method on the test patients: metrics in clinical units with intervals, and paired differences.
 
-All intervals come from one bootstrap over patients (``pipeline.bootstrap``); replicate k draws the same
+All intervals come from one bootstrap over patients (``pipeline.foundation.bootstrap``); replicate k draws the same
 patients for every method of a block, so differences between methods are paired. With several seeds there is
 one more row a cell, the mean over them, whose replicates draw training runs too; an interval from one seed
 covers the choice of patients alone.
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline import bootstrap
-from pipeline.errors import ConfigError
-from pipeline.schema import EVALUATION_COLUMNS, LAB_NAMES, METRICS
+from pipeline.foundation import bootstrap
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METRICS
 from pipeline.scored_sets import ScoredSet, scored_sets
 
 AGGREGATIONS = ("pooled", "patient_macro")

@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.errors import ConfigError
 from pipeline.experiments import EXPERIMENTS, experiment
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.workspace import Workspace
 from pipeline.lab_baselines import LabBaselineConfig, baseline_table, read_icu_stays, real_lab_baselines
 from pipeline.sources.detect import open_clinical
-from pipeline.workspace import Workspace
 
 
 def add_evaluation_commands(commands) -> None:

@@ -1,6 +1,6 @@
 """Experiments: functions that return one whole configuration. A variant is ``dataclasses.replace``.
 
-The configuration, as JSON with its hash, travels in every artefact (``pipeline.provenance``).
+The configuration, as JSON with its hash, travels in every artefact (``pipeline.foundation.provenance``).
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from typing import Any, Literal, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pipeline.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
-from pipeline.errors import ConfigError
 from pipeline.evaluation import EvaluationConfig
+from pipeline.foundation.errors import ConfigError
 from pipeline.labs import LabConfig
 from pipeline.normalization import ScalerConfig
 from pipeline.sequences import SequenceConfig

@@ -14,9 +14,9 @@ from pipeline.aligned_cohort import AlignedCohort
 from pipeline.checkpoints import LoadedModel
 from pipeline.dataset import PieceDataset, PieceItem, pack
 from pipeline.embedding_cache import EmbeddingCache
+from pipeline.foundation.schema import LAB_NAMES
 from pipeline.inference import estimate_piece, estimate_pieces, estimate_windows, shortened
 from pipeline.normalization import LabScaler
-from pipeline.schema import LAB_NAMES
 from pipeline.sequences import WindowStore
 from pipeline.trailing_windows import trailing_windows
 

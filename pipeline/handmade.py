@@ -5,8 +5,14 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from pipeline.foundation.schema import (
+    ADMISSION_COLUMNS,
+    HOUR_US,
+    LAB_EVENT_COLUMNS,
+    QUALITY_COLUMNS,
+    WINDOW_US,
+)
 from pipeline.labs import LabEvents
-from pipeline.schema import ADMISSION_COLUMNS, HOUR_US, LAB_EVENT_COLUMNS, QUALITY_COLUMNS, WINDOW_US
 from pipeline.testing import MemoryStore, MemoryWindows
 
 BASE_US = 5_000_000_010_000_000

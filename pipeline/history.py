@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from pipeline.schema import DAY_US, HISTORY_FEATURES, HOUR_US
+from pipeline.foundation.schema import DAY_US, HISTORY_FEATURES, HOUR_US
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from pipeline.schema import LAB_EVENT_COLUMNS
+from pipeline.foundation.schema import LAB_EVENT_COLUMNS
 
 KEY = ["patient_id", "lab", "sampled_at_us"]
 _TYPES = {"value": "float64", "sampled_at_us": "int64", "available_at_us": "int64", "source_code": str}

@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import LabError
+from pipeline.foundation.errors import LabError
+from pipeline.foundation.schema import LAB_EVENT_COLUMNS, LAB_NAMES, LABS
+from pipeline.foundation.units import factor
 from pipeline.lab_versions import draw_versions, final_results, withdrawn_draws
-from pipeline.schema import LAB_EVENT_COLUMNS, LAB_NAMES, LABS
 from pipeline.sources.base import ClinicalTables
-from pipeline.units import factor
 
 MINUTE_US = 60_000_000
 

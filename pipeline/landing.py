@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.atomic import make_private_dir, write_json
-from pipeline.errors import ConfigError
+from pipeline.foundation.atomic import make_private_dir, write_json
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.workspace import Workspace
 from pipeline.wfdb_codes import code_format
 from pipeline.wfdb_header import BadRecord, Header, read_header
-from pipeline.workspace import Workspace
 
 QUIET_SECONDS = 60.0
 """A folder that changed less than this many seconds ago is still being copied into."""

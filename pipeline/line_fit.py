@@ -19,7 +19,7 @@ from models.inputs import PackedInputs
 from models.lab_regressor import LabRegressor
 from models.window_reader import WindowReader
 from pipeline.batches import PieceSource
-from pipeline.errors import ConfigError
+from pipeline.foundation.errors import ConfigError
 from pipeline.reader_fit import Draws, cross_fit, reading_of
 from pipeline.ridge import FOLDS, ridge, weigh
 from pipeline.schedule import micro_batches

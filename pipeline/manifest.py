@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pipeline.errors import StoreError
-from pipeline.provenance import canonical_json, config_hash
+from pipeline.foundation.errors import StoreError
+from pipeline.foundation.provenance import canonical_json, config_hash
 
 FORMAT = 1
 

@@ -1,6 +1,6 @@
 """Error metrics of laboratory estimates, in the lab's own clinical unit.
 
-One definition each, on plain arrays: the error is always *estimate minus truth*. ``pipeline.bootstrap``
+One definition each, on plain arrays: the error is always *estimate minus truth*. ``pipeline.foundation.bootstrap``
 computes the same numbers from sums per patient; the tests hold the two together.
 """
 

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from pipeline.atomic import write_json
-from pipeline.errors import CheckpointError, LeakError
+from pipeline.foundation.atomic import write_json
+from pipeline.foundation.errors import CheckpointError, LeakError
+from pipeline.foundation.schema import LAB_NAMES, LABS
 from pipeline.lab_versions import final_results
 from pipeline.labs import LabEvents
-from pipeline.schema import LAB_NAMES, LABS
 from pipeline.splits import Splits
 
 

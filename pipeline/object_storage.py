@@ -24,7 +24,7 @@ import numpy as np
 import zarr
 from zarr.storage import FsspecStore
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.foundation.errors import ConfigError, StoreError
 
 log = logging.getLogger(__name__)
 

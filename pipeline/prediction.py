@@ -19,15 +19,15 @@ from pipeline.alignment_config import AlignmentConfig
 from pipeline.checkpoints import LoadedModel, check_encoder, checkpoint_folders, load_model
 from pipeline.distributed import pick_device
 from pipeline.embedding_cache import EmbeddingCache
-from pipeline.errors import CheckpointError, ConfigError
 from pipeline.forecaster import Forecaster
+from pipeline.foundation.errors import CheckpointError, ConfigError
+from pipeline.foundation.provenance import from_plain
+from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_NAMES
 from pipeline.history import LabSeries
 from pipeline.intervals import Intervals
 from pipeline.labs import LabEvents
 from pipeline.live_sequence import LiveSequence, restarts
 from pipeline.prediction_config import STATES, PredictionConfig
-from pipeline.provenance import from_plain
-from pipeline.schema import ADMISSION_COLUMNS, LAB_NAMES
 from pipeline.sequences import WindowStore, cut_sequences
 
 __all__ = ["PREDICT_COLUMNS", "STATES", "PredictionConfig", "Predictor", "predict"]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pipeline.schema import HOUR_US, WINDOW_US
+from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.sequences import SequenceConfig
 
 STATES = ("ok", "warming_up", "no_signal", "stale")

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline.atomic import write_json
-from pipeline.errors import ConfigError
+from pipeline.foundation.atomic import write_json
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.summary import StageSummary
 from pipeline.stages.pretraining_stage import DATA_VARIABLE, run_pretraining
-from pipeline.summary import StageSummary
 
 
 def add_pretraining_commands(commands, show: Callable[[StageSummary], str]) -> None:

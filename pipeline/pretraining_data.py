@@ -14,11 +14,11 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float
 
-from pipeline.errors import ConfigError, RecordError
-from pipeline.provenance import config_hash
+from pipeline.foundation.errors import ConfigError, RecordError
+from pipeline.foundation.provenance import config_hash
+from pipeline.foundation.schema import WINDOW_US
 from pipeline.resample import prepare_ppg_gpt
 from pipeline.schedule import seed_of
-from pipeline.schema import WINDOW_US
 from pipeline.sources.base import Catalog, Record, Stretch, WaveformSource
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.sources.synthetic import CohortParameters, CohortSize, write_cohort

@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from models.encoders import Encoder
 from models.ppg_gpt import PPGGPT
 from pipeline.encoders import prepare_for
-from pipeline.errors import RecordError
+from pipeline.foundation.errors import RecordError
+from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_SECONDS, WINDOW_US
 from pipeline.pretraining_data import UNKNOWN_RAILS
 from pipeline.quality import window_quality
 from pipeline.resample import replace_rails
-from pipeline.schema import QUALITY_COLUMNS, WINDOW_SECONDS, WINDOW_US
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.sources.synthetic import CohortParameters, CohortSize, write_cohort

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.fft import rfft
 
-from pipeline.schema import QUALITY_COLUMNS, WINDOW_SECONDS
+from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_SECONDS
 
 PULSE_BAND_HZ = (0.5, 3.7)
 """30 to 222 beats a minute."""

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.embedding_flow import BatchResult, Meter
 from pipeline.embedding_plan import PatientTask
-from pipeline.errors import ConfigError
+from pipeline.foundation.errors import ConfigError
 
 TURNS = 4
 """Pieces of a batch for each actor: small enough that actors finish together."""

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import bootstrap
 from pipeline.evaluation import EvaluationConfig
-from pipeline.report_numbers import interval, number, signed
-from pipeline.schema import LAB_NAMES
+from pipeline.foundation import bootstrap
+from pipeline.foundation.number_format import interval, number, signed
+from pipeline.foundation.schema import LAB_NAMES
 from pipeline.scored_sets import ScoredSet, scored_sets
 
 MODEL, TWIN, ORACLE = "mt_pcs", "mt_pcs_twin", "oracle"

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline import report_details as details
 from pipeline import report_html
 from pipeline import report_sections as sections
-from pipeline.atomic import write_text
+from pipeline.foundation.atomic import write_text
 from pipeline.report_html import text
 from pipeline.report_inputs import ReportInputs
 

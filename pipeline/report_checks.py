@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 
 from pipeline import report_style as style
 from pipeline.agreement import repeated_bland_altman
+from pipeline.foundation.number_format import UNITS, error_digits, short_label, signed
+from pipeline.foundation.schema import LAB_NAMES
 from pipeline.intervals import GAP_EDGES_HOURS, gap_names
 from pipeline.report_html import MINUS
-from pipeline.report_numbers import UNITS, error_digits, short_label, signed
-from pipeline.schema import LAB_NAMES
 from pipeline.scored_sets import ScoredSet
 
 

@@ -8,11 +8,19 @@ from pipeline import report_checks, report_html
 from pipeline.agreement import agreement_table
 from pipeline.alarms import MINIMUM_EVENTS, alarm_table
 from pipeline.error_grids import ZONES, allowable_error_table, error_grids, grid_table
+from pipeline.foundation.number_format import (
+    UNITS,
+    count,
+    error_digits,
+    interval,
+    number,
+    short_label,
+    signed,
+)
+from pipeline.foundation.schema import LAB_NAMES
 from pipeline.intervals import coverage, reliability
 from pipeline.report_html import Row, Section, paragraph, text
 from pipeline.report_inputs import ReportInputs
-from pipeline.report_numbers import UNITS, count, error_digits, interval, number, short_label, signed
-from pipeline.schema import LAB_NAMES
 from pipeline.subgroups import GROUPINGS, SubgroupConfig, subgroup_table
 
 _REFERENCES = ("locf", "shrunk_locf")

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 
 from pipeline import report_style as style
 from pipeline.evaluation import select
-from pipeline.report_numbers import UNITS, short_label
-from pipeline.schema import LAB_NAMES, PROTOCOLS
+from pipeline.foundation.number_format import UNITS, short_label
+from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
 from pipeline.scored_sets import in_method_order
 
 _PROTOCOL_LOOK = {"start": (style.BLUE, "o"), "anchored": (style.VERMILION, "s")}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.schema import METHODS, PROTOCOLS
+from pipeline.foundation.schema import METHODS, PROTOCOLS
 from pipeline.scored_sets import ScoredSet, scored_sets
 
 

@@ -9,11 +9,20 @@ from pipeline import report_figures, report_html
 from pipeline.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
 from pipeline.curves import kept_epochs
 from pipeline.evaluation import AGGREGATIONS, select
+from pipeline.foundation.number_format import (
+    UNITS,
+    count,
+    error_digits,
+    interval,
+    number,
+    p_value,
+    short_label,
+    signed,
+)
+from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
 from pipeline.report_html import Row, Section, paragraph, text
 from pipeline.report_inputs import ReportInputs
-from pipeline.report_numbers import UNITS, count, error_digits, interval, number, p_value, short_label, signed
 from pipeline.result_delay_text import ADDED, method_label
-from pipeline.schema import LAB_NAMES, PROTOCOLS
 from pipeline.scored_sets import in_method_order
 from pipeline.table1 import heading, table1, table1_html
 

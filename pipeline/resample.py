@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from pipeline.schema import WINDOW_SECONDS
+from pipeline.foundation.schema import WINDOW_SECONDS
 
 PPG_GPT_RATE_HZ = 40
 _BATCH = 64

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from pipeline.report_numbers import UNITS, interval, number, short_label, signed
-from pipeline.schema import LAB_NAMES, PROTOCOLS
+from pipeline.foundation.number_format import UNITS, interval, number, short_label, signed
+from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
 
 BASELINES = ("locf", "shrunk_locf")
 DELAY_METHODS = (*BASELINES, "mt_pcs", "mt_pcs_twin")

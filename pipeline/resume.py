@@ -16,9 +16,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from pipeline.atomic import write_bytes
 from pipeline.checkpoints import FORMAT_VERSION, check_format, fill_model, model_tensors
-from pipeline.errors import CheckpointError
+from pipeline.foundation.atomic import write_bytes
+from pipeline.foundation.errors import CheckpointError
 
 RESUME_FILE = "resume.safetensors"
 

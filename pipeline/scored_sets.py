@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import ConfigError, LeakError
-from pipeline.schema import LAB_NAMES, METHODS, PREDICTION_COLUMNS, PROTOCOLS
+from pipeline.foundation.errors import ConfigError, LeakError
+from pipeline.foundation.schema import LAB_NAMES, METHODS, PREDICTION_COLUMNS, PROTOCOLS
 
 SCORINGS = ("measured", "dense")
 SEEDLESS_METHODS = METHODS[: METHODS.index("lstm")]

@@ -12,9 +12,9 @@ from pipeline.checkpoints import check_encoder, checkpoint_folders, load_model
 from pipeline.dense_examples import dense_examples
 from pipeline.distributed import pick_device
 from pipeline.embedding_cache import EmbeddingCache
-from pipeline.errors import ConfigError
 from pipeline.forecaster import Forecaster
-from pipeline.schema import PREDICTION_COLUMNS
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.schema import PREDICTION_COLUMNS
 from pipeline.sequences import WindowStore
 from pipeline.splits import Splits
 

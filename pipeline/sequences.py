@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import StoreError
-from pipeline.schema import HOUR_US, MAX_SEQUENCE_STEPS, SEQUENCE_COLUMNS, WINDOW_US
+from pipeline.foundation.errors import StoreError
+from pipeline.foundation.schema import HOUR_US, MAX_SEQUENCE_STEPS, SEQUENCE_COLUMNS, WINDOW_US
 
 
 @runtime_checkable

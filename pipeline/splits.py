@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from pipeline.atomic import write_json
-from pipeline.errors import ConfigError, LeakError
-from pipeline.schema import SPLITS
+from pipeline.foundation.atomic import write_json
+from pipeline.foundation.errors import ConfigError, LeakError
+from pipeline.foundation.schema import SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)

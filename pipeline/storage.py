@@ -14,8 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
-from pipeline.atomic import explained_os_errors, flush_folder, make_private_dir, publish_folder, write_bytes
-from pipeline.errors import StoreError
+from pipeline.foundation.atomic import (
+    explained_os_errors,
+    flush_folder,
+    make_private_dir,
+    publish_folder,
+    write_bytes,
+)
+from pipeline.foundation.errors import StoreError
 
 
 @runtime_checkable

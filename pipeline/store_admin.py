@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 
 from pipeline.embedding_store import EmbeddingStore
-from pipeline.errors import StoreError
+from pipeline.foundation.errors import StoreError
+from pipeline.foundation.schema import WINDOW_SECONDS, WINDOW_US
 from pipeline.manifest import ManifestEntry
-from pipeline.schema import WINDOW_SECONDS, WINDOW_US
 from pipeline.source_hashes import forget_hash
 from pipeline.version_folder import CHUNK_WINDOWS, ENTRY_FILE, check_layout
 

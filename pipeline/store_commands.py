@@ -5,10 +5,10 @@ import sys
 from collections.abc import Callable, Iterable
 
 from pipeline.embedding_store import EmbeddingStore
-from pipeline.errors import StoreError
 from pipeline.experiments import default_experiment_name, experiment
+from pipeline.foundation.errors import StoreError
+from pipeline.foundation.workspace import Workspace
 from pipeline.store_admin import forget_patient, gc_store, list_store, verify_store
-from pipeline.workspace import Workspace
 
 Command = Callable[[EmbeddingStore, argparse.Namespace], Iterable[str]]
 

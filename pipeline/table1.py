@@ -14,10 +14,18 @@ import numpy as np
 import pandas as pd
 
 from pipeline import report_html as markup
-from pipeline.errors import ConfigError
 from pipeline.evaluation import ALL_SEEDS
-from pipeline.report_numbers import UNITS, count, error_digits, interval, number, short_label, signed
-from pipeline.schema import LAB_NAMES
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.number_format import (
+    UNITS,
+    count,
+    error_digits,
+    interval,
+    number,
+    short_label,
+    signed,
+)
+from pipeline.foundation.schema import LAB_NAMES
 
 PAPER_METHODS = {"LSTM": "lstm", "LOCF": "locf", "MT": "mt", "ST+PCS": "st_pcs", "MT+PCS": "mt_pcs"}
 TABLE1_METHODS = ("lstm", "locf", "live_locf", "shrunk_locf", "mt", "st_pcs", "mt_pcs_twin", "mt_pcs")

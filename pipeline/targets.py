@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pipeline.alignment_config import AlignmentConfig
+from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.history import LabSeries
-from pipeline.schema import HOUR_US, WINDOW_US
 
 _SIXTY_SECONDS_US = 60_000_000
 

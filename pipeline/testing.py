@@ -13,10 +13,10 @@ import pandas as pd
 from pipeline.aligned_cohort import AlignedCohort
 from pipeline.alignment import align
 from pipeline.alignment_config import AlignmentConfig
-from pipeline.errors import StoreError
+from pipeline.foundation.errors import StoreError
+from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US
 from pipeline.labs import LabEvents
 from pipeline.normalization import LabScaler, fit_lab_scaler
-from pipeline.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US
 from pipeline.sequences import Sequences, cut_sequences
 from pipeline.splits import SplitConfig, Splits, split_subjects
 

@@ -25,14 +25,14 @@ from pipeline.checkpoints import store_encoder
 from pipeline.distributed import Ranks, joined_ranks, pick_device
 from pipeline.draw_source import DrawSource
 from pipeline.embedding_cache import EmbeddingCache
-from pipeline.errors import ConfigError, LeakError
 from pipeline.forecaster import Forecaster, scale_rows
+from pipeline.foundation.errors import ConfigError, LeakError
+from pipeline.foundation.provenance import config_hash, from_plain, to_plain
+from pipeline.foundation.schema import LAB_NAMES
 from pipeline.line_fit import fit_lines
 from pipeline.normalization import LabScaler
-from pipeline.provenance import config_hash, from_plain, to_plain
 from pipeline.resume import RESUME_FILE
 from pipeline.schedule import seed_of
-from pipeline.schema import LAB_NAMES
 from pipeline.sequences import WindowStore
 from pipeline.splits import Splits
 from pipeline.training_config import TrainingConfig, TrainingProgress, TrainingResult

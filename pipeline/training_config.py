@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.schema import PROTOCOLS
+from pipeline.foundation.schema import PROTOCOLS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.embedding_store import EmbeddingStore
+from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.intervals import Intervals
 from pipeline.lab_versions import final_results
 from pipeline.labs import LabEvents
 from pipeline.prediction import PredictionConfig, predict
-from pipeline.schema import HOUR_US, WINDOW_US
 from pipeline.sequences import SequenceConfig
 
 SHOWN_PATIENTS = 4

@@ -18,12 +18,12 @@ import numpy as np
 import zarr
 from jaxtyping import Float, Int
 
-from pipeline.atomic import explained_os_errors
 from pipeline.chunk_files import ChunkFiles
-from pipeline.errors import StoreError
+from pipeline.foundation.atomic import explained_os_errors
+from pipeline.foundation.errors import StoreError
+from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.manifest import EmbeddingKey, ManifestEntry, entry_to_json
 from pipeline.object_storage import ObjectRows, object_group
-from pipeline.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.storage import Storage
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import RecordError
-from pipeline.schema import DAY_US
+from pipeline.foundation.errors import RecordError
+from pipeline.foundation.schema import DAY_US
 
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_SIGNALS = 256

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.quality import window_quality
 from pipeline.resample import samples_per_window
-from pipeline.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.sources.base import Record, Stretch, WaveformSource
 
 MAX_BATCH_WINDOWS = 512

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import LabError, RecordError
+from pipeline.foundation.errors import LabError, RecordError
 from pipeline.records import CHUNK_SECONDS, MAX_RATE_HZ, MIN_RATE_HZ
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.sources.parquet_waveforms import parquet_records, parquet_stretches

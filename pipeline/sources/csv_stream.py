@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from pipeline.errors import LabError
+from pipeline.foundation.errors import LabError
 from pipeline.sources.rows import PADDING
 
 BLOCK_BYTES = 16 * 2**20

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError
+from pipeline.foundation.errors import ConfigError
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.sources.base import ClinicalSource, WaveformSource
 from pipeline.sources.lab_table import LabTable

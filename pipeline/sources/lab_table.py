@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import LabError
-from pipeline.schema import ADMISSION_COLUMNS
+from pipeline.foundation.errors import LabError
+from pipeline.foundation.schema import ADMISSION_COLUMNS
 from pipeline.sources.base import ClinicalTables
 from pipeline.sources.csv_stream import stream_csv
 from pipeline.sources.rows import column, normalise_patient_id, parse_times_us, usable_rows

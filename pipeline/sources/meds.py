@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import LabError
-from pipeline.schema import ADMISSION_COLUMNS, HOUR_US, LABS
+from pipeline.foundation.errors import LabError
+from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LABS
 from pipeline.sources.base import ClinicalTables
 from pipeline.sources.rows import column, parse_times_us, usable_rows
 

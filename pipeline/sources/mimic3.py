@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import LabError, RecordError
+from pipeline.foundation.errors import LabError, RecordError
+from pipeline.foundation.schema import ADMISSION_COLUMNS, LABS
 from pipeline.records import open_record, read_stretches, record_files
-from pipeline.schema import ADMISSION_COLUMNS, LABS
 from pipeline.sources.base import Catalog, ClinicalTables, Record, Stretch
 from pipeline.sources.csv_stream import find_table, stream_csv
 from pipeline.sources.rows import column, normalise_patient_id, parse_times_us, usable_rows

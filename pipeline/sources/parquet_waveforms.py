@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import LabError
+from pipeline.foundation.errors import LabError
 from pipeline.records import MAX_RATE_HZ, MIN_RATE_HZ
 from pipeline.sources.base import Record, Stretch
 from pipeline.sources.rows import column, normalise_patient_id, parse_times_us, usable_rows

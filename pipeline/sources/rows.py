@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import LabError
+from pipeline.foundation.errors import LabError
 
 PADDING = " \t\r\n\x00\ufeff"
 """What may surround a cell without meaning anything: blanks, NULs, byte-order marks."""

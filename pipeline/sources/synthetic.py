@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.atomic import (
+from pipeline.foundation.atomic import (
     explained_os_errors,
     make_private_dir,
     publish_folder,

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ConfigError
-from pipeline.schema import LAB_NAMES
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.schema import LAB_NAMES
 
 PARAMETERS_PATH = Path(__file__).with_name("synthetic_parameters.json")
 

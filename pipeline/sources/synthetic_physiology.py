@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.schema import DAY_US, HOUR_US
+from pipeline.foundation.schema import DAY_US, HOUR_US
 from pipeline.sources.synthetic_parameters import CohortParameters, LabProcess
 
 MINUTE_US = 60_000_000

@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.atomic import make_private_dir, write_json
-from pipeline.errors import ConfigError
+from pipeline.foundation.atomic import make_private_dir, write_json
+from pipeline.foundation.errors import ConfigError
 from pipeline.sources.synthetic_parameters import CohortParameters
 from pipeline.sources.synthetic_physiology import Course, Stay, plan_course, plan_stay
 from pipeline.sources.synthetic_real import RealLabs, content_hash

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import ConfigError
-from pipeline.schema import DAY_US, HOUR_US, LABS
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.schema import DAY_US, HOUR_US, LABS
 from pipeline.sources.synthetic_parameters import CohortParameters
 from pipeline.sources.synthetic_physiology import (
     MINUTE_US,

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.atomic import write_bytes, write_text
-from pipeline.schema import DAY_US, LABS
+from pipeline.foundation.atomic import write_bytes, write_text
+from pipeline.foundation.schema import DAY_US, LABS
 from pipeline.sources.synthetic_parameters import CohortParameters
 from pipeline.sources.synthetic_physiology import MINUTE_US, Course, Stay, random_stream, to_value
 

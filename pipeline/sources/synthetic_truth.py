@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.atomic import write_json, write_parquet
-from pipeline.errors import MissingArtifactError
-from pipeline.schema import DAY_US
+from pipeline.foundation.atomic import write_json, write_parquet
+from pipeline.foundation.errors import MissingArtifactError
+from pipeline.foundation.schema import DAY_US
 from pipeline.sources.synthetic_parameters import CohortParameters, LabProcess
 from pipeline.sources.synthetic_physiology import Course, to_score, to_value
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.errors import ConfigError, RecordError
+from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.records import PLETH, open_record, read_stretches, record_files
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.sources.rows import normalise_patient_id

@@ -8,15 +8,15 @@ from pipeline.alignment import align
 from pipeline.catalog import load_catalog
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.number_format import UNITS
+from pipeline.foundation.schema import LAB_NAMES
+from pipeline.foundation.summary import StageSummary
+from pipeline.foundation.workspace import Workspace, require
 from pipeline.labs import LabEvents
 from pipeline.normalization import fit_lab_scaler
-from pipeline.report_numbers import UNITS
-from pipeline.schema import LAB_NAMES
 from pipeline.sequences import cut_sequences
 from pipeline.splits import Splits, split_subjects
 from pipeline.stages.ingest import waveform_source
-from pipeline.summary import StageSummary
-from pipeline.workspace import Workspace, require
 
 
 def cohort_splits(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:

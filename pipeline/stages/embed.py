@@ -10,11 +10,11 @@ import numpy as np
 from pipeline.catalog import load_catalog
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import ExperimentConfig
-from pipeline.schema import WINDOW_SECONDS
+from pipeline.foundation.schema import WINDOW_SECONDS
+from pipeline.foundation.summary import Scalar, StageSummary
+from pipeline.foundation.workspace import Workspace, require
 from pipeline.sources.base import Catalog, WaveformSource
 from pipeline.stages.ingest import waveform_source
-from pipeline.summary import Scalar, StageSummary
-from pipeline.workspace import Workspace, require
 
 if TYPE_CHECKING:
     from models.encoders import Encoder

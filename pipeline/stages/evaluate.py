@@ -5,18 +5,18 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from pipeline.atomic import write_parquet, write_text
 from pipeline.comparison_text import comparison_table
 from pipeline.embedding_store import EmbeddingStore
-from pipeline.errors import MissingArtifactError
 from pipeline.evaluation import compare, evaluate
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.atomic import write_parquet, write_text
+from pipeline.foundation.errors import MissingArtifactError
+from pipeline.foundation.number_format import UNITS, short_label
+from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
+from pipeline.foundation.summary import StageSummary
+from pipeline.foundation.workspace import Workspace, require
 from pipeline.intervals import coverage, fit_intervals
-from pipeline.report_numbers import UNITS, short_label
-from pipeline.schema import LAB_NAMES, METHOD_LABELS
 from pipeline.splits import Splits
-from pipeline.summary import StageSummary
-from pipeline.workspace import Workspace, require
 
 logger = logging.getLogger(__name__)
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.atomic import write_json, write_parquet
 from pipeline.catalog import save_catalog
-from pipeline.errors import ConfigError
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.atomic import write_json, write_parquet
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.number_format import UNITS
+from pipeline.foundation.schema import HOUR_US
+from pipeline.foundation.summary import StageSummary
+from pipeline.foundation.workspace import LABS_VARIABLE, WAVEFORMS_VARIABLE, Workspace, require
 from pipeline.lab_versions import final_results
 from pipeline.labs import clean_labs, lab_counts
-from pipeline.report_numbers import UNITS
-from pipeline.schema import HOUR_US
 from pipeline.sources.base import Catalog, ClinicalSource, WaveformSource
 from pipeline.sources.detect import DESCRIPTION, open_clinical, open_waveforms
 from pipeline.sources.synthetic import CohortParameters, write_cohort
-from pipeline.summary import StageSummary
-from pipeline.workspace import LABS_VARIABLE, WAVEFORMS_VARIABLE, Workspace, require
 
 logger = logging.getLogger(__name__)
 

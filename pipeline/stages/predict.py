@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.atomic import write_parquet
 from pipeline.embedding_store import EmbeddingStore
-from pipeline.errors import CheckpointError, ConfigError
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.atomic import write_parquet
+from pipeline.foundation.errors import CheckpointError, ConfigError
+from pipeline.foundation.provenance import from_plain
+from pipeline.foundation.summary import StageSummary
+from pipeline.foundation.workspace import Workspace
 from pipeline.intervals import Intervals
 from pipeline.labs import LabEvents
-from pipeline.provenance import from_plain
 from pipeline.stages.embed import ppg_embeddings
 from pipeline.stages.ingest import lab_events, waveform_catalog
-from pipeline.summary import StageSummary
-from pipeline.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigError
 from pipeline.experiments import ExperimentConfig
-from pipeline.provenance import canonical_json
-from pipeline.summary import StageSummary
-from pipeline.workspace import Workspace
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.provenance import canonical_json
+from pipeline.foundation.summary import StageSummary
+from pipeline.foundation.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipeline.pretraining_config import PretrainingConfig

@@ -7,14 +7,14 @@ import pandas as pd
 
 from pipeline.curves import read_curves
 from pipeline.embedding_store import EmbeddingStore
-from pipeline.errors import MissingArtifactError
 from pipeline.experiments import ExperimentConfig
-from pipeline.provenance import config_hash, versions
+from pipeline.foundation.errors import MissingArtifactError
+from pipeline.foundation.provenance import config_hash, versions
+from pipeline.foundation.summary import StageSummary, load_summary
+from pipeline.foundation.workspace import Workspace, require
 from pipeline.report_inputs import ReportInputs
 from pipeline.stages.ingest import source_note
 from pipeline.store_admin import list_store
-from pipeline.summary import StageSummary, load_summary
-from pipeline.workspace import Workspace, require
 
 FUNNEL = (
     ("waveform_catalog", "patients", "patients with waveforms"),

@@ -2,14 +2,14 @@
 
 import pandas as pd
 
-from pipeline.atomic import write_parquet
 from pipeline.embedding_store import EmbeddingStore
-from pipeline.errors import MissingArtifactError
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.atomic import write_parquet
+from pipeline.foundation.errors import MissingArtifactError
+from pipeline.foundation.summary import StageSummary
+from pipeline.foundation.workspace import Workspace, require
 from pipeline.result_delay_text import DELAY_METHODS, delay_text
 from pipeline.splits import Splits
-from pipeline.summary import StageSummary
-from pipeline.workspace import Workspace, require
 
 
 def result_delay(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:

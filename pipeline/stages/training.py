@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.atomic import make_private_dir
 from pipeline.embedding_store import EmbeddingStore
-from pipeline.errors import OtherRunError
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.atomic import make_private_dir
+from pipeline.foundation.errors import OtherRunError
+from pipeline.foundation.provenance import to_plain
+from pipeline.foundation.summary import StageSummary
+from pipeline.foundation.workspace import Workspace, require
 from pipeline.normalization import LabScaler
-from pipeline.provenance import to_plain
 from pipeline.splits import Splits
 from pipeline.stages.ingest import source_note
-from pipeline.summary import StageSummary
-from pipeline.workspace import Workspace, require
 
 if TYPE_CHECKING:
     from pipeline.training_config import TrainingProgress, TrainingResult

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.embedding_store import EmbeddingStore
-from pipeline.schema import LAB_NAMES
+from pipeline.foundation.schema import LAB_NAMES
 
 ROOT = Path(__file__).parents[2]
 WORD = re.compile(r"[A-Za-z0-9_-]+")

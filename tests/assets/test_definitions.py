@@ -16,9 +16,9 @@ from assets.metadata import BAR, BAR_LENGTH, metadata, result
 from assets.pretraining import PretrainingRun, pretrain_ppg_gpt
 from assets.resources import ExperimentName, Project
 from pipeline.checks import CheckOutcome
-from pipeline.errors import ConfigError, RecordError
 from pipeline.experiments import EXPERIMENTS
-from pipeline.summary import StageSummary
+from pipeline.foundation.errors import ConfigError, RecordError
+from pipeline.foundation.summary import StageSummary
 
 GROUPS = {
     "ingest": {"synthetic_cohort", "waveform_catalog", "lab_events"},

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from assets.executors import EXECUTORS, chosen_executor
-from pipeline.errors import ConfigError
+from pipeline.foundation.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "kubernetes"

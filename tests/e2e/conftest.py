@@ -8,7 +8,7 @@ import pytest
 from assets.definitions import defs
 from assets.resources import Project
 from pipeline.experiments import ExperimentConfig
-from pipeline.workspace import Workspace
+from pipeline.foundation.workspace import Workspace
 
 
 class TinyRun:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline import checks
-from pipeline.schema import EVALUATION_COLUMNS, LAB_NAMES, METHOD_LABELS, PREDICTION_COLUMNS
+from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METHOD_LABELS, PREDICTION_COLUMNS
 from pipeline.splits import Splits
 from pipeline.stages import printed_table
 

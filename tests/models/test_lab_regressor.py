@@ -11,7 +11,7 @@ from models.inputs import PackedInputs
 from models.lab_regressor import FIVE_LABS, LabRegressor, LabRegressorConfig
 from models.losses import uncertainty_weighted_l1
 from models.packing import chunks
-from pipeline.schema import HISTORY_FEATURES, LAB_NAMES
+from pipeline.foundation.schema import HISTORY_FEATURES, LAB_NAMES
 
 LENGTHS = [23, 1, 40, 0, 16]
 SMALL = LabRegressorConfig(embed_width=8, d_model=16, n_blocks=2, d_state=4, dropout=0.0, trunk_width=8)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.schema import HOUR_US, LAB_NAMES, PREDICTION_COLUMNS, WINDOW_US
+from pipeline.foundation.schema import HOUR_US, LAB_NAMES, PREDICTION_COLUMNS, WINDOW_US
 
 LEVELS = {"potassium": 4.1, "calcium": 8.4, "sodium": 139.0, "glucose": 140.0, "lactate": 2.1}
 SPREADS = {"potassium": 0.5, "calcium": 0.6, "sodium": 4.0, "glucose": 40.0, "lactate": 0.9}

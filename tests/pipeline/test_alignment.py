@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 
 from pipeline.alignment import AlignedCohort, AlignmentConfig, align, authors_alignment, paper_alignment
-from pipeline.errors import ConfigError, MissingArtifactError, StoreError
+from pipeline.foundation.errors import ConfigError, MissingArtifactError, StoreError
+from pipeline.foundation.schema import EXAMPLE_COLUMNS, HOUR_US, PIECE_COLUMNS, TARGET_COLUMNS, WINDOW_US
 from pipeline.handmade import BASE_US, admissions, lab_events, memory_store, memory_windows
-from pipeline.schema import EXAMPLE_COLUMNS, HOUR_US, PIECE_COLUMNS, TARGET_COLUMNS, WINDOW_US
 from pipeline.sequences import cut_sequences
 from pipeline.splits import split_subjects
 

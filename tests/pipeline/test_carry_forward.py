@@ -13,7 +13,7 @@ from pipeline.carry_forward import (
     locf,
     patient_mean,
 )
-from pipeline.schema import METHODS
+from pipeline.foundation.schema import METHODS
 
 
 def table(truth, last, *, age=1.0, lab="sodium", protocol="start", mean=0.0, live=0.0):

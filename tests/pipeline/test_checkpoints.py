@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from models.baselines import WindowLSTM, WindowLSTMConfig
 from models.lab_regressor import LabRegressor, LabRegressorConfig
 from pipeline.checkpoints import CONFIG_FILE, WEIGHTS_FILE, checkpoint_folders, load_model, save_checkpoint
-from pipeline.errors import CheckpointError
+from pipeline.foundation.errors import CheckpointError
 from pipeline.resume import load_resume, read_progress, save_resume
 from pipeline.testing import tiny_cohort
 

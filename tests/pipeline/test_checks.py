@@ -11,12 +11,12 @@ import pytest
 from pipeline import checks
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import experiment
+from pipeline.foundation.schema import HOUR_US
+from pipeline.foundation.workspace import Workspace
 from pipeline.manifest import EmbeddingKey
 from pipeline.normalization import fit_lab_scaler
-from pipeline.schema import HOUR_US
 from pipeline.splits import split_subjects
 from pipeline.windows import QUALITY_COLUMNS
-from pipeline.workspace import Workspace
 
 TINY = experiment("tiny")
 PATIENTS = [f"patient{number}" for number in range(12)]

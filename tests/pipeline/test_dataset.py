@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from pipeline.alignment import AlignmentConfig, align
 from pipeline.dataset import POOLED_WINDOWS, PieceDataset, pack, scale_history, twin_mapping
 from pipeline.embedding_cache import CachedPatient, EmbeddingCache, _read
-from pipeline.errors import ConfigError, StoreError
+from pipeline.foundation.errors import ConfigError, StoreError
+from pipeline.foundation.schema import DAY_US, LAB_NAMES, WINDOW_US
 from pipeline.handmade import BASE_US, admissions, lab_events, memory_store, memory_windows
 from pipeline.normalization import LabScaler
-from pipeline.schema import DAY_US, LAB_NAMES, WINDOW_US
 from pipeline.sequences import cut_sequences
 from pipeline.testing import MemoryStore
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.decoding import EndOfPatient, PreparedWindows, decoded
-from pipeline.errors import RecordError
+from pipeline.foundation.errors import RecordError
 from pipeline.resample import prepare_ppg_gpt
 from pipeline.source_hashes import fingerprint
 from pipeline.sources.array_folder import ArrayFolder

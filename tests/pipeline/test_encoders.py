@@ -17,7 +17,7 @@ from pipeline.encoders import (
     prepare_for,
     release_encoder,
 )
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.resample import prepare_ppg_gpt
 
 

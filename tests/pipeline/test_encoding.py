@@ -28,8 +28,8 @@ from pipeline.encoding import (
     finish_embedding,
     plan_embedding,
 )
-from pipeline.errors import RecordError, StoreError
-from pipeline.schema import WINDOW_US
+from pipeline.foundation.errors import RecordError, StoreError
+from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.windows import WindowConfig
 

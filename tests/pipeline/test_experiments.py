@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from pipeline.errors import ConfigError
 from pipeline.experiments import EXPERIMENTS, ExperimentConfig, default_experiment_name, experiment
-from pipeline.provenance import canonical_json, config_hash, from_plain, to_plain
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.provenance import canonical_json, config_hash, from_plain, to_plain
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.foundation.schema import DAY_US, HOUR_US
 from pipeline.history import HistoryConfig, LabSeries, lab_history, last_available_before
-from pipeline.schema import DAY_US, HOUR_US
 
 CONFIGS = [HistoryConfig(features=name) for name in ("default", "paper", "authors")]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError, LeakError
+from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.intervals import (
     COVERAGE_COLUMNS,
     Intervals,

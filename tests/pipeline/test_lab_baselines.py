@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.errors import LabError
+from pipeline.foundation.errors import LabError
 from pipeline.lab_baselines import (
     LabBaselineConfig,
     baseline_examples,

@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.errors import LabError
+from pipeline.foundation.errors import LabError
+from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_EVENT_COLUMNS, LABS
 from pipeline.lab_versions import final_results
 from pipeline.labs import PLAUSIBLE_MEDIANS, LabConfig, LabEvents, clean_labs, empty_lab_events, lab_counts
-from pipeline.schema import ADMISSION_COLUMNS, LAB_EVENT_COLUMNS, LABS
 from pipeline.sources.base import ClinicalTables
 
 MINUTE_US = 60_000_000

@@ -4,10 +4,10 @@ import torch
 
 from models.lab_regressor import LabRegressor, LabRegressorConfig
 from pipeline.batches import PieceSource
-from pipeline.errors import ConfigError
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.schema import LAB_NAMES
 from pipeline.line_fit import fit_lines
 from pipeline.reader_fit import cross_fit
-from pipeline.schema import LAB_NAMES
 from pipeline.testing import tiny_cohort
 
 WIDTH = 8

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import bootstrap, metrics
+from pipeline import metrics
+from pipeline.foundation import bootstrap
 
 TRUTH = np.array([4.0, 5.0, 6.0, 3.0])
 ESTIMATE = np.array([4.5, 4.0, 6.0, 3.5])

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import CheckpointError, LeakError
+from pipeline.foundation.errors import CheckpointError, LeakError
+from pipeline.foundation.schema import LAB_NAMES, LABS
 from pipeline.handmade import lab_events
 from pipeline.normalization import LabScaler, ScalerConfig, fit_lab_scaler
-from pipeline.schema import LAB_NAMES, LABS
 from pipeline.splits import SplitConfig, Splits, split_subjects
 
 SPLITS = Splits(members={"train": ("1", "2"), "validation": ("3",), "calibration": ("4",), "test": ("5",)})

@@ -12,10 +12,10 @@ from models.ppg_gpt import PPGGPT
 from pipeline import object_storage
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoding import EncodingConfig, embed
-from pipeline.errors import StoreError
+from pipeline.foundation.errors import StoreError
+from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.manifest import EmbeddingKey, ManifestEntry
 from pipeline.object_storage import ObjectFolder
-from pipeline.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.store_admin import forget_patient, gc_store, list_store, verify_store
 from pipeline.version_folder import CHUNK_WINDOWS

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from pipeline.alignment_config import AlignmentConfig
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.foundation.errors import CheckpointError, ConfigError
+from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, WINDOW_US
 from pipeline.intervals import Intervals, gap_names
 from pipeline.labs import LabEvents, clean_labs
 from pipeline.prediction import PREDICT_COLUMNS, STATES, PredictionConfig, Predictor, predict
-from pipeline.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, WINDOW_US
 from pipeline.scoring import score
 from pipeline.sources.base import ClinicalTables
 from pipeline.testing import ORIGIN_US, TINY_MODEL, MemoryStore, delayed, tiny_cohort

@@ -16,8 +16,8 @@ import torch
 from models.ppg_gpt import PPGGPTConfig
 from pipeline import encoders
 from pipeline.encoders import make_encoder
-from pipeline.errors import ConfigError, RecordError
 from pipeline.experiments import EXPERIMENTS
+from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.pretraining import RECORD_FILE, WEIGHTS_FILE, pretrain
 from pipeline.pretraining_config import PretrainingConfig
 from pipeline.pretraining_data import SYNTHETIC_SEED, Challenge2015, Corpus, divide, epoch_windows

@@ -11,12 +11,12 @@ import torch
 from pipeline import encoders
 from pipeline.__main__ import main
 from pipeline.encoders import make_encoder
-from pipeline.errors import RecordError
 from pipeline.experiments import EXPERIMENTS
+from pipeline.foundation.errors import RecordError
+from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.pretraining_data import SYNTHETIC_SEED
 from pipeline.probe import error_with_interval, held_out_estimates, mean_estimates, probe, probe_table
 from pipeline.probe_data import SYNTHETIC_PROBE_SEED, ProbeWindows, bidmc_windows, synthetic_windows
-from pipeline.schema import WINDOW_SECONDS
 
 
 def planted(rng: np.random.Generator, width: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from pipeline.foundation.schema import QUALITY_COLUMNS
 from pipeline.quality import window_quality
 from pipeline.resample import samples_per_window
-from pipeline.schema import QUALITY_COLUMNS
 
 RAILS = (0.0, 1.0)
 

@@ -13,7 +13,7 @@ from models.ppg_gpt import PPGGPT
 from pipeline.embedding_progress import EmbeddingProgress
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoding import EncodingConfig, embed
-from pipeline.errors import ConfigError
+from pipeline.foundation.errors import ConfigError
 from pipeline.sources.array_folder import ArrayFolder
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import wfdb
 
+from pipeline.foundation.schema import DAY_US
 from pipeline.records import BadRecord, open_record, read_stretches, record_files
-from pipeline.schema import DAY_US
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared is absent")

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation import EvaluationConfig, compare, evaluate
+from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
 from pipeline.intervals import fit_intervals
 from pipeline.report import RESEARCH_ONLY, render, write_report
 from pipeline.report_details import calibration
@@ -17,7 +18,6 @@ from pipeline.report_figures import forest_svg, loss_curve_svg, readable_range, 
 from pipeline.report_inputs import ReportInputs
 from pipeline.report_sections import delays, summary
 from pipeline.result_delay_text import ADDED
-from pipeline.schema import LAB_NAMES, METHOD_LABELS
 
 QUICK = EvaluationConfig(bootstrap=50)
 VOID = {"meta", "br", "img", "input", "hr", "link"}

@@ -6,9 +6,9 @@ import pytest
 
 from pipeline.carry_forward import fit_carry_forward
 from pipeline.evaluation import EvaluationConfig, compare, evaluate
+from pipeline.foundation.schema import HOUR_US, PROTOCOLS
 from pipeline.result_delay import DELAY_COLUMNS, delay_table, delayed_events
 from pipeline.result_delay_text import ADDED, delay_text
-from pipeline.schema import HOUR_US, PROTOCOLS
 from pipeline.scoring import score, score_estimator
 from pipeline.testing import TINY_MODEL, tiny_cohort
 from pipeline.training import TrainingConfig, train

@@ -10,9 +10,9 @@ from pipeline.checkpoints import load_model
 from pipeline.dataset import PieceDataset, pack
 from pipeline.dense_examples import dense_examples
 from pipeline.embedding_store import EmbeddingKey, EmbeddingStore
-from pipeline.errors import CheckpointError, ConfigError, LeakError
+from pipeline.foundation.errors import CheckpointError, ConfigError, LeakError
+from pipeline.foundation.schema import EXAMPLE_COLUMNS, LAB_NAMES, PREDICTION_COLUMNS
 from pipeline.inference import estimate_piece, estimate_pieces
-from pipeline.schema import EXAMPLE_COLUMNS, LAB_NAMES, PREDICTION_COLUMNS
 from pipeline.scored_sets import scored_sets
 from pipeline.scoring import score, score_estimator
 from pipeline.splits import split_subjects

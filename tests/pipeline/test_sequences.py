@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.foundation.schema import MAX_SEQUENCE_STEPS, SEQUENCE_COLUMNS, WINDOW_US
 from pipeline.handmade import BASE_US, admissions, memory_store
-from pipeline.schema import MAX_SEQUENCE_STEPS, SEQUENCE_COLUMNS, WINDOW_US
 from pipeline.sequences import SequenceConfig, cut_sequences
 
 HOUR = 120

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError, LeakError
-from pipeline.schema import SPLITS
+from pipeline.foundation.errors import ConfigError, LeakError
+from pipeline.foundation.schema import SPLITS
 from pipeline.splits import SplitConfig, Splits, split_subjects
 
 PATIENTS = [f"{n}" for n in range(1000, 1200)]

@@ -9,9 +9,9 @@ import pytest
 import zarr
 
 from pipeline.embedding_store import EmbeddingStore
-from pipeline.errors import StoreError
+from pipeline.foundation.errors import StoreError
+from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.manifest import EmbeddingKey, ManifestEntry
-from pipeline.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.store_admin import forget_patient, gc_store, list_store, verify_store
 from pipeline.version_folder import CHUNK_WINDOWS
 

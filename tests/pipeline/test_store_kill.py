@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoding import EncodingConfig, embed
-from pipeline.errors import StoreError
-from pipeline.schema import WINDOW_US
+from pipeline.foundation.errors import StoreError
+from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.store_admin import gc_store, verify_store
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.embedding_store import EmbeddingStore
-from pipeline.errors import StoreError
+from pipeline.foundation.errors import StoreError
+from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.manifest import EmbeddingKey
-from pipeline.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.store_admin import verify_store
 
 NOBODY = 65534

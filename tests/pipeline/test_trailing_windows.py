@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.schema import QUALITY_COLUMNS, WINDOW_US
+from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.targets import StepGrid
 from pipeline.testing import ORIGIN_US, MemoryWindows
 from pipeline.trailing_windows import trailing_windows

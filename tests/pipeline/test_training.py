@@ -16,9 +16,9 @@ from pipeline.checkpoints import load_model
 from pipeline.curves import read_curves
 from pipeline.dataset import PieceDataset, pack
 from pipeline.draw_source import DrawSource
-from pipeline.errors import ConfigError, LeakError
+from pipeline.foundation.errors import ConfigError, LeakError
+from pipeline.foundation.schema import LAB_NAMES
 from pipeline.ridge import weigh
-from pipeline.schema import LAB_NAMES
 from pipeline.testing import TINY_MODEL, tiny_cohort
 from pipeline.training import TRAINED_METHODS, TrainingConfig, train
 from pipeline.validation import validation_of

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.schema import DAY_US
+from pipeline.foundation.schema import DAY_US
 from pipeline.wfdb_header import BadRecord, contained, read_header
 
 SIGNAL = "a.dat 80 255(-128)/NU 8 0 -128 0 0 PLETH"

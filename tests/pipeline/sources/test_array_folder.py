@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import RecordError
+from pipeline.foundation.errors import RecordError
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.sources.base import WaveformSource
 from pipeline.windows import WindowConfig, iterate_windows

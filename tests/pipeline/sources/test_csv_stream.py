@@ -4,7 +4,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from pipeline.errors import LabError
+from pipeline.foundation.errors import LabError
 from pipeline.sources.csv_stream import find_table, stream_csv
 
 COLUMNS = {"patient": "subject_id", "code": "itemid", "value": "value"}

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.foundation.errors import ConfigError
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.sources.detect import DESCRIPTION, open_clinical, open_waveforms
 from pipeline.sources.lab_table import LabTable

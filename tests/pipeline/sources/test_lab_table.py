@@ -3,8 +3,8 @@ import datetime
 import pandas as pd
 import pytest
 
-from pipeline.errors import LabError
-from pipeline.schema import ADMISSION_COLUMNS
+from pipeline.foundation.errors import LabError
+from pipeline.foundation.schema import ADMISSION_COLUMNS
 from pipeline.sources.base import ClinicalSource
 from pipeline.sources.lab_table import LabTable, LabTableConfig
 

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import LabError
+from pipeline.foundation.errors import LabError
 from pipeline.sources.base import ClinicalSource
 from pipeline.sources.meds import MedsTables, understand
 

@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.errors import LabError, RecordError
-from pipeline.schema import ADMISSION_COLUMNS
+from pipeline.foundation.errors import LabError, RecordError
+from pipeline.foundation.schema import ADMISSION_COLUMNS
 from pipeline.sources.base import ClinicalSource, WaveformSource
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.windows import WindowConfig, iterate_windows

@@ -3,7 +3,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from pipeline.errors import LabError
+from pipeline.foundation.errors import LabError
 from pipeline.sources.rows import normalise_patient_id, parse_times_us, usable_rows
 
 

@@ -12,8 +12,8 @@ import wfdb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
-from pipeline.schema import LABS
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.schema import LABS
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.synthetic import CohortSize, CohortSummary, write_cohort
 from pipeline.sources.synthetic_parameters import CohortParameters

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.errors import ConfigError
-from pipeline.schema import LAB_NAMES
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.schema import LAB_NAMES
 from pipeline.sources.synthetic_parameters import PARAMETERS_PATH, CohortParameters, LabProcess
 from pipeline.sources.synthetic_physiology import (
     draw_offsets,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import find_peaks, resample_poly
 
-from pipeline.schema import LAB_NAMES
+from pipeline.foundation.schema import LAB_NAMES
 from pipeline.sources.synthetic_parameters import CohortParameters
 from pipeline.sources.synthetic_physiology import Course, plan_course, plan_stay, random_stream
 from pipeline.sources.synthetic_ppg import (

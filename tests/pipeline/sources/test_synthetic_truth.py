@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.errors import ConfigError, MissingArtifactError
-from pipeline.schema import LAB_NAMES
+from pipeline.foundation.errors import ConfigError, MissingArtifactError
+from pipeline.foundation.schema import LAB_NAMES
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.synthetic import CohortSize, write_cohort
 from pipeline.sources.synthetic_parameters import CohortParameters

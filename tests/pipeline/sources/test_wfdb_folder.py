@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import wfdb
 
-from pipeline.errors import ConfigError, RecordError
+from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.sources.base import WaveformSource
 from pipeline.sources.wfdb_folder import WfdbFolder, WfdbFolderConfig, parse_assume_start
 from pipeline.windows import WindowConfig, iterate_windows

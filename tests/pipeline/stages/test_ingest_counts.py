@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from pipeline.experiments import experiment
-from pipeline.schema import ADMISSION_COLUMNS
+from pipeline.foundation.schema import ADMISSION_COLUMNS
+from pipeline.foundation.workspace import Workspace
 from pipeline.sources.base import ClinicalTables
 from pipeline.stages import ingest
-from pipeline.workspace import Workspace
 
 
 def test_a_row_that_the_source_left_out_is_counted_once(

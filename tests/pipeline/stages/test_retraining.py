@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigError, OtherRunError
+from pipeline.foundation.errors import ConfigError, OtherRunError
 from pipeline.stages.training import _anew_where_inputs_changed
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.atomic import write_json
-from pipeline.errors import MissingArtifactError
+from pipeline.foundation.atomic import write_json
+from pipeline.foundation.errors import MissingArtifactError
 
 Scalar = int | float | str | bool | None
 

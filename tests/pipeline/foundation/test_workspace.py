@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigError, MissingArtifactError
-from pipeline.workspace import Workspace, require
+from pipeline.foundation.errors import ConfigError, MissingArtifactError
+from pipeline.foundation.workspace import Workspace, require
 
 VARIABLES = ("UNIPHY_WAVEFORMS", "UNIPHY_LABS", "UNIPHY_ARTIFACTS", "UNIPHY_EMBEDDINGS")
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline import bootstrap
+from pipeline.foundation import bootstrap
 
 
 def test_first_row_is_the_estimate_and_every_replicate_draws_as_many_patients():

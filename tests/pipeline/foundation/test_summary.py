@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import MissingArtifactError
-from pipeline.summary import StageSummary, load_summary
+from pipeline.foundation.errors import MissingArtifactError
+from pipeline.foundation.summary import StageSummary, load_summary
 
 
 def test_undefined_numbers_become_none(tmp_path: Path) -> None:

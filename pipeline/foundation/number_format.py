@@ -2,7 +2,7 @@
 
 import math
 
-from pipeline.schema import LABS, METHOD_LABELS
+from pipeline.foundation.schema import LABS, METHOD_LABELS
 
 ABSENT = "\N{EN DASH}"
 UNITS = {lab.name: lab.unit for lab in LABS}

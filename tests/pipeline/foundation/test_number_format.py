@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pipeline.report_numbers import ABSENT, count, interval, number, p_value, short_label, signed
+from pipeline.foundation.number_format import ABSENT, count, interval, number, p_value, short_label, signed
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline import atomic
-from pipeline.errors import StoreError
+from pipeline.foundation import atomic
+from pipeline.foundation.errors import StoreError
 
 NOBODY = 65534
 

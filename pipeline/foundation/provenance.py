@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pipeline.errors import ConfigError
+from pipeline.foundation.errors import ConfigError
 
 _PACKAGES = ("uniphy-lab", "torch", "numpy", "scipy", "pandas", "pyarrow", "zarr", "wfdb", "safetensors")
 

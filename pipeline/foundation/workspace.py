@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.errors import ConfigError, MissingArtifactError
+from pipeline.foundation.errors import ConfigError, MissingArtifactError
 
 WAVEFORMS_VARIABLE = "UNIPHY_WAVEFORMS"
 LABS_VARIABLE = "UNIPHY_LABS"

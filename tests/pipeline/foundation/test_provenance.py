@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.alignment_config import AlignmentConfig, authors_alignment
-from pipeline.errors import ConfigError
-from pipeline.provenance import canonical_json, config_hash, from_plain, to_plain, versions
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.provenance import canonical_json, config_hash, from_plain, to_plain, versions
 from pipeline.training_config import TrainingConfig
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from pipeline.schema import LABS
-from pipeline.units import UNIT_FACTORS, factor
+from pipeline.foundation.schema import LABS
+from pipeline.foundation.units import UNIT_FACTORS, factor
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Facts, files and words that everything rests on; this room knows no patient."""
