@@ -18,7 +18,7 @@ from assets.ingest import lab_events, waveform_catalog
 from assets.prediction import predict_new_patients
 from assets.resources import Project
 from pipeline.foundation.workspace import Workspace
-from pipeline.landing import labs_state, landing_state
+from pipeline.sources.landing import labs_state, landing_state
 
 STATE_TAG = "uniphy/landing_state"
 MAX_ATTEMPTS = 5

@@ -8,7 +8,7 @@ from pydantic import Field
 from assets.dead_runs import announce, settle_dead_runs
 from pipeline.experiments import ExperimentConfig, default_experiment_name, experiment
 from pipeline.foundation.workspace import Workspace
-from pipeline.landing import quiet_seconds_from_environment
+from pipeline.sources.landing import quiet_seconds_from_environment
 
 
 class ExperimentName(enum.Enum):

@@ -21,7 +21,7 @@ from scipy.signal import resample_poly
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run from anywhere, installed or not
 
 from pipeline.resample import prepare_ppg_gpt
-from pipeline.sources.wfdb_folder import WfdbFolder
+from pipeline.sources.wfdb.folder import WfdbFolder
 from pipeline.windows import WindowConfig, iterate_windows
 
 RATE_HZ = 125

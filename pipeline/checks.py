@@ -17,7 +17,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.lab_versions import final_results
 from pipeline.labs import PLAUSIBLE_MEDIANS
 from pipeline.normalization import LabScaler
-from pipeline.source_hashes import CACHE_FILE
+from pipeline.sources.content_hashes import CACHE_FILE
 from pipeline.splits import Splits
 from pipeline.store_admin import verify_store
 

@@ -18,8 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from pipeline.foundation.errors import RecordError
-from pipeline.source_hashes import fingerprint
 from pipeline.sources.base import Record, WaveformSource
+from pipeline.sources.content_hashes import fingerprint
 from pipeline.windows import WindowConfig, iterate_windows
 
 POLL_SECONDS = 0.2

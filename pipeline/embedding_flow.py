@@ -21,8 +21,8 @@ from pipeline.embedding_plan import PatientTask
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoders import prepare_for
 from pipeline.manifest import ManifestEntry
-from pipeline.source_hashes import content_hash, fingerprint
 from pipeline.sources.base import WaveformSource
+from pipeline.sources.content_hashes import content_hash, fingerprint
 from pipeline.version_folder import PatientWriter
 from pipeline.windows import WindowConfig
 

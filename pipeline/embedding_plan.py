@@ -11,8 +11,8 @@ from pipeline.encoders import encoder_label
 from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.manifest import EmbeddingKey, ManifestEntry
-from pipeline.source_hashes import SourceHashes
 from pipeline.sources.base import Catalog, Record
+from pipeline.sources.content_hashes import SourceHashes
 from pipeline.windows import WindowConfig
 
 

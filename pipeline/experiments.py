@@ -17,7 +17,7 @@ from pipeline.foundation.errors import ConfigError
 from pipeline.labs import LabConfig
 from pipeline.normalization import ScalerConfig
 from pipeline.sequences import SequenceConfig
-from pipeline.sources.synthetic import CohortSize
+from pipeline.sources.synthetic.cohort import CohortSize
 from pipeline.splits import SplitConfig
 from pipeline.training_config import TrainingConfig
 from pipeline.windows import WindowConfig

@@ -21,7 +21,7 @@ from pipeline.resample import prepare_ppg_gpt
 from pipeline.schedule import seed_of
 from pipeline.sources.base import Catalog, Record, Stretch, WaveformSource
 from pipeline.sources.mimic3 import Mimic3Waveforms
-from pipeline.sources.synthetic import CohortParameters, CohortSize, write_cohort
+from pipeline.sources.synthetic.cohort import CohortParameters, CohortSize, write_cohort
 from pipeline.windows import WindowConfig, iterate_windows
 
 UNKNOWN_RAILS = (-np.inf, np.inf)

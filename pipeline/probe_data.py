@@ -21,9 +21,9 @@ from pipeline.quality import window_quality
 from pipeline.resample import replace_rails
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.sources.mimic3 import Mimic3Waveforms
-from pipeline.sources.synthetic import CohortParameters, CohortSize, write_cohort
-from pipeline.sources.synthetic_physiology import morphology_at
-from pipeline.sources.synthetic_plan import CohortPlan, plan_patient
+from pipeline.sources.synthetic.cohort import CohortParameters, CohortSize, write_cohort
+from pipeline.sources.synthetic.physiology import morphology_at
+from pipeline.sources.synthetic.plan import CohortPlan, plan_patient
 from pipeline.windows import WindowConfig, iterate_windows
 
 TARGETS = {"heart_rate": "HR", "respiration_rate": "RESP"}

@@ -29,8 +29,8 @@ from pipeline.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_r
 from pipeline.scoring import score, score_estimator
 from pipeline.sequences import cut_sequences
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
-from pipeline.sources.synthetic import CohortParameters, write_cohort
-from pipeline.sources.synthetic_truth import CohortTruth, oracle_estimates
+from pipeline.sources.synthetic.cohort import CohortParameters, write_cohort
+from pipeline.sources.synthetic.truth import CohortTruth, oracle_estimates
 from pipeline.splits import Splits, split_subjects
 from pipeline.training import train
 

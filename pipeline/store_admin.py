@@ -17,7 +17,7 @@ from pipeline.embedding_store import EmbeddingStore
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import WINDOW_SECONDS, WINDOW_US
 from pipeline.manifest import ManifestEntry
-from pipeline.source_hashes import forget_hash
+from pipeline.sources.content_hashes import forget_hash
 from pipeline.version_folder import CHUNK_WINDOWS, ENTRY_FILE, check_layout
 
 log = logging.getLogger(__name__)

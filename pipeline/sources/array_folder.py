@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.foundation.errors import LabError, RecordError
-from pipeline.records import CHUNK_SECONDS, MAX_RATE_HZ, MIN_RATE_HZ
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.sources.parquet_waveforms import parquet_records, parquet_stretches
 from pipeline.sources.rows import normalise_patient_id, parse_times_us
-from pipeline.wfdb_header import BadRecord, contained
+from pipeline.sources.wfdb.header import BadRecord, contained
+from pipeline.sources.wfdb.records import CHUNK_SECONDS, MAX_RATE_HZ, MIN_RATE_HZ
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from pipeline.sources.base import ClinicalSource, WaveformSource
 from pipeline.sources.lab_table import LabTable
 from pipeline.sources.meds import MedsTables
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
-from pipeline.sources.wfdb_folder import WfdbFolder, parse_assume_start
+from pipeline.sources.wfdb.folder import WfdbFolder, parse_assume_start
 
 DESCRIPTION = "uniphy_source.json"
 WAVEFORM_FIELDS = {"path", "patient_from", "channel", "assume_start", "licence"}

@@ -15,11 +15,11 @@ import pandas as pd
 
 from pipeline.foundation.errors import LabError, RecordError
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LABS
-from pipeline.records import open_record, read_stretches, record_files
 from pipeline.sources.base import Catalog, ClinicalTables, Record, Stretch
 from pipeline.sources.csv_stream import find_table, stream_csv
 from pipeline.sources.rows import column, normalise_patient_id, parse_times_us, usable_rows
-from pipeline.wfdb_header import BadRecord
+from pipeline.sources.wfdb.header import BadRecord
+from pipeline.sources.wfdb.records import open_record, read_stretches, record_files
 
 WAVEFORM_LICENCE = "MIMIC-III Waveform Database Matched Subset: ODbL 1.0 (PhysioNet)"
 CLINICAL_LICENCE = (

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.foundation.errors import LabError
-from pipeline.records import MAX_RATE_HZ, MIN_RATE_HZ
 from pipeline.sources.base import Record, Stretch
 from pipeline.sources.rows import column, normalise_patient_id, parse_times_us, usable_rows
-from pipeline.wfdb_header import BadRecord
+from pipeline.sources.wfdb.header import BadRecord
+from pipeline.sources.wfdb.records import MAX_RATE_HZ, MIN_RATE_HZ
 
 _REQUIRED = ("patient_id", "start", "sampling_rate_hz", "samples")
 

@@ -5,7 +5,6 @@ from collections import Counter
 import pandas as pd
 
 from pipeline.alignment import align
-from pipeline.catalog import load_catalog
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.number_format import UNITS
@@ -15,6 +14,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.labs import LabEvents
 from pipeline.normalization import fit_lab_scaler
 from pipeline.sequences import cut_sequences
+from pipeline.sources.catalog import load_catalog
 from pipeline.splits import Splits, split_subjects
 from pipeline.stages.ingest import waveform_source
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
-from pipeline.catalog import load_catalog
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.foundation.summary import Scalar, StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.sources.base import Catalog, WaveformSource
+from pipeline.sources.catalog import load_catalog
 from pipeline.stages.ingest import waveform_source
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.catalog import save_catalog
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import write_json, write_parquet
 from pipeline.foundation.errors import ConfigError
@@ -18,8 +17,9 @@ from pipeline.foundation.workspace import LABS_VARIABLE, WAVEFORMS_VARIABLE, Wor
 from pipeline.lab_versions import final_results
 from pipeline.labs import clean_labs, lab_counts
 from pipeline.sources.base import Catalog, ClinicalSource, WaveformSource
+from pipeline.sources.catalog import save_catalog
 from pipeline.sources.detect import DESCRIPTION, open_clinical, open_waveforms
-from pipeline.sources.synthetic import CohortParameters, write_cohort
+from pipeline.sources.synthetic.cohort import CohortParameters, write_cohort
 
 logger = logging.getLogger(__name__)
 

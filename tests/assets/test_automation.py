@@ -11,7 +11,7 @@ from assets import automation
 from assets.automation import MAX_ATTEMPTS, STATE_TAG, new_labs, new_waveforms, request_for
 from assets.resources import Project
 from pipeline.foundation.errors import ConfigError
-from pipeline.landing import quiet_seconds_from_environment
+from pipeline.sources.landing import quiet_seconds_from_environment
 
 AN_HOUR_AGO = time.time() - 3600
 

@@ -10,9 +10,9 @@ import pytest
 from pipeline.decoding import EndOfPatient, PreparedWindows, decoded
 from pipeline.foundation.errors import RecordError
 from pipeline.resample import prepare_ppg_gpt
-from pipeline.source_hashes import fingerprint
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.sources.base import Record
+from pipeline.sources.content_hashes import fingerprint
 from pipeline.windows import WindowConfig
 
 Task = tuple[tuple[Record, ...], str]

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline import source_hashes
 from pipeline.decoding import CHANGED, UNREADABLE
 from pipeline.embedding_flow import BatchResult
 from pipeline.embedding_plan import EmbeddingPlan
@@ -30,6 +29,7 @@ from pipeline.encoding import (
 )
 from pipeline.foundation.errors import RecordError, StoreError
 from pipeline.foundation.schema import WINDOW_US
+from pipeline.sources import content_hashes as source_hashes
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.windows import WindowConfig
 

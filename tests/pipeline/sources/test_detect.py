@@ -12,7 +12,7 @@ from pipeline.sources.array_folder import ArrayFolder
 from pipeline.sources.detect import DESCRIPTION, open_clinical, open_waveforms
 from pipeline.sources.lab_table import LabTable
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
-from pipeline.sources.wfdb_folder import WfdbFolder
+from pipeline.sources.wfdb.folder import WfdbFolder
 
 HEADER = "rec1 1 125 250\nrec1.dat 80 255(-128)/NU 8 0 0 0 0 PLETH\n"
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.foundation.schema import DAY_US
-from pipeline.wfdb_header import BadRecord, contained, read_header
+from pipeline.sources.wfdb.header import BadRecord, contained, read_header
 
 SIGNAL = "a.dat 80 255(-128)/NU 8 0 -128 0 0 PLETH"
 
@@ -119,7 +119,7 @@ def test_an_absent_header_is_an_error(tmp_path):
 
 
 def test_refuses_a_huge_header(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.wfdb_header.MAX_HEADER_BYTES", 100)
+    monkeypatch.setattr("pipeline.sources.wfdb.header.MAX_HEADER_BYTES", 100)
     with pytest.raises(BadRecord) as caught:
         read(tmp_path, "#" * 101)
     assert caught.value.reason == "header: too large"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.foundation.schema import DAY_US, HOUR_US
-from pipeline.sources.synthetic_parameters import CohortParameters, LabProcess
+from pipeline.sources.synthetic.parameters import CohortParameters, LabProcess
 
 MINUTE_US = 60_000_000
 _FIRST_DAY_US = 47_482 * DAY_US  # 2100-01-01: surrogate dates lie in 2100-2200

@@ -15,8 +15,8 @@ import pandas as pd
 
 from pipeline.foundation.atomic import write_bytes, write_text
 from pipeline.foundation.schema import DAY_US, LABS
-from pipeline.sources.synthetic_parameters import CohortParameters
-from pipeline.sources.synthetic_physiology import MINUTE_US, Course, Stay, random_stream, to_value
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.physiology import MINUTE_US, Course, Stay, random_stream, to_value
 
 TABLE_FILES = {
     "LABEVENTS": "LABEVENTS.csv.gz",

@@ -18,8 +18,8 @@ import pandas as pd
 from pipeline.foundation.atomic import write_json, write_parquet
 from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.schema import DAY_US
-from pipeline.sources.synthetic_parameters import CohortParameters, LabProcess
-from pipeline.sources.synthetic_physiology import Course, to_score, to_value
+from pipeline.sources.synthetic.parameters import CohortParameters, LabProcess
+from pipeline.sources.synthetic.physiology import Course, to_score, to_value
 
 TRUTH_TABLES = ("draws", "labs", "latents", "morphology")
 _HISTORY_US = 30 * DAY_US

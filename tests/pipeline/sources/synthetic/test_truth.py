@@ -9,12 +9,12 @@ import pytest
 from pipeline.foundation.errors import ConfigError, MissingArtifactError
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
-from pipeline.sources.synthetic import CohortSize, write_cohort
-from pipeline.sources.synthetic_parameters import CohortParameters
-from pipeline.sources.synthetic_physiology import plan_course, plan_stay
-from pipeline.sources.synthetic_truth import TRUTH_TABLES, CohortTruth, oracle_estimates, truth_rows
+from pipeline.sources.synthetic.cohort import CohortSize, write_cohort
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.physiology import plan_course, plan_stay
+from pipeline.sources.synthetic.truth import TRUTH_TABLES, CohortTruth, oracle_estimates, truth_rows
 
-REAL = Path(__file__).parents[4] / "shared" / "data" / "mimic_iii_demo"
+REAL = Path(__file__).parents[5] / "shared" / "data" / "mimic_iii_demo"
 needs_real = pytest.mark.skipif(not REAL.exists(), reason="../shared is absent")
 PARAMETERS = CohortParameters.load()
 

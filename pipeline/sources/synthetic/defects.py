@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.sources.synthetic_parameters import Recording
-from pipeline.sources.synthetic_ppg import SAMPLING_RATE_HZ
+from pipeline.sources.synthetic.parameters import Recording
+from pipeline.sources.synthetic.ppg import SAMPLING_RATE_HZ
 
 KINDS = ("motion", "flat", "clipping", "missing")
 _SECONDS_PER_HOUR = 3600

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.sources.synthetic_parameters import CohortParameters, Recording
-from pipeline.sources.synthetic_physiology import Course, morphology_at, ornstein_uhlenbeck
+from pipeline.sources.synthetic.parameters import CohortParameters, Recording
+from pipeline.sources.synthetic.physiology import Course, morphology_at, ornstein_uhlenbeck
 
 SAMPLING_RATE_HZ = 125
 BLOCK_SECONDS = 30

@@ -8,9 +8,9 @@ import pytest
 import wfdb
 
 from pipeline.foundation.schema import DAY_US
-from pipeline.records import BadRecord, open_record, read_stretches, record_files
+from pipeline.sources.wfdb.records import BadRecord, open_record, read_stretches, record_files
 
-SHARED = Path(__file__).parents[2].parent / "shared"
+SHARED = Path(__file__).parents[4].parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared is absent")
 PLETH = "80 255(-128)/NU 8 0 -128 0 0 PLETH"
 
@@ -57,7 +57,7 @@ def test_an_hour_at_a_time_gives_the_same_samples(tmp_path, codes, monkeypatch):
     segment(tmp_path, "x_0001", codes)
     path = master(tmp_path, "x_0001 3000")
     whole, _ = stretches(path)
-    monkeypatch.setattr("pipeline.records.CHUNK_SECONDS", 7)
+    monkeypatch.setattr("pipeline.sources.wfdb.records.CHUNK_SECONDS", 7)
     parts, _ = stretches(path)
     assert [len(s.samples) for s in parts] == [875, 875, 875, 375]
     assert [s.start_us - parts[0].start_us for s in parts] == [0, 7_000_000, 14_000_000, 21_000_000]
@@ -145,7 +145,7 @@ def test_memory_stays_flat_over_seven_days(tmp_path):
 
 
 def test_many_channels_are_read_in_smaller_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.records.MAX_CHUNK_SAMPLES", 200)
+    monkeypatch.setattr("pipeline.sources.wfdb.records.MAX_CHUNK_SAMPLES", 200)
     codes = np.arange(300) % 100
     (tmp_path / "a.dat").write_bytes(np.repeat(codes + 128, 4).astype(np.uint8).tobytes())
     others = f"a.dat {PLETH[:-5]}II\n" * 3
@@ -256,7 +256,7 @@ def test_mimic4_keeps_every_sample_of_a_fast_channel(tmp_path, monkeypatch):
         f"a 2 62.4725/999.56(0) {n_frames} 10:00:00 01/01/2150\n"
         "r.dat 16 100/Ohm 12 0 0 0 0 Resp\np.dat 516x2 4096(-2048)/NU 12 0 0 0 0 Pleth\n"
     )
-    monkeypatch.setattr("pipeline.records.CHUNK_SECONDS", 5)
+    monkeypatch.setattr("pipeline.sources.wfdb.records.CHUNK_SECONDS", 5)
     found, exclusions = stretches(tmp_path / "a.hea")
     assert not exclusions
     assert {s.sampling_rate_hz for s in found} == {124.945}

@@ -6,7 +6,7 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.wfdb_codes import (
+from pipeline.sources.wfdb.codes import (
     FORMATS,
     decode,
     expected_bytes,
@@ -15,7 +15,7 @@ from pipeline.wfdb_codes import (
     rail_codes,
     to_physical,
 )
-from pipeline.wfdb_header import BadRecord, Signal, read_header
+from pipeline.sources.wfdb.header import BadRecord, Signal, read_header
 
 PLAIN = Signal(
     file_name="a.dat", fmt="80", samples_per_frame=1, skew=0, byte_offset=0, gain=255.0, baseline=-128,

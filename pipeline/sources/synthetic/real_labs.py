@@ -12,8 +12,8 @@ import pandas as pd
 
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import DAY_US, HOUR_US, LABS
-from pipeline.sources.synthetic_parameters import CohortParameters
-from pipeline.sources.synthetic_physiology import (
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.physiology import (
     MINUTE_US,
     Course,
     Stay,

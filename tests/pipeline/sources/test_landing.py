@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.landing import folder_state, is_half_copied
+from pipeline.sources.landing import folder_state, is_half_copied
 
 NOW = 2_000_000_000.0
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.catalog import load_catalog, save_catalog
 from pipeline.sources.base import Catalog, Record
+from pipeline.sources.catalog import load_catalog, save_catalog
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from pipeline.foundation.atomic import make_private_dir, write_json
 from pipeline.foundation.errors import ConfigError
-from pipeline.sources.synthetic_parameters import CohortParameters
-from pipeline.sources.synthetic_physiology import Course, Stay, plan_course, plan_stay
-from pipeline.sources.synthetic_real import RealLabs, content_hash
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.physiology import Course, Stay, plan_course, plan_stay
+from pipeline.sources.synthetic.real_labs import RealLabs, content_hash
 
 _MOST_PATIENTS = 99_900
 _STARTED = "started.json"

@@ -26,13 +26,13 @@ from pipeline.foundation.atomic import (
     write_json,
     write_text,
 )
-from pipeline.sources.synthetic_parameters import CohortParameters
-from pipeline.sources.synthetic_physiology import random_stream
-from pipeline.sources.synthetic_plan import CohortPlan, CohortSize, claim, patient_count, plan_patient
-from pipeline.sources.synthetic_real import real_table_files
-from pipeline.sources.synthetic_tables import TABLE_FILES, lab_rows, stay_rows, write_tables
-from pipeline.sources.synthetic_truth import TRUTH_TABLES, truth_rows, write_truth
-from pipeline.sources.synthetic_wfdb import SAMPLING_RATE_HZ, patient_folder, plan_record, write_record
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.physiology import random_stream
+from pipeline.sources.synthetic.plan import CohortPlan, CohortSize, claim, patient_count, plan_patient
+from pipeline.sources.synthetic.real_labs import real_table_files
+from pipeline.sources.synthetic.tables import TABLE_FILES, lab_rows, stay_rows, write_tables
+from pipeline.sources.synthetic.truth import TRUTH_TABLES, truth_rows, write_truth
+from pipeline.sources.synthetic.wfdb_files import SAMPLING_RATE_HZ, patient_folder, plan_record, write_record
 
 __all__ = ["CohortParameters", "CohortSize", "CohortSummary", "write_cohort"]
 

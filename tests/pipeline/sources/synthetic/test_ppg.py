@@ -7,9 +7,9 @@ import pytest
 from scipy.signal import find_peaks, resample_poly
 
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.sources.synthetic_parameters import CohortParameters
-from pipeline.sources.synthetic_physiology import Course, plan_course, plan_stay, random_stream
-from pipeline.sources.synthetic_ppg import (
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.physiology import Course, plan_course, plan_stay, random_stream
+from pipeline.sources.synthetic.ppg import (
     BLOCK_SAMPLES,
     SAMPLING_RATE_HZ,
     plan_beats,

@@ -19,8 +19,8 @@ from pathlib import Path
 from pipeline.foundation.atomic import make_private_dir, write_json
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.workspace import Workspace
-from pipeline.wfdb_codes import code_format
-from pipeline.wfdb_header import BadRecord, Header, read_header
+from pipeline.sources.wfdb.codes import code_format
+from pipeline.sources.wfdb.header import BadRecord, Header, read_header
 
 QUIET_SECONDS = 60.0
 """A folder that changed less than this many seconds ago is still being copied into."""

@@ -1,7 +1,7 @@
 """Digital codes of WFDB signal files: the formats' ranges, and a direct decoder for the plain ones.
 
 Formats 80, 16 and 212 (all of MIMIC-III, most of PhysioNet) are decoded here, reading only the bytes of the
-frames asked for; ``pipeline.records`` leaves the others to the ``wfdb`` package.
+frames asked for; ``pipeline.sources.wfdb.records`` leaves the others to the ``wfdb`` package.
 
 Source: WFDB Applications Guide, signal(5).
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.wfdb_header import BadRecord, Signal
+from pipeline.sources.wfdb.header import BadRecord, Signal
 
 
 @dataclass(frozen=True, kw_only=True)

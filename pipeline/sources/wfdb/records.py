@@ -4,7 +4,7 @@ Wall-clock time is the master's base date and time plus the samples before, gaps
 have no date. Gaps are arithmetic, never memory. Whatever is wrong with one segment costs that segment alone,
 and is counted.
 
-The only module that imports ``wfdb``, which reads the formats that ``pipeline.wfdb_codes`` does not.
+The only module that imports ``wfdb``, which reads the formats that ``pipeline.sources.wfdb.codes`` does not.
 """
 
 import logging
@@ -19,8 +19,8 @@ import wfdb
 from jaxtyping import Int
 
 from pipeline.sources.base import Stretch
-from pipeline.wfdb_codes import decode, expected_bytes, is_direct, physical_rails, to_physical
-from pipeline.wfdb_header import BadRecord, Header, Signal, contained, read_header
+from pipeline.sources.wfdb.codes import decode, expected_bytes, is_direct, physical_rails, to_physical
+from pipeline.sources.wfdb.header import BadRecord, Header, Signal, contained, read_header
 
 logger = logging.getLogger(__name__)
 

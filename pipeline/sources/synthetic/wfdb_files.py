@@ -14,10 +14,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipeline.sources.synthetic_defects import Defects, apply_defects, missing_spans, plan_defects
-from pipeline.sources.synthetic_parameters import CohortParameters, Recording
-from pipeline.sources.synthetic_physiology import Course
-from pipeline.sources.synthetic_ppg import CHUNK_SAMPLES, SAMPLING_RATE_HZ, BeatTrack, plan_beats, render
+from pipeline.sources.synthetic.defects import Defects, apply_defects, missing_spans, plan_defects
+from pipeline.sources.synthetic.parameters import CohortParameters, Recording
+from pipeline.sources.synthetic.physiology import Course
+from pipeline.sources.synthetic.ppg import CHUNK_SAMPLES, SAMPLING_RATE_HZ, BeatTrack, plan_beats, render
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  naive wall clock, as everywhere
 

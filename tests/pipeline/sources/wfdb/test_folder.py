@@ -8,10 +8,10 @@ import wfdb
 
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.sources.base import WaveformSource
-from pipeline.sources.wfdb_folder import WfdbFolder, WfdbFolderConfig, parse_assume_start
+from pipeline.sources.wfdb.folder import WfdbFolder, WfdbFolderConfig, parse_assume_start
 from pipeline.windows import WindowConfig, iterate_windows
 
-SHARED = Path(__file__).parents[3].parent / "shared"
+SHARED = Path(__file__).parents[4].parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared is absent")
 DATED = "10:00:00 01/02/2150"
 START = parse_assume_start("2100-01-01T00:00")

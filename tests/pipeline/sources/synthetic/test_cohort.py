@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LABS
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
-from pipeline.sources.synthetic import CohortSize, CohortSummary, write_cohort
-from pipeline.sources.synthetic_parameters import CohortParameters
-from pipeline.sources.synthetic_physiology import plan_course, plan_stay
-from pipeline.sources.synthetic_plan import subject_id_of
-from pipeline.sources.synthetic_wfdb import (
+from pipeline.sources.synthetic.cohort import CohortSize, CohortSummary, write_cohort
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.physiology import plan_course, plan_stay
+from pipeline.sources.synthetic.plan import subject_id_of
+from pipeline.sources.synthetic.wfdb_files import (
     EIGHT_BIT,
     PACKED_TWELVE_BIT,
     TWELVE_BIT,

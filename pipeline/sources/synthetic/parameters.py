@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LAB_NAMES
 
-PARAMETERS_PATH = Path(__file__).with_name("synthetic_parameters.json")
+PARAMETERS_PATH = Path(__file__).with_name("parameters.json")
 
 
 def _positive(owner: object, *names: str) -> None:

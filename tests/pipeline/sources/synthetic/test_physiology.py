@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.sources.synthetic_parameters import PARAMETERS_PATH, CohortParameters, LabProcess
-from pipeline.sources.synthetic_physiology import (
+from pipeline.sources.synthetic.parameters import PARAMETERS_PATH, CohortParameters, LabProcess
+from pipeline.sources.synthetic.physiology import (
     draw_offsets,
     ornstein_uhlenbeck,
     plan_course,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.foundation.errors import ConfigError, RecordError
-from pipeline.records import PLETH, open_record, read_stretches, record_files
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.sources.rows import normalise_patient_id
-from pipeline.wfdb_header import BadRecord, Header, read_header
+from pipeline.sources.wfdb.header import BadRecord, Header, read_header
+from pipeline.sources.wfdb.records import PLETH, open_record, read_stretches, record_files
 
 _EPOCH = datetime.datetime(1970, 1, 1)  # noqa: DTZ001 - naive wall clock
 

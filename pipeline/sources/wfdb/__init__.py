@@ -1,0 +1,1 @@
+"""WFDB records, read strictly: headers checked before any sample, PLETH alone, memory flat."""
