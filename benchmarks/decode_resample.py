@@ -20,9 +20,9 @@ from scipy.signal import resample_poly
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run from anywhere, installed or not
 
-from pipeline.resample import prepare_ppg_gpt
 from pipeline.sources.wfdb.folder import WfdbFolder
-from pipeline.windows import WindowConfig, iterate_windows
+from pipeline.windows.cutting import WindowConfig, iterate_windows
+from pipeline.windows.resample import prepare_ppg_gpt
 
 RATE_HZ = 125
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from models.encoders import Encoder
-from pipeline.decoding import CHANGED, UNREADABLE, EndOfPatient, PreparedWindows, decoded
 from pipeline.embedding_plan import PatientTask
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoders import prepare_for
@@ -24,7 +23,8 @@ from pipeline.manifest import ManifestEntry
 from pipeline.sources.base import WaveformSource
 from pipeline.sources.content_hashes import content_hash, fingerprint
 from pipeline.version_folder import PatientWriter
-from pipeline.windows import WindowConfig
+from pipeline.windows.cutting import WindowConfig
+from pipeline.windows.decoding import CHANGED, UNREADABLE, EndOfPatient, PreparedWindows, decoded
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from models.encoders import Encoder
-from pipeline.decoding import UNREADABLE
 from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoders import encoder_label
 from pipeline.foundation.provenance import config_hash
@@ -13,7 +12,8 @@ from pipeline.foundation.schema import WINDOW_US
 from pipeline.manifest import EmbeddingKey, ManifestEntry
 from pipeline.sources.base import Catalog, Record
 from pipeline.sources.content_hashes import SourceHashes
-from pipeline.windows import WindowConfig
+from pipeline.windows.cutting import WindowConfig
+from pipeline.windows.decoding import UNREADABLE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from models.errors import CheckpointMismatch
 from models.papagei import PaPaGeiS
 from models.ppg_gpt import PPG_GPT_SCALES, PPGGPT
 from models.pulse_ppg import PulsePPG
-from pipeline.decoding import Prepare
 from pipeline.foundation.errors import CheckpointError, ConfigError
-from pipeline.resample import prepare_ppg_gpt
+from pipeline.windows.decoding import Prepare
+from pipeline.windows.resample import prepare_ppg_gpt
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "weights"
 """Weights that come with the project, ``<name>.safetensors``."""

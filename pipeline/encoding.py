@@ -23,7 +23,7 @@ from pipeline.foundation.provenance import to_plain, versions
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.sources.base import Catalog, WaveformSource
 from pipeline.version_folder import QUALITY_BINS
-from pipeline.windows import WindowConfig
+from pipeline.windows.cutting import WindowConfig
 
 __all__ = [
     "EmbeddingPlan", "EmbeddingProgress", "EmbeddingSummary", "EncodingConfig", "PatientTask",

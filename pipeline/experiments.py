@@ -20,7 +20,7 @@ from pipeline.sequences import SequenceConfig
 from pipeline.sources.synthetic.cohort import CohortSize
 from pipeline.splits import SplitConfig
 from pipeline.training_config import TrainingConfig
-from pipeline.windows import WindowConfig
+from pipeline.windows.cutting import WindowConfig
 
 EXPERIMENT_VARIABLE = "UNIPHY_EXPERIMENT"
 BEST_ENCODER = "ppg_gpt_1m_long+mean"

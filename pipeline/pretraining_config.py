@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from models.ppg_gpt import PPG_GPT_SCALES
-from pipeline.windows import WindowConfig
+from pipeline.windows.cutting import WindowConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,12 @@ from jaxtyping import Float
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.schema import WINDOW_US
-from pipeline.resample import prepare_ppg_gpt
 from pipeline.schedule import seed_of
 from pipeline.sources.base import Catalog, Record, Stretch, WaveformSource
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import CohortParameters, CohortSize, write_cohort
-from pipeline.windows import WindowConfig, iterate_windows
+from pipeline.windows.cutting import WindowConfig, iterate_windows
+from pipeline.windows.resample import prepare_ppg_gpt
 
 UNKNOWN_RAILS = (-np.inf, np.inf)
 SYNTHETIC_SEED = 20_150_001

@@ -17,14 +17,14 @@ from pipeline.encoders import prepare_for
 from pipeline.foundation.errors import RecordError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_SECONDS, WINDOW_US
 from pipeline.pretraining_data import UNKNOWN_RAILS
-from pipeline.quality import window_quality
-from pipeline.resample import replace_rails
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import CohortParameters, CohortSize, write_cohort
 from pipeline.sources.synthetic.physiology import morphology_at
 from pipeline.sources.synthetic.plan import CohortPlan, plan_patient
-from pipeline.windows import WindowConfig, iterate_windows
+from pipeline.windows.cutting import WindowConfig, iterate_windows
+from pipeline.windows.quality import window_quality
+from pipeline.windows.resample import replace_rails
 
 TARGETS = {"heart_rate": "HR", "respiration_rate": "RESP"}
 """Columns of the monitor's numerics, both per minute."""

@@ -16,7 +16,7 @@ from pipeline.foundation.workspace import Workspace
 from pipeline.manifest import EmbeddingKey
 from pipeline.normalization import fit_lab_scaler
 from pipeline.splits import split_subjects
-from pipeline.windows import QUALITY_COLUMNS
+from pipeline.windows.cutting import QUALITY_COLUMNS
 
 TINY = experiment("tiny")
 PATIENTS = [f"patient{number}" for number in range(12)]

@@ -18,7 +18,7 @@ from pipeline.encoders import (
     release_encoder,
 )
 from pipeline.foundation.errors import CheckpointError, ConfigError
-from pipeline.resample import prepare_ppg_gpt
+from pipeline.windows.resample import prepare_ppg_gpt
 
 
 def test_random_weights_are_seeded() -> None:

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.decoding import CHANGED, UNREADABLE
 from pipeline.embedding_flow import BatchResult
 from pipeline.embedding_plan import EmbeddingPlan
 from pipeline.embedding_store import EmbeddingStore
@@ -31,7 +30,8 @@ from pipeline.foundation.errors import RecordError, StoreError
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources import content_hashes as source_hashes
 from pipeline.sources.base import Catalog, Record, Stretch
-from pipeline.windows import WindowConfig
+from pipeline.windows.cutting import WindowConfig
+from pipeline.windows.decoding import CHANGED, UNREADABLE
 
 RATE_HZ = 40.0
 ORIGIN_US = 4_466_000_000_000_000 // WINDOW_US * WINDOW_US

@@ -22,7 +22,7 @@ from pipeline.pretraining import RECORD_FILE, WEIGHTS_FILE, pretrain
 from pipeline.pretraining_config import PretrainingConfig
 from pipeline.pretraining_data import SYNTHETIC_SEED, Challenge2015, Corpus, divide, epoch_windows
 from pipeline.stages.pretraining_stage import run_pretraining
-from pipeline.windows import WindowConfig
+from pipeline.windows.cutting import WindowConfig
 
 SMALL = PPGGPTConfig(d_model=16, n_layers=1, n_heads=2)
 CONFIG = PretrainingConfig(

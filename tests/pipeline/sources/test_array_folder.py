@@ -11,7 +11,7 @@ import pytest
 from pipeline.foundation.errors import RecordError
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.sources.base import WaveformSource
-from pipeline.windows import WindowConfig, iterate_windows
+from pipeline.windows.cutting import WindowConfig, iterate_windows
 
 START = "2150-02-01T10:00:00"
 START_US = 5682996000_000_000

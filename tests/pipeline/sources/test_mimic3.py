@@ -9,7 +9,7 @@ from pipeline.foundation.errors import LabError, RecordError
 from pipeline.foundation.schema import ADMISSION_COLUMNS
 from pipeline.sources.base import ClinicalSource, WaveformSource
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
-from pipeline.windows import WindowConfig, iterate_windows
+from pipeline.windows.cutting import WindowConfig, iterate_windows
 
 SHARED = Path(__file__).parents[3].parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared is absent")

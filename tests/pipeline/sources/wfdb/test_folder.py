@@ -9,7 +9,7 @@ import wfdb
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.sources.base import WaveformSource
 from pipeline.sources.wfdb.folder import WfdbFolder, WfdbFolderConfig, parse_assume_start
-from pipeline.windows import WindowConfig, iterate_windows
+from pipeline.windows.cutting import WindowConfig, iterate_windows
 
 SHARED = Path(__file__).parents[4].parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared is absent")

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.decoding import EndOfPatient, PreparedWindows, decoded
 from pipeline.foundation.errors import RecordError
-from pipeline.resample import prepare_ppg_gpt
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.sources.base import Record
 from pipeline.sources.content_hashes import fingerprint
-from pipeline.windows import WindowConfig
+from pipeline.windows.cutting import WindowConfig
+from pipeline.windows.decoding import EndOfPatient, PreparedWindows, decoded
+from pipeline.windows.resample import prepare_ppg_gpt
 
 Task = tuple[tuple[Record, ...], str]
 

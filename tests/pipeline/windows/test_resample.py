@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
-from pipeline.resample import (
+from pipeline.windows.resample import (
     prepare_ppg_gpt,
     rate_ratio,
     replace_rails,

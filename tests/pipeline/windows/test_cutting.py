@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Catalog, Record, Stretch
-from pipeline.windows import WindowConfig, iterate_windows
+from pipeline.windows.cutting import WindowConfig, iterate_windows
 
 PARTIAL = "window: partial, at a gap or an end"
 ORIGIN_US = 190_000_000 * WINDOW_US

@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.foundation.errors import RecordError
 from pipeline.sources.base import Record, WaveformSource
 from pipeline.sources.content_hashes import fingerprint
-from pipeline.windows import WindowConfig, iterate_windows
+from pipeline.windows.cutting import WindowConfig, iterate_windows
 
 POLL_SECONDS = 0.2
 UNREADABLE = "source: cannot be read"

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
-from pipeline.quality import window_quality
-from pipeline.resample import samples_per_window
 from pipeline.sources.base import Record, Stretch, WaveformSource
+from pipeline.windows.quality import window_quality
+from pipeline.windows.resample import samples_per_window
 
 MAX_BATCH_WINDOWS = 512
 _GRID_SLACK_SAMPLES = 0.01

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from pipeline.foundation.schema import QUALITY_COLUMNS
-from pipeline.quality import window_quality
-from pipeline.resample import samples_per_window
+from pipeline.windows.quality import window_quality
+from pipeline.windows.resample import samples_per_window
 
 RAILS = (0.0, 1.0)
 

@@ -1,0 +1,1 @@
+"""Records in, usable 30 s windows with their quality out."""
