@@ -17,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run from anywhere, installed or not
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.foundation.schema import MAX_SEQUENCE_STEPS, QUALITY_COLUMNS, WINDOW_US
-from pipeline.manifest import EmbeddingKey
+from pipeline.store.embeddings import EmbeddingStore
+from pipeline.store.manifest import EmbeddingKey
 
 SLICE_ROWS = 2016
 PICKED_ROWS = 64

@@ -18,9 +18,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run from anywhere, installed or not
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoding import EncodingConfig, embed, make_encoder
 from pipeline.sources.array_folder import ArrayFolder
+from pipeline.store.embeddings import EmbeddingStore
 
 RATE_HZ = 125
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from pipeline.embedding_store import MANIFEST, EmbeddingStore
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.errors import LeakError
 from pipeline.foundation.number_format import UNITS
@@ -19,7 +18,8 @@ from pipeline.labs import PLAUSIBLE_MEDIANS
 from pipeline.normalization import LabScaler
 from pipeline.sources.content_hashes import CACHE_FILE
 from pipeline.splits import Splits
-from pipeline.store_admin import verify_store
+from pipeline.store.admin import verify_store
+from pipeline.store.embeddings import MANIFEST, EmbeddingStore
 
 LEAST_SHARE_WITH_WINDOW = 0.5
 """Share of the draws inside sequences that must have found a usable window."""

@@ -17,12 +17,12 @@ import torch
 
 from models.encoders import Encoder
 from pipeline.embedding_plan import PatientTask
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoders import prepare_for
-from pipeline.manifest import ManifestEntry
 from pipeline.sources.base import WaveformSource
 from pipeline.sources.content_hashes import content_hash, fingerprint
-from pipeline.version_folder import PatientWriter
+from pipeline.store.embeddings import EmbeddingStore
+from pipeline.store.manifest import ManifestEntry
+from pipeline.store.version_folder import PatientWriter
 from pipeline.windows.cutting import WindowConfig
 from pipeline.windows.decoding import CHANGED, UNREADABLE, EndOfPatient, PreparedWindows, decoded
 

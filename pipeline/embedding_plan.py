@@ -5,13 +5,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from models.encoders import Encoder
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoders import encoder_label
 from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.schema import WINDOW_US
-from pipeline.manifest import EmbeddingKey, ManifestEntry
 from pipeline.sources.base import Catalog, Record
 from pipeline.sources.content_hashes import SourceHashes
+from pipeline.store.embeddings import EmbeddingStore
+from pipeline.store.manifest import EmbeddingKey, ManifestEntry
 from pipeline.windows.cutting import WindowConfig
 from pipeline.windows.decoding import UNREADABLE
 

@@ -17,12 +17,12 @@ from models.encoders import Encoder
 from pipeline.embedding_flow import BatchResult, EmbeddingFlow, Meter
 from pipeline.embedding_plan import EmbeddingPlan, PatientTask, plan_embedding
 from pipeline.embedding_progress import EmbeddingProgress, ProgressCallback, ProgressMeter, log_progress
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoders import encoder_label, make_encoder
 from pipeline.foundation.provenance import to_plain, versions
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.sources.base import Catalog, WaveformSource
-from pipeline.version_folder import QUALITY_BINS
+from pipeline.store.embeddings import EmbeddingStore
+from pipeline.store.version_folder import QUALITY_BINS
 from pipeline.windows.cutting import WindowConfig
 
 __all__ = [

@@ -18,7 +18,6 @@ from models.ppg_gpt import fast_precision
 from pipeline.aligned_cohort import AlignedCohort
 from pipeline.alignment import align
 from pipeline.carry_forward import fit_carry_forward
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoding import EncodingConfig, embed, log_progress, make_encoder
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import make_private_dir, write_json, write_parquet, write_text
@@ -32,6 +31,7 @@ from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import CohortParameters, write_cohort
 from pipeline.sources.synthetic.truth import CohortTruth, oracle_estimates
 from pipeline.splits import Splits, split_subjects
+from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training import train
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pipeline.foundation.schema import HOUR_US, MAX_SEQUENCE_STEPS, SEQUENCE_COL
 
 @runtime_checkable
 class PatientWindows(Protocol):
-    """What the store returns of one patient; see ``pipeline.embedding_store.PatientEmbeddings``.
+    """What the store returns of one patient; see ``pipeline.store.embeddings.PatientEmbeddings``.
 
     ``start_us`` (n,) int64 in time order, ``quality`` (n, len(QUALITY_COLUMNS)), ``embeddings`` (n, width)
     sliceable, ``width``.

@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import default_experiment_name, experiment
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.workspace import Workspace
-from pipeline.store_admin import forget_patient, gc_store, list_store, verify_store
+from pipeline.store.admin import forget_patient, gc_store, list_store, verify_store
+from pipeline.store.embeddings import EmbeddingStore
 
 Command = Callable[[EmbeddingStore, argparse.Namespace], Iterable[str]]
 

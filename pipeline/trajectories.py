@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.intervals import Intervals
 from pipeline.lab_versions import final_results
 from pipeline.labs import LabEvents
 from pipeline.prediction import PredictionConfig, predict
 from pipeline.sequences import SequenceConfig
+from pipeline.store.embeddings import EmbeddingStore
 
 SHOWN_PATIENTS = 4
 """Those with the most scored draws."""

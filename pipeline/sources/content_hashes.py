@@ -9,8 +9,8 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.sources.base import Record
+from pipeline.store.embeddings import EmbeddingStore
 
 CACHE_FILE = "source_hashes.json"
 SETTLED_SECONDS = 2.0

@@ -5,7 +5,6 @@ from collections import Counter
 import pandas as pd
 
 from pipeline.alignment import align
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import LAB_NAMES
@@ -17,6 +16,7 @@ from pipeline.sequences import cut_sequences
 from pipeline.sources.catalog import load_catalog
 from pipeline.splits import Splits, split_subjects
 from pipeline.stages.ingest import waveform_source
+from pipeline.store.embeddings import EmbeddingStore
 
 
 def cohort_splits(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:

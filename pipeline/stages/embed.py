@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.foundation.summary import Scalar, StageSummary
@@ -15,6 +14,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.sources.base import Catalog, WaveformSource
 from pipeline.sources.catalog import load_catalog
 from pipeline.stages.ingest import waveform_source
+from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
     from models.encoders import Encoder

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pipeline.comparison_text import comparison_table
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.evaluation import compare, evaluate
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import write_parquet, write_text
@@ -17,6 +16,7 @@ from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.intervals import coverage, fit_intervals
 from pipeline.splits import Splits
+from pipeline.store.embeddings import EmbeddingStore
 
 logger = logging.getLogger(__name__)
 

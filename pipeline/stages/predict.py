@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import write_parquet
 from pipeline.foundation.errors import CheckpointError, ConfigError
@@ -18,6 +17,7 @@ from pipeline.intervals import Intervals
 from pipeline.labs import LabEvents
 from pipeline.stages.embed import ppg_embeddings
 from pipeline.stages.ingest import lab_events, waveform_catalog
+from pipeline.store.embeddings import EmbeddingStore
 
 logger = logging.getLogger(__name__)
 

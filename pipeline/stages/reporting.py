@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pipeline.curves import read_curves
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.provenance import config_hash, versions
@@ -14,7 +13,8 @@ from pipeline.foundation.summary import StageSummary, load_summary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.report_inputs import ReportInputs
 from pipeline.stages.ingest import source_note
-from pipeline.store_admin import list_store
+from pipeline.store.admin import list_store
+from pipeline.store.embeddings import EmbeddingStore
 
 FUNNEL = (
     ("waveform_catalog", "patients", "patients with waveforms"),

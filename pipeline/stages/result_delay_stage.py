@@ -2,7 +2,6 @@
 
 import pandas as pd
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import write_parquet
 from pipeline.foundation.errors import MissingArtifactError
@@ -10,6 +9,7 @@ from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.result_delay_text import DELAY_METHODS, delay_text
 from pipeline.splits import Splits
+from pipeline.store.embeddings import EmbeddingStore
 
 
 def result_delay(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:

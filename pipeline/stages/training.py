@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import make_private_dir
 from pipeline.foundation.errors import OtherRunError
@@ -19,6 +18,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.normalization import LabScaler
 from pipeline.splits import Splits
 from pipeline.stages.ingest import source_note
+from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
     from pipeline.training_config import TrainingProgress, TrainingResult

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.foundation.schema import LAB_NAMES
+from pipeline.store.embeddings import EmbeddingStore
 
 ROOT = Path(__file__).parents[2]
 WORD = re.compile(r"[A-Za-z0-9_-]+")

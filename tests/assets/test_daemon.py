@@ -13,8 +13,8 @@ import pytest
 
 from assets.resources import Project
 from pipeline import stages
-from pipeline.embedding_store import EmbeddingStore
-from pipeline.store_admin import verify_store
+from pipeline.store.admin import verify_store
+from pipeline.store.embeddings import EmbeddingStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

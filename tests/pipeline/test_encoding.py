@@ -17,7 +17,6 @@ from torch import Tensor
 
 from pipeline.embedding_flow import BatchResult
 from pipeline.embedding_plan import EmbeddingPlan
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoding import (
     EmbeddingProgress,
     EncodingConfig,
@@ -30,6 +29,7 @@ from pipeline.foundation.errors import RecordError, StoreError
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources import content_hashes as source_hashes
 from pipeline.sources.base import Catalog, Record, Stretch
+from pipeline.store.embeddings import EmbeddingStore
 from pipeline.windows.cutting import WindowConfig
 from pipeline.windows.decoding import CHANGED, UNREADABLE
 

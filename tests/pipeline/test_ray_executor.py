@@ -11,10 +11,10 @@ import pytest
 
 from models.ppg_gpt import PPGGPT
 from pipeline.embedding_progress import EmbeddingProgress
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoding import EncodingConfig, embed
 from pipeline.foundation.errors import ConfigError
 from pipeline.sources.array_folder import ArrayFolder
+from pipeline.store.embeddings import EmbeddingStore
 
 
 @pytest.fixture

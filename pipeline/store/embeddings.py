@@ -18,7 +18,8 @@ from typing import Any
 
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.provenance import canonical_json, config_hash
-from pipeline.manifest import (
+from pipeline.store.local_folder import LocalFolder, Storage
+from pipeline.store.manifest import (
     EmbeddingKey,
     ManifestEntry,
     entry_from_json,
@@ -26,9 +27,8 @@ from pipeline.manifest import (
     manifest_to_json,
     manifest_version,
 )
-from pipeline.object_storage import ObjectFolder
-from pipeline.storage import LocalFolder, Storage
-from pipeline.version_folder import ENTRY_FILE, PatientEmbeddings, PatientWriter
+from pipeline.store.object_storage import ObjectFolder
+from pipeline.store.version_folder import ENTRY_FILE, PatientEmbeddings, PatientWriter
 
 MANIFEST = "manifest.json"
 KEY_FILE = "patient_key"

@@ -15,12 +15,12 @@ import pytest
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoding import EncodingConfig, embed
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Catalog, Record, Stretch
-from pipeline.store_admin import gc_store, verify_store
+from pipeline.store.admin import gc_store, verify_store
+from pipeline.store.embeddings import EmbeddingStore
 
 N_PATIENTS = 8
 N_WINDOWS = 30

@@ -13,12 +13,12 @@ from functools import partial
 
 import numpy as np
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import WINDOW_SECONDS, WINDOW_US
-from pipeline.manifest import ManifestEntry
 from pipeline.sources.content_hashes import forget_hash
-from pipeline.version_folder import CHUNK_WINDOWS, ENTRY_FILE, check_layout
+from pipeline.store.embeddings import EmbeddingStore
+from pipeline.store.manifest import ManifestEntry
+from pipeline.store.version_folder import CHUNK_WINDOWS, ENTRY_FILE, check_layout
 
 log = logging.getLogger(__name__)
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from models.ppg_gpt import PPGGPT
-from pipeline import object_storage
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.encoding import EncodingConfig, embed
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
-from pipeline.manifest import EmbeddingKey, ManifestEntry
-from pipeline.object_storage import ObjectFolder
 from pipeline.sources.array_folder import ArrayFolder
-from pipeline.store_admin import forget_patient, gc_store, list_store, verify_store
-from pipeline.version_folder import CHUNK_WINDOWS
+from pipeline.store import object_storage
+from pipeline.store.admin import forget_patient, gc_store, list_store, verify_store
+from pipeline.store.embeddings import EmbeddingStore
+from pipeline.store.manifest import EmbeddingKey, ManifestEntry
+from pipeline.store.object_storage import ObjectFolder
+from pipeline.store.version_folder import CHUNK_WINDOWS
 
 pytestmark = pytest.mark.slow
 WIDTH = 6

@@ -1,6 +1,6 @@
 """A private local folder as the embedding store needs it: whole files, one committer at a time, claims.
 
-`pipeline.object_storage` offers the same for object storage.
+`pipeline.store.object_storage` offers the same for object storage.
 """
 
 import fcntl

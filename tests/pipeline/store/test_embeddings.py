@@ -12,11 +12,11 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.embedding_store import MANIFEST, EmbeddingStore
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
-from pipeline.manifest import EmbeddingKey, ManifestEntry
-from pipeline.version_folder import CHUNK_WINDOWS, QUALITY_BINS
+from pipeline.store.embeddings import MANIFEST, EmbeddingStore
+from pipeline.store.manifest import EmbeddingKey, ManifestEntry
+from pipeline.store.version_folder import CHUNK_WINDOWS, QUALITY_BINS
 
 ORIGIN_US = 4_466_000_000_000_000 // WINDOW_US * WINDOW_US  # the year 2111
 WIDTH = 8

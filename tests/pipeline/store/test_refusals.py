@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
-from pipeline.manifest import EmbeddingKey
-from pipeline.store_admin import verify_store
+from pipeline.store.admin import verify_store
+from pipeline.store.embeddings import EmbeddingStore
+from pipeline.store.manifest import EmbeddingKey
 
 NOBODY = 65534
 KEY = EmbeddingKey(source_hash="s", encoder_name="fake", weights_hash="ab" * 32, preprocessing_version="1")

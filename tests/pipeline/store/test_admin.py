@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.embedding_store import EmbeddingStore
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
-from pipeline.manifest import EmbeddingKey, ManifestEntry
-from pipeline.store_admin import forget_patient, gc_store, list_store, verify_store
-from pipeline.version_folder import CHUNK_WINDOWS
+from pipeline.store.admin import forget_patient, gc_store, list_store, verify_store
+from pipeline.store.embeddings import EmbeddingStore
+from pipeline.store.manifest import EmbeddingKey, ManifestEntry
+from pipeline.store.version_folder import CHUNK_WINDOWS
 
 WIDTH = 4
 

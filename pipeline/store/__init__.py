@@ -1,0 +1,1 @@
+"""Embeddings on disk or in a bucket, whole or not at all."""
