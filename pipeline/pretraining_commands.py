@@ -49,7 +49,7 @@ def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -
 
 
 def _probe(parsed: argparse.Namespace) -> None:
-    from pipeline.encoders import make_encoder
+    from pipeline.embedding.encoders import make_encoder
     from pipeline.probe import named, probe, probe_table
     from pipeline.probe_data import BIDMC_LICENCE, bidmc_windows, synthetic_windows
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from models.encoders import Encoder
 from models.ppg_gpt import PPGGPT
-from pipeline.encoders import prepare_for
+from pipeline.embedding.encoders import prepare_for
 from pipeline.foundation.errors import RecordError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_SECONDS, WINDOW_US
 from pipeline.pretraining_data import UNKNOWN_RAILS

@@ -18,7 +18,7 @@ from models.ppg_gpt import fast_precision
 from pipeline.aligned_cohort import AlignedCohort
 from pipeline.alignment import align
 from pipeline.carry_forward import fit_carry_forward
-from pipeline.encoding import EncodingConfig, embed, log_progress, make_encoder
+from pipeline.embedding.run import EncodingConfig, embed, log_progress, make_encoder
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import make_private_dir, write_json, write_parquet, write_text
 from pipeline.foundation.provenance import config_hash, to_plain

@@ -18,8 +18,8 @@ from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
     from models.encoders import Encoder
-    from pipeline.embedding_plan import EmbeddingPlan
-    from pipeline.encoding import EmbeddingSummary, EncodingConfig
+    from pipeline.embedding.plan import EmbeddingPlan
+    from pipeline.embedding.run import EmbeddingSummary, EncodingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +45,15 @@ class _Inputs(NamedTuple):
     config: "EncodingConfig"
 
     def plan(self, only: Sequence[str] | None = None) -> "EmbeddingPlan":
-        from pipeline.encoding import plan_embedding  # imports torch, which definitions must not
+        from pipeline.embedding.run import plan_embedding  # imports torch, which definitions must not
 
         return plan_embedding(self.catalog, self.store, self.encoder, self.config.window, only=only)
 
 
 def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> _Inputs:
     from models.ppg_gpt import fast_precision  # imports torch, which definitions must not
-    from pipeline.encoders import kept_encoder
-    from pipeline.encoding import EncodingConfig
+    from pipeline.embedding.encoders import kept_encoder
+    from pipeline.embedding.run import EncodingConfig
 
     source, root = waveform_source(workspace)
     catalog = load_catalog(require(workspace.catalog, made_by="waveform_catalog", asset=ASSET), root)
@@ -78,7 +78,7 @@ def embed_patient_batch(
     workspace: Workspace, experiment: ExperimentConfig, patient_keys: Sequence[str]
 ) -> BatchCounts:
     """Embed and commit what is still stale among `patient_keys`; return counts."""
-    from pipeline.encoding import ProgressMeter, embed_batch, log_progress  # imports torch, as above
+    from pipeline.embedding.run import ProgressMeter, embed_batch, log_progress  # imports torch, as above
 
     inputs = _inputs(workspace, experiment)
     tasks = inputs.plan(patient_keys).stale
@@ -96,8 +96,8 @@ def finish_embedding(
     workspace: Workspace, experiment: ExperimentConfig, batches: Sequence[BatchCounts]
 ) -> StageSummary:
     """Retire vanished patients and describe the store."""
-    from pipeline.encoders import release_encoder  # imports torch, as above
-    from pipeline.encoding import finish_embedding as finish
+    from pipeline.embedding.encoders import release_encoder  # imports torch, as above
+    from pipeline.embedding.run import finish_embedding as finish
 
     inputs = _inputs(workspace, experiment)
     state = finish(inputs.store, inputs.plan(), ())

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from models.ppg_gpt import PPGGPTConfig
-from pipeline import encoders
-from pipeline.encoders import make_encoder
+from pipeline.embedding import encoders
+from pipeline.embedding.encoders import make_encoder
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.pretraining import RECORD_FILE, WEIGHTS_FILE, pretrain

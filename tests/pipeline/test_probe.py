@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline import encoders
 from pipeline.__main__ import main
-from pipeline.encoders import make_encoder
+from pipeline.embedding import encoders
+from pipeline.embedding.encoders import make_encoder
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import RecordError
 from pipeline.foundation.schema import WINDOW_SECONDS

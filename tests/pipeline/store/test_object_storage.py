@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.ppg_gpt import PPGGPT
-from pipeline.encoding import EncodingConfig, embed
+from pipeline.embedding.run import EncodingConfig, embed
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.sources.array_folder import ArrayFolder

@@ -8,8 +8,8 @@ import torch
 
 from models.papagei import PaPaGeiS
 from models.ppg_gpt import PPGGPT
-from pipeline import encoders
-from pipeline.encoders import (
+from pipeline.embedding import encoders
+from pipeline.embedding.encoders import (
     REDUCED_ROUNDING,
     encoder_label,
     kept_encoder,

@@ -18,7 +18,7 @@ from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.windows.decoding import Prepare
 from pipeline.windows.resample import prepare_ppg_gpt
 
-WEIGHTS = Path(__file__).parents[1] / "models" / "weights"
+WEIGHTS = Path(__file__).parents[2] / "models" / "weights"
 """Weights that come with the project, ``<name>.safetensors``."""
 ADAPTERS: dict[str, Callable[[str], Encoder]] = {
     "papagei_s": PaPaGeiS.from_checkpoint,

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from models.encoders import Encoder
-from pipeline.encoders import encoder_label
+from pipeline.embedding.encoders import encoder_label
 from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Catalog, Record

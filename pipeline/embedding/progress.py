@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.embedding_plan import PatientTask
+from pipeline.embedding.plan import PatientTask
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.embedding_flow import BatchResult
-from pipeline.embedding_plan import EmbeddingPlan
-from pipeline.encoding import (
+from pipeline.embedding.flow import BatchResult
+from pipeline.embedding.plan import EmbeddingPlan
+from pipeline.embedding.run import (
     EmbeddingProgress,
     EncodingConfig,
     embed,

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Literal
 
 from models.encoders import Encoder
-from pipeline.embedding_flow import BatchResult, EmbeddingFlow, Meter
-from pipeline.embedding_plan import EmbeddingPlan, PatientTask, plan_embedding
-from pipeline.embedding_progress import EmbeddingProgress, ProgressCallback, ProgressMeter, log_progress
-from pipeline.encoders import encoder_label, make_encoder
+from pipeline.embedding.encoders import encoder_label, make_encoder
+from pipeline.embedding.flow import BatchResult, EmbeddingFlow, Meter
+from pipeline.embedding.plan import EmbeddingPlan, PatientTask, plan_embedding
+from pipeline.embedding.progress import EmbeddingProgress, ProgressCallback, ProgressMeter, log_progress
 from pipeline.foundation.provenance import to_plain, versions
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.sources.base import Catalog, WaveformSource
@@ -186,7 +186,7 @@ def _runner(
 ) -> Iterator[Callable[[Sequence[PatientTask]], BatchResult]]:
     """Give what embeds a batch of patients: this process, or actors that live as long as the block."""
     if config.executor == "ray":
-        from pipeline.ray_executor import actors  # ray is an extra
+        from pipeline.embedding.ray_executor import actors  # ray is an extra
 
         local = replace(config, executor="local")
         work = partial(embed_batch, source=source, store=store, encoder=encoder, config=local)

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from pipeline.embedding_flow import BatchResult, Meter
-from pipeline.embedding_plan import PatientTask
+from pipeline.embedding.flow import BatchResult, Meter
+from pipeline.embedding.plan import PatientTask
 from pipeline.foundation.errors import ConfigError
 
 TURNS = 4

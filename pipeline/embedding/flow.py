@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from models.encoders import Encoder
-from pipeline.embedding_plan import PatientTask
-from pipeline.encoders import prepare_for
+from pipeline.embedding.encoders import prepare_for
+from pipeline.embedding.plan import PatientTask
 from pipeline.sources.base import WaveformSource
 from pipeline.sources.content_hashes import content_hash, fingerprint
 from pipeline.store.embeddings import EmbeddingStore

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from models.ppg_gpt import PPGGPT
-from pipeline.embedding_progress import EmbeddingProgress
-from pipeline.encoding import EncodingConfig, embed
+from pipeline.embedding.progress import EmbeddingProgress
+from pipeline.embedding.run import EncodingConfig, embed
 from pipeline.foundation.errors import ConfigError
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.store.embeddings import EmbeddingStore
@@ -31,7 +31,7 @@ def source(tmp_path: Path) -> ArrayFolder:
 
 def test_without_ray(source: ArrayFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "pipeline.ray_executor", raising=False)
+    monkeypatch.delitem(sys.modules, "pipeline.embedding.ray_executor", raising=False)
     store = EmbeddingStore.open(tmp_path / "store", create=True)
     with pytest.raises(ConfigError, match=r"pip install .uniphy-lab\[ray\]"):
         embed(source, store, PPGGPT.random("1m"), EncodingConfig(executor="ray"))
@@ -44,7 +44,7 @@ def test_two_actors_give_the_same_bytes(
 ) -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
     monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
     )
     encoder = PPGGPT.random("1m")
     stores = [EmbeddingStore.open(tmp_path / name, create=True) for name in ("local", "ray")]

@@ -1,0 +1,1 @@
+"""Stage 1: windows through an encoder into the store."""
