@@ -21,7 +21,7 @@ from pipeline.alignment_config import AlignmentConfig
 from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json, write_parquet
 from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.schema import LAB_NAMES, TARGET_COLUMNS, WINDOW_US
-from pipeline.history import HistoryConfig, LabSeries
+from pipeline.labs.history import HistoryConfig, LabSeries
 from pipeline.targets import LabTargets, StepGrid, lab_targets
 
 _FRAMES = ("sequences", "pieces", "draws", "examples")

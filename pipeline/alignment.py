@@ -25,9 +25,9 @@ from pipeline.foundation.schema import (
     QUALITY_COLUMNS,
     WINDOW_US,
 )
-from pipeline.history import LabHistory, LabSeries, lab_history, last_available_before
-from pipeline.lab_versions import final_results
-from pipeline.labs import LabEvents
+from pipeline.labs.cleaning import LabEvents
+from pipeline.labs.history import LabHistory, LabSeries, lab_history, last_available_before
+from pipeline.labs.versions import final_results
 from pipeline.sequences import Sequences, WindowStore
 from pipeline.splits import Splits
 from pipeline.targets import StepGrid, window_of_draw

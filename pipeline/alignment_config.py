@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.foundation.schema import PROTOCOLS
-from pipeline.history import HistoryConfig
+from pipeline.labs.history import HistoryConfig
 
 
 @dataclass(frozen=True, kw_only=True)

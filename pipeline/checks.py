@@ -13,8 +13,8 @@ from pipeline.foundation.errors import LeakError
 from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import DAY_US
 from pipeline.foundation.workspace import Workspace, require
-from pipeline.lab_versions import final_results
-from pipeline.labs import PLAUSIBLE_MEDIANS
+from pipeline.labs.cleaning import PLAUSIBLE_MEDIANS
+from pipeline.labs.versions import final_results
 from pipeline.normalization import LabScaler
 from pipeline.sources.content_hashes import CACHE_FILE
 from pipeline.splits import Splits

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline.aligned_cohort import AlignedCohort
 from pipeline.foundation.schema import EXAMPLE_COLUMNS, HOUR_US, LAB_NAMES
-from pipeline.history import LabSeries, lab_history, last_available_before
+from pipeline.labs.history import LabSeries, lab_history, last_available_before
 
 
 def dense_examples(aligned: AlignedCohort, patients: Iterable[str]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pipeline.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
 from pipeline.evaluation import EvaluationConfig
 from pipeline.foundation.errors import ConfigError
-from pipeline.labs import LabConfig
+from pipeline.labs.cleaning import LabConfig
 from pipeline.normalization import ScalerConfig
 from pipeline.sequences import SequenceConfig
 from pipeline.sources.synthetic.cohort import CohortSize

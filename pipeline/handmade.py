@@ -12,7 +12,7 @@ from pipeline.foundation.schema import (
     QUALITY_COLUMNS,
     WINDOW_US,
 )
-from pipeline.labs import LabEvents
+from pipeline.labs.cleaning import LabEvents
 from pipeline.testing import MemoryStore, MemoryWindows
 
 BASE_US = 5_000_000_010_000_000

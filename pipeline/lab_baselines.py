@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.aligned_cohort import series_by_patient
-from pipeline.carry_forward import fit_carry_forward, fit_decayed_locf, fit_shrunk_locf
 from pipeline.foundation.errors import LabError
 from pipeline.foundation.schema import DAY_US, HOUR_US, LAB_NAMES
-from pipeline.history import HistoryConfig, LabSeries, lab_history
-from pipeline.labs import LabConfig, clean_labs
+from pipeline.labs.carry_forward import fit_carry_forward, fit_decayed_locf, fit_shrunk_locf
+from pipeline.labs.cleaning import LabConfig, clean_labs
+from pipeline.labs.history import HistoryConfig, LabSeries, lab_history
 from pipeline.sources.base import ClinicalTables
 from pipeline.sources.csv_stream import find_table, stream_csv
 from pipeline.sources.rows import column, normalise_patient_id, parse_times_us

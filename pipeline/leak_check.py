@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.labs import LabEvents
+from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction import PredictionConfig, predict
 from pipeline.sequences import PatientWindows, SequenceConfig, WindowStore
 

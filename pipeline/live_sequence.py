@@ -14,8 +14,8 @@ from pipeline.dataset import PieceItem, pack, scale_history
 from pipeline.embedding_cache import CachedPatient
 from pipeline.forecaster import Forecaster
 from pipeline.foundation.schema import HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US
-from pipeline.history import LabHistory, LabSeries, lab_history
 from pipeline.inference import estimate_piece, estimate_windows
+from pipeline.labs.history import LabHistory, LabSeries, lab_history
 from pipeline.prediction_config import PredictionConfig
 from pipeline.sequences import PatientWindows
 from pipeline.targets import StepGrid

@@ -11,8 +11,8 @@ import pandas as pd
 from pipeline.foundation.atomic import write_json
 from pipeline.foundation.errors import CheckpointError, LeakError
 from pipeline.foundation.schema import LAB_NAMES, LABS
-from pipeline.lab_versions import final_results
-from pipeline.labs import LabEvents
+from pipeline.labs.cleaning import LabEvents
+from pipeline.labs.versions import final_results
 from pipeline.splits import Splits
 
 

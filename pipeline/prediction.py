@@ -23,9 +23,9 @@ from pipeline.forecaster import Forecaster
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.provenance import from_plain
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_NAMES
-from pipeline.history import LabSeries
 from pipeline.intervals import Intervals
-from pipeline.labs import LabEvents
+from pipeline.labs.cleaning import LabEvents
+from pipeline.labs.history import LabSeries
 from pipeline.live_sequence import LiveSequence, restarts
 from pipeline.prediction_config import STATES, PredictionConfig
 from pipeline.sequences import WindowStore, cut_sequences

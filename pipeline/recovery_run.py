@@ -17,12 +17,12 @@ import pandas as pd
 from models.ppg_gpt import fast_precision
 from pipeline.aligned_cohort import AlignedCohort
 from pipeline.alignment import align
-from pipeline.carry_forward import fit_carry_forward
 from pipeline.embedding.run import EncodingConfig, embed, log_progress, make_encoder
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import make_private_dir, write_json, write_parquet, write_text
 from pipeline.foundation.provenance import config_hash, to_plain
-from pipeline.labs import LabEvents, clean_labs
+from pipeline.labs.carry_forward import fit_carry_forward
+from pipeline.labs.cleaning import LabEvents, clean_labs
 from pipeline.normalization import fit_lab_scaler
 from pipeline.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows, recovery_text
 from pipeline.scoring import score, score_estimator

@@ -13,10 +13,10 @@ import pandas as pd
 
 from pipeline.aligned_cohort import AlignedCohort
 from pipeline.alignment import align
-from pipeline.carry_forward import fit_carry_forward
 from pipeline.evaluation import EvaluationConfig, compare, evaluate, select
 from pipeline.foundation.schema import PROTOCOLS
-from pipeline.labs import MINUTE_US, LabEvents
+from pipeline.labs.carry_forward import fit_carry_forward
+from pipeline.labs.cleaning import MINUTE_US, LabEvents
 from pipeline.result_delay_text import ADDED, BASELINES
 from pipeline.scoring import score, score_estimator
 from pipeline.sequences import Sequences, WindowStore

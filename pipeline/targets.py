@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from pipeline.alignment_config import AlignmentConfig
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
-from pipeline.history import LabSeries
+from pipeline.labs.history import LabSeries
 
 _SIXTY_SECONDS_US = 60_000_000
 

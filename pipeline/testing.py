@@ -15,7 +15,7 @@ from pipeline.alignment import align
 from pipeline.alignment_config import AlignmentConfig
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US
-from pipeline.labs import LabEvents
+from pipeline.labs.cleaning import LabEvents
 from pipeline.normalization import LabScaler, fit_lab_scaler
 from pipeline.sequences import Sequences, cut_sequences
 from pipeline.splits import SplitConfig, Splits, split_subjects

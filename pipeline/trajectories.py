@@ -8,8 +8,8 @@ import pandas as pd
 
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.intervals import Intervals
-from pipeline.lab_versions import final_results
-from pipeline.labs import LabEvents
+from pipeline.labs.cleaning import LabEvents
+from pipeline.labs.versions import final_results
 from pipeline.prediction import PredictionConfig, predict
 from pipeline.sequences import SequenceConfig
 from pipeline.store.embeddings import EmbeddingStore

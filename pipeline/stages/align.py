@@ -10,7 +10,7 @@ from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
-from pipeline.labs import LabEvents
+from pipeline.labs.cleaning import LabEvents
 from pipeline.normalization import fit_lab_scaler
 from pipeline.sequences import cut_sequences
 from pipeline.sources.catalog import load_catalog

@@ -70,7 +70,7 @@ def _trained(workspace: Workspace, experiment: ExperimentConfig) -> list[str]:
 
 def _scored(workspace: Workspace, experiment: ExperimentConfig, trained: list[str]) -> Iterator[pd.DataFrame]:
     from pipeline.aligned_cohort import AlignedCohort  # imports torch, which definitions must not
-    from pipeline.carry_forward import fit_carry_forward
+    from pipeline.labs.carry_forward import fit_carry_forward
     from pipeline.scoring import score, score_estimator
 
     aligned = AlignedCohort.load(workspace.aligned)

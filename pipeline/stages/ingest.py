@@ -14,8 +14,8 @@ from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import HOUR_US
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import LABS_VARIABLE, WAVEFORMS_VARIABLE, Workspace, require
-from pipeline.lab_versions import final_results
-from pipeline.labs import clean_labs, lab_counts
+from pipeline.labs.cleaning import clean_labs, lab_counts
+from pipeline.labs.versions import final_results
 from pipeline.sources.base import Catalog, ClinicalSource, WaveformSource
 from pipeline.sources.catalog import save_catalog
 from pipeline.sources.detect import DESCRIPTION, open_clinical, open_waveforms

@@ -14,7 +14,7 @@ from pipeline.foundation.provenance import from_plain
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
 from pipeline.intervals import Intervals
-from pipeline.labs import LabEvents
+from pipeline.labs.cleaning import LabEvents
 from pipeline.stages.embed import ppg_embeddings
 from pipeline.stages.ingest import lab_events, waveform_catalog
 from pipeline.store.embeddings import EmbeddingStore

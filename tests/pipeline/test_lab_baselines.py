@@ -12,7 +12,7 @@ from pipeline.lab_baselines import (
     read_icu_stays,
     real_lab_baselines,
 )
-from pipeline.labs import LabConfig, clean_labs
+from pipeline.labs.cleaning import LabConfig, clean_labs
 from pipeline.sources.base import ClinicalTables
 from pipeline.sources.mimic3 import Mimic3Tables
 

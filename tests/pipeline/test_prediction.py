@@ -9,7 +9,7 @@ from pipeline.alignment_config import AlignmentConfig
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, WINDOW_US
 from pipeline.intervals import Intervals, gap_names
-from pipeline.labs import LabEvents, clean_labs
+from pipeline.labs.cleaning import LabEvents, clean_labs
 from pipeline.prediction import PREDICT_COLUMNS, STATES, PredictionConfig, Predictor, predict
 from pipeline.scoring import score
 from pipeline.sources.base import ClinicalTables

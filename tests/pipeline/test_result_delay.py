@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.carry_forward import fit_carry_forward
 from pipeline.evaluation import EvaluationConfig, compare, evaluate
 from pipeline.foundation.schema import HOUR_US, PROTOCOLS
+from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.result_delay import DELAY_COLUMNS, delay_table, delayed_events
 from pipeline.result_delay_text import ADDED, delay_text
 from pipeline.scoring import score, score_estimator

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 
 from pipeline.alignment_config import AlignmentConfig
-from pipeline.carry_forward import LOCF
 from pipeline.checkpoints import load_model
 from pipeline.dataset import PieceDataset, pack
 from pipeline.dense_examples import dense_examples
 from pipeline.foundation.errors import CheckpointError, ConfigError, LeakError
 from pipeline.foundation.schema import EXAMPLE_COLUMNS, LAB_NAMES, PREDICTION_COLUMNS
 from pipeline.inference import estimate_piece, estimate_pieces
+from pipeline.labs.carry_forward import LOCF
 from pipeline.scored_sets import scored_sets
 from pipeline.scoring import score, score_estimator
 from pipeline.splits import split_subjects

@@ -3,7 +3,7 @@ import pytest
 
 from pipeline.aligned_cohort import step_grid
 from pipeline.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
-from pipeline.history import LabSeries
+from pipeline.labs.history import LabSeries
 from pipeline.targets import lab_targets, window_of_draw
 
 STEP_US = 30_000_000

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.carry_forward import (
+from pipeline.foundation.schema import METHODS
+from pipeline.labs.carry_forward import (
     DECAY_HOURS,
     fit_carry_forward,
     fit_decayed_locf,
@@ -13,7 +14,6 @@ from pipeline.carry_forward import (
     locf,
     patient_mean,
 )
-from pipeline.foundation.schema import METHODS
 
 
 def table(truth, last, *, age=1.0, lab="sodium", protocol="start", mean=0.0, live=0.0):

@@ -4,8 +4,15 @@ import pytest
 
 from pipeline.foundation.errors import LabError
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_EVENT_COLUMNS, LABS
-from pipeline.lab_versions import final_results
-from pipeline.labs import PLAUSIBLE_MEDIANS, LabConfig, LabEvents, clean_labs, empty_lab_events, lab_counts
+from pipeline.labs.cleaning import (
+    PLAUSIBLE_MEDIANS,
+    LabConfig,
+    LabEvents,
+    clean_labs,
+    empty_lab_events,
+    lab_counts,
+)
+from pipeline.labs.versions import final_results
 from pipeline.sources.base import ClinicalTables
 
 MINUTE_US = 60_000_000

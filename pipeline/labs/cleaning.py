@@ -18,7 +18,7 @@ import pandas as pd
 from pipeline.foundation.errors import LabError
 from pipeline.foundation.schema import LAB_EVENT_COLUMNS, LAB_NAMES, LABS
 from pipeline.foundation.units import factor
-from pipeline.lab_versions import draw_versions, final_results, withdrawn_draws
+from pipeline.labs.versions import draw_versions, final_results, withdrawn_draws
 from pipeline.sources.base import ClinicalTables
 
 MINUTE_US = 60_000_000
@@ -85,7 +85,7 @@ class LabEvents:
     Attributes
     ----------
     frame : ``schema.LAB_EVENT_COLUMNS`` in the schema's units, sorted by patient, lab and draw time: one row a
-        draw, and one more for each correction that came later (``pipeline.lab_versions``)
+        draw, and one more for each correction that came later (``pipeline.labs.versions``)
     exclusions : rows left out, by reason
     repairs : rows kept after a change that the configuration asks for, by kind
     """

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.foundation.schema import DAY_US, HOUR_US
-from pipeline.history import HistoryConfig, LabSeries, lab_history, last_available_before
+from pipeline.labs.history import HistoryConfig, LabSeries, lab_history, last_available_before
 
 CONFIGS = [HistoryConfig(features=name) for name in ("default", "paper", "authors")]
 
