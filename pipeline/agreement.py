@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
+from pipeline.cohort.scored_sets import ScoredSet, scored_sets
 from pipeline.foundation import bootstrap
-from pipeline.scored_sets import ScoredSet, scored_sets
 
 AGREEMENT_COLUMNS = (
     "method", "lab", "protocol", "scoring", "seed", "n_labs", "n_patients", "bias", "bias_lower",

@@ -7,9 +7,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from pipeline.cohort.scored_sets import ScoredSet, scored_sets
 from pipeline.foundation import bootstrap
 from pipeline.foundation.number_format import UNITS
-from pipeline.scored_sets import ScoredSet, scored_sets
 
 ALARM_COLUMNS = (
     "alarm", "method", "lab", "protocol", "scoring", "seed", "n_labs", "n_patients", "n_events", "prevalence",

@@ -16,13 +16,13 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from models.inputs import PackedInputs
-from pipeline.aligned_cohort import AlignedCohort
+from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.normalization import LabScaler
+from pipeline.cohort.sequences import WindowStore
 from pipeline.dataset import PieceDataset, pack
 from pipeline.embedding_cache import EmbeddingCache
 from pipeline.foundation.errors import StoreError
 from pipeline.inference import shortened
-from pipeline.normalization import LabScaler
-from pipeline.sequences import WindowStore
 
 SAMPLED_PIECES, SAMPLED_STEPS = 512, 60
 """Pieces, and steps of each, from which the statistics of the inputs are taken."""

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from models.baselines import WindowLSTM, WindowLSTMConfig
 from models.lab_regressor import LabRegressor, LabRegressorConfig
+from pipeline.cohort.normalization import LabScaler
+from pipeline.cohort.sequences import WindowStore
 from pipeline.foundation.atomic import write_bytes, write_json
 from pipeline.foundation.errors import CheckpointError, ConfigError, ProjectError
 from pipeline.foundation.provenance import from_plain, to_plain, versions
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.normalization import LabScaler
-from pipeline.sequences import WindowStore
 from pipeline.store.embeddings import EmbeddingStore
 
 FORMAT_VERSION = 1

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from pipeline.cohort.normalization import LabScaler
+from pipeline.cohort.splits import Splits
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.errors import LeakError
 from pipeline.foundation.number_format import UNITS
@@ -15,9 +17,7 @@ from pipeline.foundation.schema import DAY_US
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.labs.cleaning import PLAUSIBLE_MEDIANS
 from pipeline.labs.versions import final_results
-from pipeline.normalization import LabScaler
 from pipeline.sources.content_hashes import CACHE_FILE
-from pipeline.splits import Splits
 from pipeline.store.admin import verify_store
 from pipeline.store.embeddings import MANIFEST, EmbeddingStore
 

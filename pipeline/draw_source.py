@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float64
 
 from models.window_reader import N_WINDOWS
-from pipeline.aligned_cohort import AlignedCohort
 from pipeline.batches import (
     SAMPLED_PIECES,
     SAMPLED_STEPS,
@@ -16,10 +15,11 @@ from pipeline.batches import (
     embedding_width,
     mean_scaled,
 )
+from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.normalization import LabScaler
+from pipeline.cohort.sequences import WindowStore
+from pipeline.cohort.trailing_windows import trailing_windows
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.normalization import LabScaler
-from pipeline.sequences import WindowStore
-from pipeline.trailing_windows import trailing_windows
 
 
 class DrawSource:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int
 
+from pipeline.cohort.sequences import WindowStore
 from pipeline.foundation.schema import DAY_US, WINDOW_US
-from pipeline.sequences import WindowStore
 
 MAX_POOLED_AGE_US = 30 * DAY_US
 _BLOCK = 256

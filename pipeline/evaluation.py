@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from pipeline.cohort.scored_sets import ScoredSet, scored_sets
 from pipeline.foundation import bootstrap
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METRICS
-from pipeline.scored_sets import ScoredSet, scored_sets
 
 AGGREGATIONS = ("pooled", "patient_macro")
 ALL_SEEDS = -1

@@ -11,14 +11,14 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from pipeline.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
+from pipeline.cohort.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
+from pipeline.cohort.normalization import ScalerConfig
+from pipeline.cohort.sequences import SequenceConfig
+from pipeline.cohort.splits import SplitConfig
 from pipeline.evaluation import EvaluationConfig
 from pipeline.foundation.errors import ConfigError
 from pipeline.labs.cleaning import LabConfig
-from pipeline.normalization import ScalerConfig
-from pipeline.sequences import SequenceConfig
 from pipeline.sources.synthetic.cohort import CohortSize
-from pipeline.splits import SplitConfig
 from pipeline.training_config import TrainingConfig
 from pipeline.windows.cutting import WindowConfig
 

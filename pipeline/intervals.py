@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
+from pipeline.cohort.scored_sets import ScoredSet, check_predictions, scored_sets
 from pipeline.foundation.bootstrap import index_patients
 from pipeline.foundation.errors import ConfigError
-from pipeline.scored_sets import ScoredSet, check_predictions, scored_sets
 
 WIDTH_COLUMNS = ("method", "protocol", "seed", "lab", "gap", "half_width", "n_labs", "n_patients")
 COVERAGE_COLUMNS = (

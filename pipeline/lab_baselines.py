@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.aligned_cohort import series_by_patient
+from pipeline.cohort.aligned import series_by_patient
 from pipeline.foundation.errors import LabError
 from pipeline.foundation.schema import DAY_US, HOUR_US, LAB_NAMES
 from pipeline.labs.carry_forward import fit_carry_forward, fit_decayed_locf, fit_shrunk_locf

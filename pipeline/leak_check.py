@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.cohort.sequences import PatientWindows, SequenceConfig, WindowStore
 from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction import PredictionConfig, predict
-from pipeline.sequences import PatientWindows, SequenceConfig, WindowStore
 
 CHECKED_PATIENTS = 3
 

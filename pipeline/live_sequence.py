@@ -9,7 +9,10 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from models.baselines import WindowLSTM
-from pipeline.alignment_config import AlignmentConfig
+from pipeline.cohort.alignment_config import AlignmentConfig
+from pipeline.cohort.sequences import PatientWindows
+from pipeline.cohort.targets import StepGrid
+from pipeline.cohort.trailing_windows import trailing_windows
 from pipeline.dataset import PieceItem, pack, scale_history
 from pipeline.embedding_cache import CachedPatient
 from pipeline.forecaster import Forecaster
@@ -17,9 +20,6 @@ from pipeline.foundation.schema import HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WIND
 from pipeline.inference import estimate_piece, estimate_windows
 from pipeline.labs.history import LabHistory, LabSeries, lab_history
 from pipeline.prediction_config import PredictionConfig
-from pipeline.sequences import PatientWindows
-from pipeline.targets import StepGrid
-from pipeline.trailing_windows import trailing_windows
 
 MINUTE_US = 60_000_000
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.aligned_cohort import series_by_patient
-from pipeline.alignment_config import AlignmentConfig
 from pipeline.checkpoints import LoadedModel, check_encoder, checkpoint_folders, load_model
+from pipeline.cohort.aligned import series_by_patient
+from pipeline.cohort.alignment_config import AlignmentConfig
+from pipeline.cohort.sequences import WindowStore, cut_sequences
 from pipeline.distributed import pick_device
 from pipeline.embedding_cache import EmbeddingCache
 from pipeline.forecaster import Forecaster
@@ -28,7 +29,6 @@ from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.history import LabSeries
 from pipeline.live_sequence import LiveSequence, restarts
 from pipeline.prediction_config import STATES, PredictionConfig
-from pipeline.sequences import WindowStore, cut_sequences
 
 __all__ = ["PREDICT_COLUMNS", "STATES", "PredictionConfig", "Predictor", "predict"]
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from pipeline.cohort.sequences import SequenceConfig
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
-from pipeline.sequences import SequenceConfig
 
 STATES = ("ok", "warming_up", "no_signal", "stale")
 """What a row's estimate is worth:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.cohort.scored_sets import ScoredSet, scored_sets
 from pipeline.evaluation import EvaluationConfig
 from pipeline.foundation import bootstrap
 from pipeline.foundation.number_format import interval, number, signed
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.scored_sets import ScoredSet, scored_sets
 
 MODEL, TWIN, ORACLE = "mt_pcs", "mt_pcs_twin", "oracle"
 LEARNED = ("lstm", TWIN, MODEL)

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 
 from pipeline import report_style as style
 from pipeline.agreement import repeated_bland_altman
+from pipeline.cohort.scored_sets import ScoredSet
 from pipeline.foundation.number_format import UNITS, error_digits, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.intervals import GAP_EDGES_HOURS, gap_names
 from pipeline.report_html import MINUS
-from pipeline.scored_sets import ScoredSet
 
 
 def bland_altman_svg(blocks: Sequence[ScoredSet], method: str) -> str:

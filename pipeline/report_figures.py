@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from pipeline import report_style as style
+from pipeline.cohort.scored_sets import in_method_order
 from pipeline.evaluation import select
 from pipeline.foundation.number_format import UNITS, short_label
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
-from pipeline.scored_sets import in_method_order
 
 _PROTOCOL_LOOK = {"start": (style.BLUE, "o"), "anchored": (style.VERMILION, "s")}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.cohort.scored_sets import ScoredSet, scored_sets
 from pipeline.foundation.schema import METHODS, PROTOCOLS
-from pipeline.scored_sets import ScoredSet, scored_sets
 
 
 @dataclass(frozen=True, kw_only=True)

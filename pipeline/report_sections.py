@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline import report_figures, report_html
+from pipeline.cohort.scored_sets import in_method_order
 from pipeline.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
 from pipeline.curves import kept_epochs
 from pipeline.evaluation import AGGREGATIONS, select
@@ -23,7 +24,6 @@ from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
 from pipeline.report_html import Row, Section, paragraph, text
 from pipeline.report_inputs import ReportInputs
 from pipeline.result_delay_text import ADDED, method_label
-from pipeline.scored_sets import in_method_order
 from pipeline.table1 import heading, table1, table1_html
 
 _STAGES = {

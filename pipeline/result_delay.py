@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.aligned_cohort import AlignedCohort
-from pipeline.alignment import align
+from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.alignment import align
+from pipeline.cohort.sequences import Sequences, WindowStore
+from pipeline.cohort.splits import Splits
 from pipeline.evaluation import EvaluationConfig, compare, evaluate, select
 from pipeline.foundation.schema import PROTOCOLS
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.labs.cleaning import MINUTE_US, LabEvents
 from pipeline.result_delay_text import ADDED, BASELINES
 from pipeline.scoring import score, score_estimator
-from pipeline.sequences import Sequences, WindowStore
-from pipeline.splits import Splits
 
 DELAYS_MINUTES = (0, 30, 60)
 DELAY_COLUMNS = (

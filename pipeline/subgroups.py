@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Shaped
 
+from pipeline.cohort.scored_sets import ScoredSet, scored_sets
 from pipeline.evaluation import EvaluationConfig, evaluate_sets
 from pipeline.intervals import GAP_EDGES_HOURS, gap_labels, gap_names
-from pipeline.scored_sets import ScoredSet, scored_sets
 
 GROUPINGS = {
     "gap": "Hours since the last lab",

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.aligned_cohort import AlignedCohort
-from pipeline.alignment import align
-from pipeline.alignment_config import AlignmentConfig
+from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.alignment import align
+from pipeline.cohort.alignment_config import AlignmentConfig
+from pipeline.cohort.normalization import LabScaler, fit_lab_scaler
+from pipeline.cohort.sequences import Sequences, cut_sequences
+from pipeline.cohort.splits import SplitConfig, Splits, split_subjects
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US
 from pipeline.labs.cleaning import LabEvents
-from pipeline.normalization import LabScaler, fit_lab_scaler
-from pipeline.sequences import Sequences, cut_sequences
-from pipeline.splits import SplitConfig, Splits, split_subjects
 
 ORIGIN_US = 4_500_000_000 * 1_000_000
 """A date in 2112, on the grid of 30 s."""

@@ -19,9 +19,12 @@ from models.baselines import WindowLSTM, WindowLSTMConfig
 from models.inputs import PackedInputs
 from models.lab_regressor import LabRegressor, LabRegressorConfig
 from models.losses import parameter_groups
-from pipeline.aligned_cohort import AlignedCohort
 from pipeline.batches import BatchSource, PieceSource, WindowInputs, embedding_width
 from pipeline.checkpoints import store_encoder
+from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.normalization import LabScaler
+from pipeline.cohort.sequences import WindowStore
+from pipeline.cohort.splits import Splits
 from pipeline.distributed import Ranks, joined_ranks, pick_device
 from pipeline.draw_source import DrawSource
 from pipeline.embedding_cache import EmbeddingCache
@@ -30,11 +33,8 @@ from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.provenance import config_hash, from_plain, to_plain
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.line_fit import fit_lines
-from pipeline.normalization import LabScaler
 from pipeline.resume import RESUME_FILE
 from pipeline.schedule import seed_of
-from pipeline.sequences import WindowStore
-from pipeline.splits import Splits
 from pipeline.training_config import TrainingConfig, TrainingProgress, TrainingResult
 from pipeline.training_run import TrainingRun, Validate
 from pipeline.validation import Validation, validation_of

@@ -17,11 +17,11 @@ from models.lab_regressor import LabRegressor
 from models.losses import uncertainty_weighted_l1, weighted_error_sums, weighted_l1
 from pipeline.batches import BatchSource, MicroBatch, forward
 from pipeline.checkpoints import save_checkpoint
+from pipeline.cohort.normalization import LabScaler
 from pipeline.curves import write_curves
 from pipeline.distributed import Ranks
 from pipeline.foundation.atomic import make_private_dir
 from pipeline.foundation.errors import ConfigError, OtherRunError
-from pipeline.normalization import LabScaler
 from pipeline.resume import RESUME_FILE, load_resume, read_progress, save_resume
 from pipeline.schedule import Batch, learning_rate, micro_batches, plan_epoch, seed_of
 from pipeline.training_config import TrainingConfig, TrainingProgress

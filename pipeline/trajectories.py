@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.cohort.sequences import SequenceConfig
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.intervals import Intervals
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.versions import final_results
 from pipeline.prediction import PredictionConfig, predict
-from pipeline.sequences import SequenceConfig
 from pipeline.store.embeddings import EmbeddingStore
 
 SHOWN_PATIENTS = 4

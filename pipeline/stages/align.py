@@ -4,17 +4,17 @@ from collections import Counter
 
 import pandas as pd
 
-from pipeline.alignment import align
+from pipeline.cohort.alignment import align
+from pipeline.cohort.normalization import fit_lab_scaler
+from pipeline.cohort.sequences import cut_sequences
+from pipeline.cohort.splits import Splits, split_subjects
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.labs.cleaning import LabEvents
-from pipeline.normalization import fit_lab_scaler
-from pipeline.sequences import cut_sequences
 from pipeline.sources.catalog import load_catalog
-from pipeline.splits import Splits, split_subjects
 from pipeline.stages.ingest import waveform_source
 from pipeline.store.embeddings import EmbeddingStore
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from pipeline.cohort.splits import Splits
 from pipeline.comparison_text import comparison_table
 from pipeline.evaluation import compare, evaluate
 from pipeline.experiments import ExperimentConfig
@@ -15,7 +16,6 @@ from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.intervals import coverage, fit_intervals
-from pipeline.splits import Splits
 from pipeline.store.embeddings import EmbeddingStore
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def _trained(workspace: Workspace, experiment: ExperimentConfig) -> list[str]:
 
 
 def _scored(workspace: Workspace, experiment: ExperimentConfig, trained: list[str]) -> Iterator[pd.DataFrame]:
-    from pipeline.aligned_cohort import AlignedCohort  # imports torch, which definitions must not
+    from pipeline.cohort.aligned import AlignedCohort  # imports torch, which definitions must not
     from pipeline.labs.carry_forward import fit_carry_forward
     from pipeline.scoring import score, score_estimator
 

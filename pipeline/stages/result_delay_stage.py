@@ -2,19 +2,19 @@
 
 import pandas as pd
 
+from pipeline.cohort.splits import Splits
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import write_parquet
 from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.result_delay_text import DELAY_METHODS, delay_text
-from pipeline.splits import Splits
 from pipeline.store.embeddings import EmbeddingStore
 
 
 def result_delay(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Judge MT+PCS, its twin and LOCF with results 0, 30 and 60 minutes after their draw."""
-    from pipeline.aligned_cohort import AlignedCohort  # imports torch, which definitions must not
+    from pipeline.cohort.aligned import AlignedCohort  # imports torch, which definitions must not
     from pipeline.result_delay import delay_table
 
     folders = {

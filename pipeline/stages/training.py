@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.cohort.normalization import LabScaler
+from pipeline.cohort.splits import Splits
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import make_private_dir
 from pipeline.foundation.errors import OtherRunError
 from pipeline.foundation.provenance import to_plain
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
-from pipeline.normalization import LabScaler
-from pipeline.splits import Splits
 from pipeline.stages.ingest import source_note
 from pipeline.store.embeddings import EmbeddingStore
 
@@ -31,7 +31,7 @@ def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) ->
     asset = f"train_{method}"
     require(workspace.aligned, made_by="lab_alignment", asset=asset)  # a wrong start fails before torch loads
 
-    from pipeline.aligned_cohort import AlignedCohort  # imports torch, which definitions must not
+    from pipeline.cohort.aligned import AlignedCohort  # imports torch, which definitions must not
     from pipeline.training import train as train_method
 
     aligned = AlignedCohort.load(workspace.aligned)

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from pipeline.__main__ import main
+from pipeline.cohort.splits import Splits
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.splits import Splits
 
 pytestmark = pytest.mark.xdist_group("e2e")
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.cohort.splits import Splits
 from pipeline.foundation.workspace import Workspace
 from pipeline.sources.mimic3 import Mimic3Waveforms
-from pipeline.splits import Splits
 from pipeline.stages import predict_new_patients
 
 pytestmark = pytest.mark.xdist_group("e2e")

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from pipeline import checks
+from pipeline.cohort.splits import Splits
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METHOD_LABELS, PREDICTION_COLUMNS
-from pipeline.splits import Splits
 from pipeline.stages import printed_table
 
 pytestmark = pytest.mark.xdist_group("e2e")

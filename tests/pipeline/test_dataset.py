@@ -6,14 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.alignment import AlignmentConfig, align
+from pipeline.cohort.alignment import AlignmentConfig, align
+from pipeline.cohort.normalization import LabScaler
+from pipeline.cohort.sequences import cut_sequences
 from pipeline.dataset import POOLED_WINDOWS, PieceDataset, pack, scale_history, twin_mapping
 from pipeline.embedding_cache import CachedPatient, EmbeddingCache, _read
 from pipeline.foundation.errors import ConfigError, StoreError
 from pipeline.foundation.schema import DAY_US, LAB_NAMES, WINDOW_US
 from pipeline.handmade import BASE_US, admissions, lab_events, memory_store, memory_windows
-from pipeline.normalization import LabScaler
-from pipeline.sequences import cut_sequences
 from pipeline.testing import MemoryStore
 
 STEPS = [step for step in range(600) if step % 7]

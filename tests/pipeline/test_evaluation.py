@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from pipeline import metrics
+from pipeline.cohort.scored_sets import scored_sets
 from pipeline.evaluation import ALL_SEEDS, COMPARISON_COLUMNS, EvaluationConfig, compare, evaluate, select
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES
-from pipeline.scored_sets import scored_sets
 
 QUICK = EvaluationConfig(bootstrap=200)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.alignment_config import AlignmentConfig
+from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, WINDOW_US
 from pipeline.intervals import Intervals, gap_names

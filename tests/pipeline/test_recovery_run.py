@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
+from pipeline.cohort.splits import Splits
 from pipeline.experiments import experiment
 from pipeline.recovery import CONDITIONS, recovery_text, verdicts
 from pipeline.recovery_run import reduced, run_recovery
-from pipeline.splits import Splits
 
 SMALL = {
     "encoder": "ppg_gpt_1m_random",

@@ -4,17 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.alignment_config import AlignmentConfig
 from pipeline.checkpoints import load_model
+from pipeline.cohort.alignment_config import AlignmentConfig
+from pipeline.cohort.dense_examples import dense_examples
+from pipeline.cohort.scored_sets import scored_sets
+from pipeline.cohort.splits import split_subjects
 from pipeline.dataset import PieceDataset, pack
-from pipeline.dense_examples import dense_examples
 from pipeline.foundation.errors import CheckpointError, ConfigError, LeakError
 from pipeline.foundation.schema import EXAMPLE_COLUMNS, LAB_NAMES, PREDICTION_COLUMNS
 from pipeline.inference import estimate_piece, estimate_pieces
 from pipeline.labs.carry_forward import LOCF
-from pipeline.scored_sets import scored_sets
 from pipeline.scoring import score, score_estimator
-from pipeline.splits import split_subjects
 from pipeline.store.embeddings import EmbeddingKey, EmbeddingStore
 from pipeline.testing import TINY_MODEL, tiny_cohort
 from pipeline.training import TrainingConfig, train

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.alignment_config import AlignmentConfig, authors_alignment
+from pipeline.cohort.alignment_config import AlignmentConfig, authors_alignment
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import canonical_json, config_hash, from_plain, to_plain, versions
 from pipeline.training_config import TrainingConfig

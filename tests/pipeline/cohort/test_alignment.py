@@ -2,12 +2,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.alignment import AlignedCohort, AlignmentConfig, align, authors_alignment, paper_alignment
+from pipeline.cohort.alignment import (
+    AlignedCohort,
+    AlignmentConfig,
+    align,
+    authors_alignment,
+    paper_alignment,
+)
+from pipeline.cohort.sequences import cut_sequences
+from pipeline.cohort.splits import split_subjects
 from pipeline.foundation.errors import ConfigError, MissingArtifactError, StoreError
 from pipeline.foundation.schema import EXAMPLE_COLUMNS, HOUR_US, PIECE_COLUMNS, TARGET_COLUMNS, WINDOW_US
 from pipeline.handmade import BASE_US, admissions, lab_events, memory_store, memory_windows
-from pipeline.sequences import cut_sequences
-from pipeline.splits import split_subjects
 
 MINUTE_US = 60_000_000
 HOURS_12 = range(12 * 120)

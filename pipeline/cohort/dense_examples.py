@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from pipeline.aligned_cohort import AlignedCohort
+from pipeline.cohort.aligned import AlignedCohort
 from pipeline.foundation.schema import EXAMPLE_COLUMNS, HOUR_US, LAB_NAMES
 from pipeline.labs.history import LabSeries, lab_history, last_available_before
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.cohort.sequences import SequenceConfig, cut_sequences
 from pipeline.foundation.schema import MAX_SEQUENCE_STEPS, SEQUENCE_COLUMNS, WINDOW_US
 from pipeline.handmade import BASE_US, admissions, memory_store
-from pipeline.sequences import SequenceConfig, cut_sequences
 
 HOUR = 120
 DAY = 24 * HOUR

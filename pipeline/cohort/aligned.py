@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32
 
-from pipeline.alignment_config import AlignmentConfig
+from pipeline.cohort.alignment_config import AlignmentConfig
+from pipeline.cohort.targets import LabTargets, StepGrid, lab_targets
 from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json, write_parquet
 from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.schema import LAB_NAMES, TARGET_COLUMNS, WINDOW_US
 from pipeline.labs.history import HistoryConfig, LabSeries
-from pipeline.targets import LabTargets, StepGrid, lab_targets
 
 _FRAMES = ("sequences", "pieces", "draws", "examples")
 _ARRAYS = ("history", "history_present", "usable")

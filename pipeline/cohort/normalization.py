@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from pipeline.cohort.splits import Splits
 from pipeline.foundation.atomic import write_json
 from pipeline.foundation.errors import CheckpointError, LeakError
 from pipeline.foundation.schema import LAB_NAMES, LABS
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.versions import final_results
-from pipeline.splits import Splits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from pipeline.alignment_config import AlignmentConfig
+from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.labs.history import LabSeries
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from pipeline.aligned_cohort import step_grid
-from pipeline.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
+from pipeline.cohort.aligned import step_grid
+from pipeline.cohort.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
+from pipeline.cohort.targets import lab_targets, window_of_draw
 from pipeline.labs.history import LabSeries
-from pipeline.targets import lab_targets, window_of_draw
 
 STEP_US = 30_000_000
 DAY_STEPS = 2880

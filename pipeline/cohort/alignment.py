@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.aligned_cohort import AlignedCohort, series_by_patient, step_grid
-from pipeline.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
+from pipeline.cohort.aligned import AlignedCohort, series_by_patient, step_grid
+from pipeline.cohort.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
+from pipeline.cohort.sequences import Sequences, WindowStore
+from pipeline.cohort.splits import Splits
+from pipeline.cohort.targets import StepGrid, window_of_draw
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import (
     EXAMPLE_COLUMNS,
@@ -28,9 +31,6 @@ from pipeline.foundation.schema import (
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.history import LabHistory, LabSeries, lab_history, last_available_before
 from pipeline.labs.versions import final_results
-from pipeline.sequences import Sequences, WindowStore
-from pipeline.splits import Splits
-from pipeline.targets import StepGrid, window_of_draw
 
 __all__ = ["AlignedCohort", "AlignmentConfig", "align", "authors_alignment", "paper_alignment"]
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.cohort.splits import SplitConfig, Splits, split_subjects
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.schema import SPLITS
-from pipeline.splits import SplitConfig, Splits, split_subjects
 
 PATIENTS = [f"{n}" for n in range(1000, 1200)]
 

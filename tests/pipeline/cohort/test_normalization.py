@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.cohort.normalization import LabScaler, ScalerConfig, fit_lab_scaler
+from pipeline.cohort.splits import SplitConfig, Splits, split_subjects
 from pipeline.foundation.errors import CheckpointError, LeakError
 from pipeline.foundation.schema import LAB_NAMES, LABS
 from pipeline.handmade import lab_events
-from pipeline.normalization import LabScaler, ScalerConfig, fit_lab_scaler
-from pipeline.splits import SplitConfig, Splits, split_subjects
 
 SPLITS = Splits(members={"train": ("1", "2"), "validation": ("3",), "calibration": ("4",), "test": ("5",)})
 EVENTS = lab_events(

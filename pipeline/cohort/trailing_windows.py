@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from models.window_reader import N_WINDOWS
-from pipeline.sequences import PatientWindows
-from pipeline.targets import StepGrid
+from pipeline.cohort.sequences import PatientWindows
+from pipeline.cohort.targets import StepGrid
 
 
 def trailing_windows(

@@ -1,0 +1,1 @@
+"""Who is in: cut into sequences and pieces, split, aligned, scaled; and the scored set."""
