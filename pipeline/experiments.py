@@ -19,7 +19,7 @@ from pipeline.evaluation import EvaluationConfig
 from pipeline.foundation.errors import ConfigError
 from pipeline.labs.cleaning import LabConfig
 from pipeline.sources.synthetic.cohort import CohortSize
-from pipeline.training_config import TrainingConfig
+from pipeline.training.config import TrainingConfig
 from pipeline.windows.cutting import WindowConfig
 
 EXPERIMENT_VARIABLE = "UNIPHY_EXPERIMENT"

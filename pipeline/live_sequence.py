@@ -13,13 +13,13 @@ from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.sequences import PatientWindows
 from pipeline.cohort.targets import StepGrid
 from pipeline.cohort.trailing_windows import trailing_windows
-from pipeline.dataset import PieceItem, pack, scale_history
-from pipeline.embedding_cache import CachedPatient
-from pipeline.forecaster import Forecaster
 from pipeline.foundation.schema import HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US
-from pipeline.inference import estimate_piece, estimate_windows
 from pipeline.labs.history import LabHistory, LabSeries, lab_history
 from pipeline.prediction_config import PredictionConfig
+from pipeline.training.dataset import PieceItem, pack, scale_history
+from pipeline.training.embedding_cache import CachedPatient
+from pipeline.training.forecaster import Forecaster
+from pipeline.training.inference import estimate_piece, estimate_windows
 
 MINUTE_US = 60_000_000
 

@@ -14,13 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.checkpoints import LoadedModel, check_encoder, checkpoint_folders, load_model
 from pipeline.cohort.aligned import series_by_patient
 from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.sequences import WindowStore, cut_sequences
-from pipeline.distributed import pick_device
-from pipeline.embedding_cache import EmbeddingCache
-from pipeline.forecaster import Forecaster
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.provenance import from_plain
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_NAMES
@@ -29,6 +25,10 @@ from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.history import LabSeries
 from pipeline.live_sequence import LiveSequence, restarts
 from pipeline.prediction_config import STATES, PredictionConfig
+from pipeline.training.checkpoints import LoadedModel, check_encoder, checkpoint_folders, load_model
+from pipeline.training.distributed import pick_device
+from pipeline.training.embedding_cache import EmbeddingCache
+from pipeline.training.forecaster import Forecaster
 
 __all__ = ["PREDICT_COLUMNS", "STATES", "PredictionConfig", "Predictor", "predict"]
 

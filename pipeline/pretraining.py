@@ -21,16 +21,16 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from models.ppg_gpt import PPG_GPT_SCALES, PPGGPT, PPGGPTConfig, fast_precision
-from pipeline.checkpoints import model_tensors
-from pipeline.curves import write_curves
-from pipeline.distributed import Ranks, joined_ranks, pick_device
 from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import config_hash, to_plain, versions
 from pipeline.pretraining_config import PretrainingConfig, PretrainingState
 from pipeline.pretraining_data import Corpus, epoch_windows
-from pipeline.resume import RESUME_FILE, load_resume, read_progress, save_resume
-from pipeline.schedule import learning_rate, seed_of
+from pipeline.training.checkpoints import model_tensors
+from pipeline.training.curves import write_curves
+from pipeline.training.distributed import Ranks, joined_ranks, pick_device
+from pipeline.training.resume import RESUME_FILE, load_resume, read_progress, save_resume
+from pipeline.training.schedule import learning_rate, seed_of
 
 __all__ = ["PretrainingConfig", "PretrainingState", "pretrain"]
 

@@ -17,10 +17,10 @@ from jaxtyping import Float
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.schema import WINDOW_US
-from pipeline.schedule import seed_of
 from pipeline.sources.base import Catalog, Record, Stretch, WaveformSource
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import CohortParameters, CohortSize, write_cohort
+from pipeline.training.schedule import seed_of
 from pipeline.windows.cutting import WindowConfig, iterate_windows
 from pipeline.windows.resample import prepare_ppg_gpt
 

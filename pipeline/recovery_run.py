@@ -32,7 +32,7 @@ from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import CohortParameters, write_cohort
 from pipeline.sources.synthetic.truth import CohortTruth, oracle_estimates
 from pipeline.store.embeddings import EmbeddingStore
-from pipeline.training import train
+from pipeline.training.method import train
 
 logger = logging.getLogger(__name__)
 

@@ -193,7 +193,7 @@ def loss_curve_svg(rows: Sequence[Mapping[str, Any]]) -> str:
     Parameters
     ----------
     rows
-        Epochs as ``pipeline.curves.read_curves`` returns them: ``epoch``, ``loss``, ``validation`` (by
+        Epochs as ``pipeline.training.curves.read_curves`` returns them: ``epoch``, ``loss``, ``validation`` (by
         lab or "protocol/lab", scaled units) and ``part`` ("all", or one lab each for single-task models).
     """
     parts = list(dict.fromkeys(row.get("part", "all") for row in rows))

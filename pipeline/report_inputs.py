@@ -47,7 +47,7 @@ class ReportInputs:
     exclusions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Stage -> reason -> how many were dropped."""
     training_curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    """Method -> epoch rows of ``pipeline.curves.read_curves``."""
+    """Method -> epoch rows of ``pipeline.training.curves.read_curves``."""
     trajectories: pd.DataFrame | None = None
     """``sequence`` (a label, no identity), ``lab, hours_since_t0, estimate, lower, upper``, ``protocol``."""
     draws: pd.DataFrame | None = None

@@ -8,7 +8,6 @@ import pandas as pd
 from pipeline import report_figures, report_html
 from pipeline.cohort.scored_sets import in_method_order
 from pipeline.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
-from pipeline.curves import kept_epochs
 from pipeline.evaluation import AGGREGATIONS, select
 from pipeline.foundation.number_format import (
     UNITS,
@@ -25,6 +24,7 @@ from pipeline.report_html import Row, Section, paragraph, text
 from pipeline.report_inputs import ReportInputs
 from pipeline.result_delay_text import ADDED, method_label
 from pipeline.table1 import heading, table1, table1_html
+from pipeline.training.curves import kept_epochs
 
 _STAGES = {
     "waveform_catalog": "waveform records",

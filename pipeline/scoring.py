@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.checkpoints import check_encoder, checkpoint_folders, load_model
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.dense_examples import dense_examples
 from pipeline.cohort.sequences import WindowStore
 from pipeline.cohort.splits import Splits
-from pipeline.distributed import pick_device
-from pipeline.embedding_cache import EmbeddingCache
-from pipeline.forecaster import Forecaster
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import PREDICTION_COLUMNS
+from pipeline.training.checkpoints import check_encoder, checkpoint_folders, load_model
+from pipeline.training.distributed import pick_device
+from pipeline.training.embedding_cache import EmbeddingCache
+from pipeline.training.forecaster import Forecaster
 
 logger = logging.getLogger(__name__)
 

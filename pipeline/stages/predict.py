@@ -80,7 +80,7 @@ def _of_their_own(workspace: Workspace) -> Workspace:
 
 
 def _experiment_of(folder: Path, name: str) -> ExperimentConfig:
-    from pipeline.checkpoints import checkpoint_folders, load_model  # imports torch, as above
+    from pipeline.training.checkpoints import checkpoint_folders, load_model  # imports torch, as above
 
     stored = load_model(checkpoint_folders(folder)[0]).experiment
     try:

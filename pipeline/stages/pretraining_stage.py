@@ -46,8 +46,8 @@ def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -
     ------
     ConfigError : no data there, or `out` holds another run
     """
-    from pipeline.distributed import joined_ranks
     from pipeline.pretraining import RECORD_FILE, WEIGHTS_FILE, pretrain
+    from pipeline.training.distributed import joined_ranks
 
     with joined_ranks() as ranks:
         pairs = _corpora(data, out / "synthetic", config) if ranks.first else []

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from pipeline.curves import read_curves
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.provenance import config_hash, versions
@@ -15,6 +14,7 @@ from pipeline.report_inputs import ReportInputs
 from pipeline.stages.ingest import source_note
 from pipeline.store.admin import list_store
 from pipeline.store.embeddings import EmbeddingStore
+from pipeline.training.curves import read_curves
 
 FUNNEL = (
     ("waveform_catalog", "patients", "patients with waveforms"),

@@ -21,7 +21,7 @@ from pipeline.stages.ingest import source_note
 from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
-    from pipeline.training_config import TrainingProgress, TrainingResult
+    from pipeline.training.config import TrainingProgress, TrainingResult
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) ->
     require(workspace.aligned, made_by="lab_alignment", asset=asset)  # a wrong start fails before torch loads
 
     from pipeline.cohort.aligned import AlignedCohort  # imports torch, which definitions must not
-    from pipeline.training import train as train_method
+    from pipeline.training.method import train as train_method
 
     aligned = AlignedCohort.load(workspace.aligned)
     store = EmbeddingStore.open(require(workspace.store, made_by="ppg_embeddings", asset=asset))

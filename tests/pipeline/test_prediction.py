@@ -14,7 +14,7 @@ from pipeline.prediction import PREDICT_COLUMNS, STATES, PredictionConfig, Predi
 from pipeline.scoring import score
 from pipeline.sources.base import ClinicalTables
 from pipeline.testing import ORIGIN_US, TINY_MODEL, MemoryStore, delayed, tiny_cohort
-from pipeline.training import TrainingConfig, train
+from pipeline.training.method import TrainingConfig, train
 
 TRAINING = TrainingConfig(
     epochs=1, batch_pieces=4, learning_rate=1e-2, warmup_epochs=0.0, tensorboard=False, device="cpu"

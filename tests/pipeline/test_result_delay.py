@@ -11,7 +11,7 @@ from pipeline.result_delay import DELAY_COLUMNS, delay_table, delayed_events
 from pipeline.result_delay_text import ADDED, delay_text
 from pipeline.scoring import score, score_estimator
 from pipeline.testing import TINY_MODEL, tiny_cohort
-from pipeline.training import TrainingConfig, train
+from pipeline.training.method import TrainingConfig, train
 
 QUICK = EvaluationConfig(bootstrap=20)
 TRAINING = TrainingConfig(

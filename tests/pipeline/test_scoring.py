@@ -4,20 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.checkpoints import load_model
 from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.dense_examples import dense_examples
 from pipeline.cohort.scored_sets import scored_sets
 from pipeline.cohort.splits import split_subjects
-from pipeline.dataset import PieceDataset, pack
 from pipeline.foundation.errors import CheckpointError, ConfigError, LeakError
 from pipeline.foundation.schema import EXAMPLE_COLUMNS, LAB_NAMES, PREDICTION_COLUMNS
-from pipeline.inference import estimate_piece, estimate_pieces
 from pipeline.labs.carry_forward import LOCF
 from pipeline.scoring import score, score_estimator
 from pipeline.store.embeddings import EmbeddingKey, EmbeddingStore
 from pipeline.testing import TINY_MODEL, tiny_cohort
-from pipeline.training import TrainingConfig, train
+from pipeline.training.checkpoints import load_model
+from pipeline.training.dataset import PieceDataset, pack
+from pipeline.training.inference import estimate_piece, estimate_pieces
+from pipeline.training.method import TrainingConfig, train
 
 CONFIG = TrainingConfig(
     epochs=1, batch_pieces=4, learning_rate=1e-2, warmup_epochs=0.0, tensorboard=False, device="cpu"

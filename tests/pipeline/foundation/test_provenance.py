@@ -7,7 +7,7 @@ import pytest
 from pipeline.cohort.alignment_config import AlignmentConfig, authors_alignment
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import canonical_json, config_hash, from_plain, to_plain, versions
-from pipeline.training_config import TrainingConfig
+from pipeline.training.config import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.schedule import learning_rate, micro_batches, plan_epoch, seed_of
+from pipeline.training.schedule import learning_rate, micro_batches, plan_epoch, seed_of
 
 RECIPE = {"peak": 1e-4, "start": 1e-6, "final": 1e-7, "warmup_epochs": 5.0}
 

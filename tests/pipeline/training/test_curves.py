@@ -1,4 +1,4 @@
-from pipeline.curves import kept_epochs
+from pipeline.training.curves import kept_epochs
 
 
 def test_the_epoch_kept_is_told_by_part_and_what_0_means():

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from pipeline.cohort.alignment import AlignmentConfig, align
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import cut_sequences
-from pipeline.dataset import POOLED_WINDOWS, PieceDataset, pack, scale_history, twin_mapping
-from pipeline.embedding_cache import CachedPatient, EmbeddingCache, _read
 from pipeline.foundation.errors import ConfigError, StoreError
 from pipeline.foundation.schema import DAY_US, LAB_NAMES, WINDOW_US
 from pipeline.handmade import BASE_US, admissions, lab_events, memory_store, memory_windows
 from pipeline.testing import MemoryStore
+from pipeline.training.dataset import POOLED_WINDOWS, PieceDataset, pack, scale_history, twin_mapping
+from pipeline.training.embedding_cache import CachedPatient, EmbeddingCache, _read
 
 STEPS = [step for step in range(600) if step % 7]
 SCALER = LabScaler(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.validation import clearly_positive
+from pipeline.training.validation import clearly_positive
 
 PENALTIES = np.logspace(0, 4, 9)
 FOLDS = 5

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from pipeline.distributed import Ranks
+from pipeline.training.distributed import Ranks
 
 
 @dataclass(frozen=True, kw_only=True)

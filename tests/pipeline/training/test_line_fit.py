@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from models.lab_regressor import LabRegressor, LabRegressorConfig
-from pipeline.batches import PieceSource
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.line_fit import fit_lines
-from pipeline.reader_fit import cross_fit
 from pipeline.testing import tiny_cohort
+from pipeline.training.batches import PieceSource
+from pipeline.training.line_fit import fit_lines
+from pipeline.training.reader_fit import cross_fit
 
 WIDTH = 8
 SHAPE = {"d_model": 16, "n_blocks": 1, "d_state": 4, "dropout": 0.0, "trunk_width": 8}
@@ -73,7 +73,7 @@ def test_a_reader_is_held_and_trusted_for_the_labs_that_it_reads(cohort, monkeyp
         said[:, 1:] *= -1  # turned round: to be ignored
         return reader, said + 1e-3 * left_out
 
-    monkeypatch.setattr("pipeline.line_fit.cross_fit", knowing_potassium)
+    monkeypatch.setattr("pipeline.training.line_fit.cross_fit", knowing_potassium)
     plain, model = fitted(cohort)[0], fitted(cohort, reader_width=6)[0]
     assert model.waveform.reader.heads.weight.any(dim=1).tolist() == [True, False, False, False, False]
     assert not torch.allclose(plain.waveform.line.weight[0], model.waveform.line.weight[0])
@@ -81,7 +81,7 @@ def test_a_reader_is_held_and_trusted_for_the_labs_that_it_reads(cohort, monkeyp
     assert not any(p.requires_grad for p in model.waveform.parameters())
     again = fitted(cohort, reader_width=6)[0].state_dict()
     assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
-    monkeypatch.setattr("pipeline.line_fit.LEAST_ROWS", 10_000)
+    monkeypatch.setattr("pipeline.training.line_fit.LEAST_ROWS", 10_000)
     assert not fitted(cohort, reader_width=6)[0].waveform.reader.heads.weight.any()
 
 

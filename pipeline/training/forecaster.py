@@ -10,15 +10,15 @@ from jaxtyping import Float
 
 from models.baselines import WindowLSTM
 from models.lab_regressor import LabRegressor
-from pipeline.checkpoints import LoadedModel
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import WindowStore
 from pipeline.cohort.trailing_windows import trailing_windows
-from pipeline.dataset import PieceDataset, PieceItem, pack
-from pipeline.embedding_cache import EmbeddingCache
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.inference import estimate_piece, estimate_pieces, estimate_windows, shortened
+from pipeline.training.checkpoints import LoadedModel
+from pipeline.training.dataset import PieceDataset, PieceItem, pack
+from pipeline.training.embedding_cache import EmbeddingCache
+from pipeline.training.inference import estimate_piece, estimate_pieces, estimate_windows, shortened
 
 PACKED_STEPS = 32_768
 """Steps in one pass where the exact bits do not matter (validation)."""

@@ -19,25 +19,25 @@ from models.baselines import WindowLSTM, WindowLSTMConfig
 from models.inputs import PackedInputs
 from models.lab_regressor import LabRegressor, LabRegressorConfig
 from models.losses import parameter_groups
-from pipeline.batches import BatchSource, PieceSource, WindowInputs, embedding_width
-from pipeline.checkpoints import store_encoder
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import WindowStore
 from pipeline.cohort.splits import Splits
-from pipeline.distributed import Ranks, joined_ranks, pick_device
-from pipeline.draw_source import DrawSource
-from pipeline.embedding_cache import EmbeddingCache
-from pipeline.forecaster import Forecaster, scale_rows
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.provenance import config_hash, from_plain, to_plain
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.line_fit import fit_lines
-from pipeline.resume import RESUME_FILE
-from pipeline.schedule import seed_of
-from pipeline.training_config import TrainingConfig, TrainingProgress, TrainingResult
-from pipeline.training_run import TrainingRun, Validate
-from pipeline.validation import Validation, validation_of
+from pipeline.training.batches import BatchSource, PieceSource, WindowInputs, embedding_width
+from pipeline.training.checkpoints import store_encoder
+from pipeline.training.config import TrainingConfig, TrainingProgress, TrainingResult
+from pipeline.training.distributed import Ranks, joined_ranks, pick_device
+from pipeline.training.draw_source import DrawSource
+from pipeline.training.embedding_cache import EmbeddingCache
+from pipeline.training.forecaster import Forecaster, scale_rows
+from pipeline.training.line_fit import fit_lines
+from pipeline.training.resume import RESUME_FILE
+from pipeline.training.run import TrainingRun, Validate
+from pipeline.training.schedule import seed_of
+from pipeline.training.validation import Validation, validation_of
 
 __all__ = ["TRAINED_METHODS", "TrainingConfig", "TrainingProgress", "TrainingResult", "train"]
 

@@ -36,7 +36,7 @@ class TrainingConfig:
     """Kinds of pieces to learn from, each giving an equal number of batches."""
     fit_lines: bool = False
     """Fit the model's lines in closed form, and its reader of the latest windows, before the first epoch, and hold them
-    (``pipeline.line_fit``); ours."""
+    (``pipeline.training.line_fit``); ours."""
     lstm_epochs: int | None = None
     """Epochs of the LSTM, which has no lines to start from; None: as the others."""
     lstm_learning_rate: float | None = None

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from models.losses import parameter_groups
 from models.window_reader import WindowReader
-from pipeline.ridge import FOLDS, folds
-from pipeline.schedule import seed_of
+from pipeline.training.ridge import FOLDS, folds
+from pipeline.training.schedule import seed_of
 
 EPOCHS, MOST_UPDATES = 15, 20_000
 """Passes over the draws; fewer where they are so many that the updates would exceed the second number."""

@@ -2,7 +2,7 @@
 
 One single safetensors file (weights, optimiser state, progress as JSON in its header) is replaced whole or
 not at all: a run killed at any moment resumes from its last finished epoch. No generator's state is among it,
-because every random draw of training is seeded by its place (see ``pipeline.training``).
+because every random draw of training is seeded by its place (see ``pipeline.training.method``).
 """
 
 import json
@@ -16,9 +16,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from pipeline.checkpoints import FORMAT_VERSION, check_format, fill_model, model_tensors
 from pipeline.foundation.atomic import write_bytes
 from pipeline.foundation.errors import CheckpointError
+from pipeline.training.checkpoints import FORMAT_VERSION, check_format, fill_model, model_tensors
 
 RESUME_FILE = "resume.safetensors"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.reader_fit import Draws, cross_fit, fit_reader, read, reading_of
+from pipeline.training.reader_fit import Draws, cross_fit, fit_reader, read, reading_of
 
 WIDTH = 8
 

@@ -7,7 +7,12 @@ import torch
 from jaxtyping import Float64
 
 from models.window_reader import N_WINDOWS
-from pipeline.batches import (
+from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.normalization import LabScaler
+from pipeline.cohort.sequences import WindowStore
+from pipeline.cohort.trailing_windows import trailing_windows
+from pipeline.foundation.schema import LAB_NAMES
+from pipeline.training.batches import (
     SAMPLED_PIECES,
     SAMPLED_STEPS,
     MicroBatch,
@@ -15,11 +20,6 @@ from pipeline.batches import (
     embedding_width,
     mean_scaled,
 )
-from pipeline.cohort.aligned import AlignedCohort
-from pipeline.cohort.normalization import LabScaler
-from pipeline.cohort.sequences import WindowStore
-from pipeline.cohort.trailing_windows import trailing_windows
-from pipeline.foundation.schema import LAB_NAMES
 
 
 class DrawSource:

@@ -8,10 +8,16 @@ from safetensors.torch import load_file, save_file
 
 from models.baselines import WindowLSTM, WindowLSTMConfig
 from models.lab_regressor import LabRegressor, LabRegressorConfig
-from pipeline.checkpoints import CONFIG_FILE, WEIGHTS_FILE, checkpoint_folders, load_model, save_checkpoint
 from pipeline.foundation.errors import CheckpointError
-from pipeline.resume import load_resume, read_progress, save_resume
 from pipeline.testing import tiny_cohort
+from pipeline.training.checkpoints import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    checkpoint_folders,
+    load_model,
+    save_checkpoint,
+)
+from pipeline.training.resume import load_resume, read_progress, save_resume
 
 SHAPE = LabRegressorConfig(
     embed_width=4, d_model=8, n_blocks=1, d_state=2, trunk_width=4, task_labs=("sodium",)

@@ -19,10 +19,10 @@ from models.inputs import PackedInputs
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import WindowStore
-from pipeline.dataset import PieceDataset, pack
-from pipeline.embedding_cache import EmbeddingCache
 from pipeline.foundation.errors import StoreError
-from pipeline.inference import shortened
+from pipeline.training.dataset import PieceDataset, pack
+from pipeline.training.embedding_cache import EmbeddingCache
+from pipeline.training.inference import shortened
 
 SAMPLED_PIECES, SAMPLED_STEPS = 512, 60
 """Pieces, and steps of each, from which the statistics of the inputs are taken."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.ridge import ridge, weigh
+from pipeline.training.ridge import ridge, weigh
 
 
 def test_ridge_finds_a_line_in_its_own_units_and_leaves_whole_groups_out():

@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from models.losses import uncertainty_weighted_l1
-from pipeline.batches import PieceSource
-from pipeline.checkpoints import load_model
-from pipeline.curves import read_curves
-from pipeline.dataset import PieceDataset, pack
-from pipeline.draw_source import DrawSource
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.ridge import weigh
 from pipeline.testing import TINY_MODEL, tiny_cohort
-from pipeline.training import TRAINED_METHODS, TrainingConfig, train
-from pipeline.validation import validation_of
+from pipeline.training.batches import PieceSource
+from pipeline.training.checkpoints import load_model
+from pipeline.training.curves import read_curves
+from pipeline.training.dataset import PieceDataset, pack
+from pipeline.training.draw_source import DrawSource
+from pipeline.training.method import TRAINED_METHODS, TrainingConfig, train
+from pipeline.training.ridge import weigh
+from pipeline.training.validation import validation_of
 
 CONFIG = TrainingConfig(
     epochs=2, batch_pieces=4, learning_rate=1e-2, warmup_epochs=1.0, tensorboard=False, device="cpu"
@@ -122,7 +122,7 @@ def test_the_best_epoch_is_that_of_the_lowest_validation_error(cohort, tmp_path)
 
 
 def test_fitted_lines_stand_for_selection_and_are_held(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.line_fit.LEAST_ROWS", 4)
+    monkeypatch.setattr("pipeline.training.line_fit.LEAST_ROWS", 4)
     ruinous = replace(CONFIG, learning_rate=0.5, warmup_start=0.5, fit_lines=True)
     result = run(cohort, tmp_path, config=ruinous, **LINES)
     best, last = (load_model(tmp_path / name).model for name in ("best", "last"))
@@ -140,7 +140,7 @@ def test_fitted_lines_stand_for_selection_and_are_held(cohort, tmp_path, monkeyp
 
 
 def test_an_epoch_must_be_clearly_better_than_the_lines_to_take_their_place(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.line_fit.LEAST_ROWS", 4)
+    monkeypatch.setattr("pipeline.training.line_fit.LEAST_ROWS", 4)
     config = replace(CONFIG, epochs=1, fit_lines=True)
     kept = {}
     for name, factor in (("hardly", 0.999), ("clearly", 0.9)):
@@ -152,7 +152,7 @@ def test_an_epoch_must_be_clearly_better_than_the_lines_to_take_their_place(coho
             error = np.where(better, factor, 1.0) if len(calls) > 1 else 1.0
             return validation_of(rows.assign(error=error), *rest)
 
-        monkeypatch.setattr("pipeline.training.validation_of", validation)
+        monkeypatch.setattr("pipeline.training.method.validation_of", validation)
         kept[name] = run(cohort, tmp_path / name, config=config, **LINES).best_epochs["all"]
         lines_alone = replace(config, fit_lines=False)
         assert run(cohort, tmp_path / f"{name}_plain", config=lines_alone, **LINES).best_epochs["all"] == 1
@@ -203,22 +203,23 @@ def test_killed_and_resumed_is_uninterrupted_bit_for_bit(cohort, tmp_path, metho
 
 
 def test_a_resumed_run_keeps_the_lines_and_the_reader_that_it_was_given(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.line_fit.LEAST_ROWS", 4)
+    monkeypatch.setattr("pipeline.training.line_fit.LEAST_ROWS", 4)
     config = replace(CONFIG, epochs=3, fit_lines=True)
     whole = run(cohort, tmp_path / "whole", config=config, **LINES)
     with pytest.raises(Killed):
         run(cohort, tmp_path / "cut", "mt_pcs", config, kill_at(2, 1), **LINES)
-    monkeypatch.setattr("pipeline.training.fit_lines", None)  # not fitted again
+    monkeypatch.setattr("pipeline.training.method.fit_lines", None)  # not fitted again
     assert losses(run(cohort, tmp_path / "cut", config=config, **LINES)) == losses(whole)
     assert weights(tmp_path / "cut" / "last") == weights(tmp_path / "whole" / "last")
 
 
 @pytest.mark.parametrize("method", ["mt", "mt_pcs_twin", "st_pcs"])
 def test_every_sequence_model_has_its_reader_fitted(cohort, tmp_path, monkeypatch, method):
-    monkeypatch.setattr("pipeline.line_fit.LEAST_ROWS", 4)
+    monkeypatch.setattr("pipeline.training.line_fit.LEAST_ROWS", 4)
     fitted = []
     monkeypatch.setattr(
-        "pipeline.line_fit.weigh", lambda offered, *rest: fitted.append(offered) or weigh(offered, *rest)
+        "pipeline.training.line_fit.weigh",
+        lambda offered, *rest: fitted.append(offered) or weigh(offered, *rest),
     )
     run(cohort, tmp_path, method, replace(CONFIG, epochs=1, fit_lines=True), **LINES)
     assert len(fitted) == len(LAB_NAMES)
@@ -410,9 +411,9 @@ WORKER = """
 import sys, json, os
 from pathlib import Path
 import torch
-import pipeline.line_fit as line_fit
+from pipeline.training.method import line_fit
 from pipeline.testing import TINY_MODEL, tiny_cohort
-from pipeline.training import TrainingConfig, train
+from pipeline.training.method import TrainingConfig, train
 cohort = tiny_cohort(n_patients=8, hours=1.5, draws=4)
 config = TrainingConfig(epochs=2, batch_pieces=6, learning_rate=1e-2, warmup_epochs=1.0, tensorboard=False,
                         device="cpu", steps_per_micro_batch=200, fit_lines=True)

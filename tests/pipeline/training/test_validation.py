@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.distributed import Ranks
-from pipeline.validation import clearly_positive, validation_of
+from pipeline.training.distributed import Ranks
+from pipeline.training.validation import clearly_positive, validation_of
 
 ROWS = pd.DataFrame(
     {

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from models.baselines import WindowLSTM
 from models.lab_regressor import LabRegressor
 from models.losses import uncertainty_weighted_l1, weighted_error_sums, weighted_l1
-from pipeline.batches import BatchSource, MicroBatch, forward
-from pipeline.checkpoints import save_checkpoint
 from pipeline.cohort.normalization import LabScaler
-from pipeline.curves import write_curves
-from pipeline.distributed import Ranks
 from pipeline.foundation.atomic import make_private_dir
 from pipeline.foundation.errors import ConfigError, OtherRunError
-from pipeline.resume import RESUME_FILE, load_resume, read_progress, save_resume
-from pipeline.schedule import Batch, learning_rate, micro_batches, plan_epoch, seed_of
-from pipeline.training_config import TrainingConfig, TrainingProgress
-from pipeline.validation import Validation, clearly_positive
+from pipeline.training.batches import BatchSource, MicroBatch, forward
+from pipeline.training.checkpoints import save_checkpoint
+from pipeline.training.config import TrainingConfig, TrainingProgress
+from pipeline.training.curves import write_curves
+from pipeline.training.distributed import Ranks
+from pipeline.training.resume import RESUME_FILE, load_resume, read_progress, save_resume
+from pipeline.training.schedule import Batch, learning_rate, micro_batches, plan_epoch, seed_of
+from pipeline.training.validation import Validation, clearly_positive
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from models.inputs import PackedInputs
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import WindowStore
-from pipeline.embedding_cache import CachedPatient, EmbeddingCache
 from pipeline.foundation.errors import ConfigError, StoreError
 from pipeline.foundation.schema import LAB_NAMES, WINDOW_US
+from pipeline.training.embedding_cache import CachedPatient, EmbeddingCache
 
 POOLED_WINDOWS = 64
 """Windows drawn from the waveform history in training; section 4 of the specification."""

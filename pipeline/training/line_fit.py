@@ -5,7 +5,7 @@ target, interpolated ones included, without the history (an interpolated target 
 fit that sees both learns to carry it forward). How much to trust that direction, beside the lab's own history, is
 then learned from the measured draws alone, on estimates for patients whom the direction was not fitted on, and is
 nothing where that does not clearly lower the error (``ridge.weigh``). A model
-with a reader of the latest windows (``pipeline.reader_fit``) has its reading weighed there too.
+with a reader of the latest windows (``pipeline.training.reader_fit``) has its reading weighed there too.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from jaxtyping import Float, Int
 from models.inputs import PackedInputs
 from models.lab_regressor import LabRegressor
 from models.window_reader import WindowReader
-from pipeline.batches import PieceSource
 from pipeline.foundation.errors import ConfigError
-from pipeline.reader_fit import Draws, cross_fit, reading_of
-from pipeline.ridge import FOLDS, ridge, weigh
-from pipeline.schedule import micro_batches
+from pipeline.training.batches import PieceSource
+from pipeline.training.reader_fit import Draws, cross_fit, reading_of
+from pipeline.training.ridge import FOLDS, ridge, weigh
+from pipeline.training.schedule import micro_batches
 
 STEPS_APART = 20
 """Steps between two interpolated targets: neighbours say the same."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from models.baselines import WindowLSTM
 from models.inputs import PackedInputs
 from models.lab_regressor import LabRegressor
-from pipeline.dataset import PieceItem, pack
+from pipeline.training.dataset import PieceItem, pack
 
 CHUNK_STEPS = 128
 """Steps of one pass: few enough that short pieces waste little, enough to keep a matrix product busy."""
