@@ -35,7 +35,7 @@ def add_pretraining_commands(commands, show: Callable[[StageSummary], str]) -> N
 
 
 def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -> None:
-    from pipeline.pretraining_config import PretrainingConfig  # imports torch, which other commands need not
+    from pipeline.pretraining.config import PretrainingConfig  # imports torch, which other commands need not
 
     names = ("scale", "epochs", "batch_windows", "epoch_windows", "learning_rate", "seed")
     try:
@@ -50,8 +50,8 @@ def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -
 
 def _probe(parsed: argparse.Namespace) -> None:
     from pipeline.embedding.encoders import make_encoder
-    from pipeline.probe import named, probe, probe_table
-    from pipeline.probe_data import BIDMC_LICENCE, bidmc_windows, synthetic_windows
+    from pipeline.pretraining.probe import named, probe, probe_table
+    from pipeline.pretraining.probe_data import BIDMC_LICENCE, bidmc_windows, synthetic_windows
 
     encoders = [
         make_encoder(name)

@@ -14,8 +14,8 @@ from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipeline.pretraining_config import PretrainingConfig
-    from pipeline.pretraining_data import Corpus
+    from pipeline.pretraining.config import PretrainingConfig
+    from pipeline.pretraining.data import Corpus
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ SYNTHETIC_PATIENTS, SYNTHETIC_HOURS = 120, 0.5
 
 def pretrain_ppg_gpt(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Pretrain the 1M encoder on what ``UNIPHY_PRETRAINING`` names, into ``artifacts/pretraining``."""
-    from pipeline.pretraining_config import PretrainingConfig  # imports torch, which definitions must not
+    from pipeline.pretraining.config import PretrainingConfig  # imports torch, which definitions must not
 
     named = os.environ.get(DATA_VARIABLE)
     data = Path(named).expanduser().absolute() if named else None
@@ -46,7 +46,7 @@ def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -
     ------
     ConfigError : no data there, or `out` holds another run
     """
-    from pipeline.pretraining import RECORD_FILE, WEIGHTS_FILE, pretrain
+    from pipeline.pretraining.run import RECORD_FILE, WEIGHTS_FILE, pretrain
     from pipeline.training.distributed import joined_ranks
 
     with joined_ranks() as ranks:
@@ -75,7 +75,7 @@ def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -
 def _corpora(
     data: Path | None, synthetic_root: Path, config: "PretrainingConfig"
 ) -> list[tuple["Corpus", "Corpus"]]:
-    from pipeline.pretraining_data import Challenge2015, divide, synthetic_source
+    from pipeline.pretraining.data import Challenge2015, divide, synthetic_source
     from pipeline.sources.detect import open_waveforms
 
     if data is not None and not data.exists():

@@ -14,9 +14,20 @@ from pipeline.embedding.encoders import make_encoder
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import RecordError
 from pipeline.foundation.schema import WINDOW_SECONDS
-from pipeline.pretraining_data import SYNTHETIC_SEED
-from pipeline.probe import error_with_interval, held_out_estimates, mean_estimates, probe, probe_table
-from pipeline.probe_data import SYNTHETIC_PROBE_SEED, ProbeWindows, bidmc_windows, synthetic_windows
+from pipeline.pretraining.data import SYNTHETIC_SEED
+from pipeline.pretraining.probe import (
+    error_with_interval,
+    held_out_estimates,
+    mean_estimates,
+    probe,
+    probe_table,
+)
+from pipeline.pretraining.probe_data import (
+    SYNTHETIC_PROBE_SEED,
+    ProbeWindows,
+    bidmc_windows,
+    synthetic_windows,
+)
 
 
 def planted(rng: np.random.Generator, width: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -160,7 +171,7 @@ def test_committed_figures_belong_to_the_shipped_weights_and_random_ones_lose() 
     assert rows[f"ppg_gpt_1m{pooled}"]["mae"] < 0.6 * rows[f"ppg_gpt_1m_random{pooled}"]["mae"]
 
 
-SHARED = Path(__file__).parents[2].parent / "shared"
+SHARED = Path(__file__).parents[3].parent / "shared"
 
 
 @pytest.mark.slow

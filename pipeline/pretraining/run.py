@@ -1,6 +1,6 @@
 """Pretrain PPG-GPT by predicting each next second of the pulse wave; resumable to the bit.
 
-One epoch = one pass over the first corpus, cut at other places every time (``pipeline.pretraining_data``).
+One epoch = one pass over the first corpus, cut at other places every time (``pipeline.pretraining.data``).
 Every random draw is seeded by its place (seed, epoch, batch), so no generator's state is stored. A run may be
 prolonged by raising ``epochs``: from there on the rate is that of the longer cosine.
 """
@@ -24,8 +24,8 @@ from models.ppg_gpt import PPG_GPT_SCALES, PPGGPT, PPGGPTConfig, fast_precision
 from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import config_hash, to_plain, versions
-from pipeline.pretraining_config import PretrainingConfig, PretrainingState
-from pipeline.pretraining_data import Corpus, epoch_windows
+from pipeline.pretraining.config import PretrainingConfig, PretrainingState
+from pipeline.pretraining.data import Corpus, epoch_windows
 from pipeline.training.checkpoints import model_tensors
 from pipeline.training.curves import write_curves
 from pipeline.training.distributed import Ranks, joined_ranks, pick_device

@@ -16,7 +16,7 @@ from models.ppg_gpt import PPGGPT
 from pipeline.embedding.encoders import prepare_for
 from pipeline.foundation.errors import RecordError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_SECONDS, WINDOW_US
-from pipeline.pretraining_data import UNKNOWN_RAILS
+from pipeline.pretraining.data import UNKNOWN_RAILS
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import CohortParameters, CohortSize, write_cohort

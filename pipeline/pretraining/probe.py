@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from models.encoders import Encoder
 from models.ppg_gpt import PPGGPT
-from pipeline.probe_data import ProbeWindows
+from pipeline.pretraining.probe_data import ProbeWindows
 from pipeline.training.schedule import seed_of
 
 PENALTIES = np.logspace(-3, 5, 17)

@@ -18,9 +18,9 @@ from pipeline.embedding import encoders
 from pipeline.embedding.encoders import make_encoder
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import ConfigError, RecordError
-from pipeline.pretraining import RECORD_FILE, WEIGHTS_FILE, pretrain
-from pipeline.pretraining_config import PretrainingConfig
-from pipeline.pretraining_data import SYNTHETIC_SEED, Challenge2015, Corpus, divide, epoch_windows
+from pipeline.pretraining.config import PretrainingConfig
+from pipeline.pretraining.data import SYNTHETIC_SEED, Challenge2015, Corpus, divide, epoch_windows
+from pipeline.pretraining.run import RECORD_FILE, WEIGHTS_FILE, pretrain
 from pipeline.stages.pretraining_stage import run_pretraining
 from pipeline.windows.cutting import WindowConfig
 
@@ -201,9 +201,9 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from models.ppg_gpt import PPGGPTConfig
-from pipeline.pretraining import pretrain
-from pipeline.pretraining_config import PretrainingConfig
-from pipeline.pretraining_data import Challenge2015, divide
+from pipeline.pretraining.run import pretrain
+from pipeline.pretraining.config import PretrainingConfig
+from pipeline.pretraining.data import Challenge2015, divide
 training, validation = divide("made_up", Challenge2015(Path(sys.argv[1])), 1.0, validation_share=0.25, seed=0)
 config = PretrainingConfig(epochs=2, batch_windows=7, device="cpu", precision="float32", validation_share=0.25)
 pretrain([training], [validation], config, Path(sys.argv[2]), model=PPGGPTConfig(d_model=16, n_layers=1, n_heads=2))
@@ -214,7 +214,7 @@ pretrain([training], [validation], config, Path(sys.argv[2]), model=PPGGPTConfig
 def test_two_processes_train_the_same_model_as_one(archive: Path, tmp_path: Path) -> None:
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for name, launcher in (("one", []), ("two", torchrun)):
         command = [sys.executable, *launcher, str(worker), str(archive), str(tmp_path / name)]

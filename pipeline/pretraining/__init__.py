@@ -1,0 +1,1 @@
+"""Waveforms in; encoder weights, and what they know, out."""
