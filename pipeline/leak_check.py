@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.cohort.sequences import PatientWindows, SequenceConfig, WindowStore
 from pipeline.labs.cleaning import LabEvents
-from pipeline.prediction import PredictionConfig, predict
+from pipeline.prediction.new_patients import PredictionConfig, predict
 
 CHECKED_PATIENTS = 3
 

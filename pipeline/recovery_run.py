@@ -26,8 +26,8 @@ from pipeline.foundation.atomic import make_private_dir, write_json, write_parqu
 from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.labs.cleaning import LabEvents, clean_labs
+from pipeline.prediction.scoring import score, score_estimator
 from pipeline.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows, recovery_text
-from pipeline.scoring import score, score_estimator
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import CohortParameters, write_cohort
 from pipeline.sources.synthetic.truth import CohortTruth, oracle_estimates

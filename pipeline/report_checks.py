@@ -11,7 +11,7 @@ from pipeline.agreement import repeated_bland_altman
 from pipeline.cohort.scored_sets import ScoredSet
 from pipeline.foundation.number_format import UNITS, error_digits, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.intervals import GAP_EDGES_HOURS, gap_names
+from pipeline.prediction.intervals import GAP_EDGES_HOURS, gap_names
 from pipeline.report_html import MINUS
 
 

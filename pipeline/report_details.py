@@ -18,7 +18,7 @@ from pipeline.foundation.number_format import (
     signed,
 )
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.intervals import coverage, reliability
+from pipeline.prediction.intervals import coverage, reliability
 from pipeline.report_html import Row, Section, paragraph, text
 from pipeline.report_inputs import ReportInputs
 from pipeline.subgroups import GROUPINGS, SubgroupConfig, subgroup_table

@@ -19,8 +19,8 @@ from pipeline.evaluation import EvaluationConfig, compare, evaluate, select
 from pipeline.foundation.schema import PROTOCOLS
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.labs.cleaning import MINUTE_US, LabEvents
+from pipeline.prediction.scoring import score, score_estimator
 from pipeline.result_delay_text import ADDED, BASELINES
-from pipeline.scoring import score, score_estimator
 
 DELAYS_MINUTES = (0, 30, 60)
 DELAY_COLUMNS = (

@@ -8,10 +8,10 @@ import pandas as pd
 
 from pipeline.cohort.sequences import SequenceConfig
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
-from pipeline.intervals import Intervals
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.versions import final_results
-from pipeline.prediction import PredictionConfig, predict
+from pipeline.prediction.intervals import Intervals
+from pipeline.prediction.new_patients import PredictionConfig, predict
 from pipeline.store.embeddings import EmbeddingStore
 
 SHOWN_PATIENTS = 4

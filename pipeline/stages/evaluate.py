@@ -15,7 +15,7 @@ from pipeline.foundation.number_format import UNITS, short_label
 from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
-from pipeline.intervals import coverage, fit_intervals
+from pipeline.prediction.intervals import coverage, fit_intervals
 from pipeline.store.embeddings import EmbeddingStore
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def _trained(workspace: Workspace, experiment: ExperimentConfig) -> list[str]:
 def _scored(workspace: Workspace, experiment: ExperimentConfig, trained: list[str]) -> Iterator[pd.DataFrame]:
     from pipeline.cohort.aligned import AlignedCohort  # imports torch, which definitions must not
     from pipeline.labs.carry_forward import fit_carry_forward
-    from pipeline.scoring import score, score_estimator
+    from pipeline.prediction.scoring import score, score_estimator
 
     aligned = AlignedCohort.load(workspace.aligned)
     splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset="predictions"))

@@ -13,8 +13,8 @@ from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.provenance import from_plain
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
-from pipeline.intervals import Intervals
 from pipeline.labs.cleaning import LabEvents
+from pipeline.prediction.intervals import Intervals
 from pipeline.stages.embed import ppg_embeddings
 from pipeline.stages.ingest import lab_events, waveform_catalog
 from pipeline.store.embeddings import EmbeddingStore
@@ -37,7 +37,10 @@ def predict_new_patients(
     ConfigError
         The output folder is that of an experiment, whose patients the new ones would replace.
     """
-    from pipeline.prediction import PredictionConfig, predict  # imports torch, which definitions must not
+    from pipeline.prediction.new_patients import (  # imports torch, which definitions must not
+        PredictionConfig,
+        predict,
+    )
 
     workspace = _of_their_own(workspace)
     folder = Path(checkpoint)

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.evaluation import EvaluationConfig, compare, evaluate
 from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
-from pipeline.intervals import fit_intervals
+from pipeline.prediction.intervals import fit_intervals
 from pipeline.report import RESEARCH_ONLY, render, write_report
 from pipeline.report_details import calibration
 from pipeline.report_figures import forest_svg, loss_curve_svg, readable_range, trajectory_svg

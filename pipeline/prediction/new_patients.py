@@ -20,11 +20,11 @@ from pipeline.cohort.sequences import WindowStore, cut_sequences
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.provenance import from_plain
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_NAMES
-from pipeline.intervals import Intervals
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.history import LabSeries
-from pipeline.live_sequence import LiveSequence, restarts
-from pipeline.prediction_config import STATES, PredictionConfig
+from pipeline.prediction.config import STATES, PredictionConfig
+from pipeline.prediction.intervals import Intervals
+from pipeline.prediction.live_sequence import LiveSequence, restarts
 from pipeline.training.checkpoints import LoadedModel, check_encoder, checkpoint_folders, load_model
 from pipeline.training.distributed import pick_device
 from pipeline.training.embedding_cache import EmbeddingCache

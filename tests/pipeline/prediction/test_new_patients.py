@@ -8,10 +8,10 @@ import pytest
 from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, WINDOW_US
-from pipeline.intervals import Intervals, gap_names
 from pipeline.labs.cleaning import LabEvents, clean_labs
-from pipeline.prediction import PREDICT_COLUMNS, STATES, PredictionConfig, Predictor, predict
-from pipeline.scoring import score
+from pipeline.prediction.intervals import Intervals, gap_names
+from pipeline.prediction.new_patients import PREDICT_COLUMNS, STATES, PredictionConfig, Predictor, predict
+from pipeline.prediction.scoring import score
 from pipeline.sources.base import ClinicalTables
 from pipeline.testing import ORIGIN_US, TINY_MODEL, MemoryStore, delayed, tiny_cohort
 from pipeline.training.method import TrainingConfig, train

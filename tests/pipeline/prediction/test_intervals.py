@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.foundation.errors import ConfigError, LeakError
-from pipeline.intervals import (
+from pipeline.prediction.intervals import (
     COVERAGE_COLUMNS,
     Intervals,
     conformal_half_width,

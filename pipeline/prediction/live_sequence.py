@@ -15,7 +15,7 @@ from pipeline.cohort.targets import StepGrid
 from pipeline.cohort.trailing_windows import trailing_windows
 from pipeline.foundation.schema import HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US
 from pipeline.labs.history import LabHistory, LabSeries, lab_history
-from pipeline.prediction_config import PredictionConfig
+from pipeline.prediction.config import PredictionConfig
 from pipeline.training.dataset import PieceItem, pack, scale_history
 from pipeline.training.embedding_cache import CachedPatient
 from pipeline.training.forecaster import Forecaster

@@ -48,7 +48,7 @@ def score(
     Returns
     -------
     Table of ``schema.PREDICTION_COLUMNS``, estimates in clinical units, ``lower`` and ``upper`` NaN (see
-    ``pipeline.intervals``). A lab without a model (st_pcs without targets) has no row. The twin of a split
+    ``pipeline.prediction.intervals``). A lab without a model (st_pcs without targets) has no row. The twin of a split
     with a single patient cannot be: that split has no row.
 
     Raises

@@ -11,7 +11,7 @@ from pipeline.cohort.splits import split_subjects
 from pipeline.foundation.errors import CheckpointError, ConfigError, LeakError
 from pipeline.foundation.schema import EXAMPLE_COLUMNS, LAB_NAMES, PREDICTION_COLUMNS
 from pipeline.labs.carry_forward import LOCF
-from pipeline.scoring import score, score_estimator
+from pipeline.prediction.scoring import score, score_estimator
 from pipeline.store.embeddings import EmbeddingKey, EmbeddingStore
 from pipeline.testing import TINY_MODEL, tiny_cohort
 from pipeline.training.checkpoints import load_model

@@ -1,0 +1,1 @@
+"""Checkpoint and data in, estimates with intervals out."""
