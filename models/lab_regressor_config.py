@@ -33,7 +33,7 @@ class LabRegressorConfig:
     mean_steps : time constants, in steps, of running means of these features, which begin at the pooled history.
         They are shown to the backbone beside the features, and a line through them is added to each estimate. Ours.
     reader_width : width of an LSTM that reads the latest ten windows, as the LSTM baseline does, and whose read-out is
-        added to each estimate; None: no such reader. Meant to be fitted before training (``pipeline.training.line_fit``);
+        added to each estimate; None: no such reader. Meant to be fitted before training (``training.line_fit``);
         without that it starts at zero and learns with the rest. Ours.
     """
 

@@ -167,7 +167,7 @@ def _texts_of_store(store: EmbeddingStore) -> Iterator[str]:
 
 def future_does_not_leak(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:
     """Estimates of a held-out patient up to t stay identical to the bit when PPG and labs after t change."""
-    from pipeline.leak_check import changed_rows  # imports torch, which definitions must not
+    from pipeline.evaluation.leak_check import changed_rows  # imports torch, which definitions must not
 
     rows, changed = changed_rows(
         workspace.checkpoint("mt_pcs", experiment.seeds[0]),

@@ -4,10 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from pipeline.evaluation.lab_baselines import (
+    LabBaselineConfig,
+    baseline_table,
+    read_icu_stays,
+    real_lab_baselines,
+)
 from pipeline.experiments import EXPERIMENTS, experiment
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.workspace import Workspace
-from pipeline.lab_baselines import LabBaselineConfig, baseline_table, read_icu_stays, real_lab_baselines
 from pipeline.sources.detect import open_clinical
 
 
@@ -39,7 +44,7 @@ def _add_recovery(commands) -> None:
 
 
 def _recovery(parsed: argparse.Namespace) -> None:
-    from pipeline.recovery import recovery_text  # both import torch, which other commands need not
+    from pipeline.evaluation.recovery import recovery_text  # both import torch, which other commands need not
     from pipeline.recovery_run import run_recovery
 
     config = experiment(parsed.experiment, dict(item.partition("=")[::2] for item in parsed.set))

@@ -15,7 +15,7 @@ from pipeline.cohort.alignment_config import AlignmentConfig, authors_alignment,
 from pipeline.cohort.normalization import ScalerConfig
 from pipeline.cohort.sequences import SequenceConfig
 from pipeline.cohort.splits import SplitConfig
-from pipeline.evaluation import EvaluationConfig
+from pipeline.evaluation.judge import EvaluationConfig
 from pipeline.foundation.errors import ConfigError
 from pipeline.labs.cleaning import LabConfig
 from pipeline.sources.synthetic.cohort import CohortSize

@@ -21,13 +21,13 @@ from pipeline.cohort.normalization import fit_lab_scaler
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.cohort.splits import Splits, split_subjects
 from pipeline.embedding.run import EncodingConfig, embed, log_progress, make_encoder
+from pipeline.evaluation.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows, recovery_text
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import make_private_dir, write_json, write_parquet, write_text
 from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.labs.cleaning import LabEvents, clean_labs
 from pipeline.prediction.scoring import score, score_estimator
-from pipeline.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows, recovery_text
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import CohortParameters, write_cohort
 from pipeline.sources.synthetic.truth import CohortTruth, oracle_estimates

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from pipeline import report_style as style
-from pipeline.agreement import repeated_bland_altman
 from pipeline.cohort.scored_sets import ScoredSet
+from pipeline.evaluation.agreement import repeated_bland_altman
 from pipeline.foundation.number_format import UNITS, error_digits, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.prediction.intervals import GAP_EDGES_HOURS, gap_names

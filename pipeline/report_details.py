@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from pipeline import report_checks, report_html
-from pipeline.agreement import agreement_table
-from pipeline.alarms import MINIMUM_EVENTS, alarm_table
-from pipeline.error_grids import ZONES, allowable_error_table, error_grids, grid_table
+from pipeline.evaluation.agreement import agreement_table
+from pipeline.evaluation.alarms import MINIMUM_EVENTS, alarm_table
+from pipeline.evaluation.error_grids import ZONES, allowable_error_table, error_grids, grid_table
+from pipeline.evaluation.subgroups import GROUPINGS, SubgroupConfig, subgroup_table
 from pipeline.foundation.number_format import (
     UNITS,
     count,
@@ -21,7 +22,6 @@ from pipeline.foundation.schema import LAB_NAMES
 from pipeline.prediction.intervals import coverage, reliability
 from pipeline.report_html import Row, Section, paragraph, text
 from pipeline.report_inputs import ReportInputs
-from pipeline.subgroups import GROUPINGS, SubgroupConfig, subgroup_table
 
 _REFERENCES = ("locf", "shrunk_locf")
 _LEAST = SubgroupConfig().minimum_patients

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from pipeline import report_style as style
 from pipeline.cohort.scored_sets import in_method_order
-from pipeline.evaluation import select
+from pipeline.evaluation.judge import select
 from pipeline.foundation.number_format import UNITS, short_label
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
 

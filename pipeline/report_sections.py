@@ -8,7 +8,7 @@ import pandas as pd
 from pipeline import report_figures, report_html
 from pipeline.cohort.scored_sets import in_method_order
 from pipeline.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
-from pipeline.evaluation import AGGREGATIONS, select
+from pipeline.evaluation.judge import AGGREGATIONS, select
 from pipeline.foundation.number_format import (
     UNITS,
     count,

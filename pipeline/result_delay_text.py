@@ -1,4 +1,4 @@
-"""What ``pipeline.result_delay`` found, as the terminal shows it: plain text, fixed width."""
+"""What ``pipeline.evaluation.result_delay`` found, as the terminal shows it: plain text, fixed width."""
 
 from collections.abc import Sequence
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import report_html as markup
-from pipeline.evaluation import ALL_SEEDS
+from pipeline.evaluation.judge import ALL_SEEDS
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.number_format import (
     UNITS,

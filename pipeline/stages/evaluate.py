@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline.cohort.splits import Splits
 from pipeline.comparison_text import comparison_table
-from pipeline.evaluation import compare, evaluate
+from pipeline.evaluation.judge import compare, evaluate
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import write_parquet, write_text
 from pipeline.foundation.errors import MissingArtifactError

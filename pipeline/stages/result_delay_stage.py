@@ -15,7 +15,7 @@ from pipeline.store.embeddings import EmbeddingStore
 def result_delay(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Judge MT+PCS, its twin and LOCF with results 0, 30 and 60 minutes after their draw."""
     from pipeline.cohort.aligned import AlignedCohort  # imports torch, which definitions must not
-    from pipeline.result_delay import delay_table
+    from pipeline.evaluation.result_delay import delay_table
 
     folders = {
         method: [workspace.checkpoint(method, seed) for seed in experiment.seeds]

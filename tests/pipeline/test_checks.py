@@ -188,7 +188,7 @@ def test_a_method_that_sees_the_future(workspace: Workspace, monkeypatch, method
     splits.save(workspace.splits)
     embed_something(workspace, splits.patients("test"))
     write_labs(workspace).to_parquet(workspace.admissions)
-    monkeypatch.setattr("pipeline.leak_check.predict", method)
+    monkeypatch.setattr("pipeline.evaluation.leak_check.predict", method)
     outcome = checks.future_does_not_leak(workspace, TINY)
     assert outcome.passed == passes
     assert outcome.numbers["estimates"] > 0

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from pipeline.cohort.splits import Splits
+from pipeline.evaluation.recovery import CONDITIONS, recovery_text, verdicts
 from pipeline.experiments import experiment
-from pipeline.recovery import CONDITIONS, recovery_text, verdicts
 from pipeline.recovery_run import reduced, run_recovery
 
 SMALL = {

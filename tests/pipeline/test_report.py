@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation import EvaluationConfig, compare, evaluate
+from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate
 from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
 from pipeline.prediction.intervals import fit_intervals
 from pipeline.report import RESEARCH_ONLY, render, write_report

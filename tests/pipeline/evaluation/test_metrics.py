@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import metrics
+from pipeline.evaluation import metrics
 from pipeline.foundation import bootstrap
 
 TRUTH = np.array([4.0, 5.0, 6.0, 3.0])

@@ -2,8 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation import EvaluationConfig
-from pipeline.recovery import CONDITIONS, LEAST_HEADROOM, recovery, recovery_rows, recovery_text, verdicts
+from pipeline.evaluation.judge import EvaluationConfig
+from pipeline.evaluation.recovery import (
+    CONDITIONS,
+    LEAST_HEADROOM,
+    recovery,
+    recovery_rows,
+    recovery_text,
+    verdicts,
+)
 
 CONFIG = EvaluationConfig(bootstrap=200)
 

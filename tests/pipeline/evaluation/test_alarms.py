@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pipeline.alarms import ALARM_COLUMNS, ALARMS, Alarm, alarm_table, weighted_auroc
+from pipeline.evaluation.alarms import ALARM_COLUMNS, ALARMS, Alarm, alarm_table, weighted_auroc
 
 
 def test_events_lie_strictly_beyond_the_threshold():

@@ -6,9 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import metrics
 from pipeline.cohort.scored_sets import scored_sets
-from pipeline.evaluation import ALL_SEEDS, COMPARISON_COLUMNS, EvaluationConfig, compare, evaluate, select
+from pipeline.evaluation import metrics
+from pipeline.evaluation.judge import (
+    ALL_SEEDS,
+    COMPARISON_COLUMNS,
+    EvaluationConfig,
+    compare,
+    evaluate,
+    select,
+)
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from statsmodels.regression.mixed_linear_model import MixedLM
 
-from pipeline.agreement import AGREEMENT_COLUMNS, agreement_table, repeated_bland_altman
+from pipeline.evaluation.agreement import AGREEMENT_COLUMNS, agreement_table, repeated_bland_altman
 
 
 def test_balanced_case_by_hand():

@@ -124,12 +124,12 @@ def allowable_error_table(predictions: pd.DataFrame, split: str = "test") -> pd.
 @cache
 def error_grids() -> dict[str, Any]:
     """Return the grids as shipped: title, source, year, verified, and the Parkes borders."""
-    return json.loads((resources.files("pipeline") / "data" / "error_grids.json").read_text())
+    return json.loads((resources.files("pipeline.evaluation") / "data" / "error_grids.json").read_text())
 
 
 @cache
 def allowable_errors() -> tuple[dict[str, Any], ...]:
     """Return the allowable errors as shipped: limits per scheme and lab with source, year and verified."""
-    with (resources.files("pipeline") / "data" / "allowable_error.csv").open() as file:
+    with (resources.files("pipeline.evaluation") / "data" / "allowable_error.csv").open() as file:
         rows = pd.read_csv(file, comment="#").to_dict(orient="records")
     return tuple({str(name): value for name, value in row.items()} for row in rows)

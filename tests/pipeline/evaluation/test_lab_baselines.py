@@ -4,19 +4,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.foundation.errors import LabError
-from pipeline.lab_baselines import (
+from pipeline.evaluation.lab_baselines import (
     LabBaselineConfig,
     baseline_examples,
     baseline_table,
     read_icu_stays,
     real_lab_baselines,
 )
+from pipeline.foundation.errors import LabError
 from pipeline.labs.cleaning import LabConfig, clean_labs
 from pipeline.sources.base import ClinicalTables
 from pipeline.sources.mimic3 import Mimic3Tables
 
-SHARED = Path(__file__).parents[2].parent / "shared"
+SHARED = Path(__file__).parents[3].parent / "shared"
 DEMO = SHARED / "data" / "mimic_iii_demo"
 HOUR_US = 3_600_000_000
 

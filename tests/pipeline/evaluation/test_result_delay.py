@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation import EvaluationConfig, compare, evaluate
+from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate
+from pipeline.evaluation.result_delay import DELAY_COLUMNS, delay_table, delayed_events
 from pipeline.foundation.schema import HOUR_US, PROTOCOLS
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.prediction.scoring import score, score_estimator
-from pipeline.result_delay import DELAY_COLUMNS, delay_table, delayed_events
 from pipeline.result_delay_text import ADDED, delay_text
 from pipeline.testing import TINY_MODEL, tiny_cohort
 from pipeline.training.method import TrainingConfig, train

@@ -15,7 +15,7 @@ from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.alignment import align
 from pipeline.cohort.sequences import Sequences, WindowStore
 from pipeline.cohort.splits import Splits
-from pipeline.evaluation import EvaluationConfig, compare, evaluate, select
+from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate, select
 from pipeline.foundation.schema import PROTOCOLS
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.labs.cleaning import MINUTE_US, LabEvents

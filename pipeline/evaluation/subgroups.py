@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Shaped
 
 from pipeline.cohort.scored_sets import ScoredSet, scored_sets
-from pipeline.evaluation import EvaluationConfig, evaluate_sets
+from pipeline.evaluation.judge import EvaluationConfig, evaluate_sets
 from pipeline.prediction.intervals import GAP_EDGES_HOURS, gap_labels, gap_names
 
 GROUPINGS = {

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.cohort.scored_sets import ScoredSet, scored_sets
-from pipeline.evaluation import EvaluationConfig
+from pipeline.evaluation.judge import EvaluationConfig
 from pipeline.foundation import bootstrap
 from pipeline.foundation.number_format import interval, number, signed
 from pipeline.foundation.schema import LAB_NAMES

@@ -4,8 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation import EvaluationConfig, evaluate
-from pipeline.subgroups import SUBGROUP_COLUMNS, SubgroupConfig, age_bands, ethnicity_groups, subgroup_table
+from pipeline.evaluation.judge import EvaluationConfig, evaluate
+from pipeline.evaluation.subgroups import (
+    SUBGROUP_COLUMNS,
+    SubgroupConfig,
+    age_bands,
+    ethnicity_groups,
+    subgroup_table,
+)
 
 QUICK = SubgroupConfig(evaluation=EvaluationConfig(bootstrap=20))
 
