@@ -20,7 +20,7 @@ from pipeline.foundation.schema import PROTOCOLS
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.labs.cleaning import MINUTE_US, LabEvents
 from pipeline.prediction.scoring import score, score_estimator
-from pipeline.result_delay_text import ADDED, BASELINES
+from pipeline.report.result_delay_text import ADDED, BASELINES
 
 DELAYS_MINUTES = (0, 30, 60)
 DELAY_COLUMNS = (

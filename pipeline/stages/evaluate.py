@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pipeline.cohort.splits import Splits
-from pipeline.comparison_text import comparison_table
 from pipeline.evaluation.judge import compare, evaluate
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import write_parquet, write_text
@@ -16,6 +15,7 @@ from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.intervals import coverage, fit_intervals
+from pipeline.report.comparison_text import comparison_table
 from pipeline.store.embeddings import EmbeddingStore
 
 logger = logging.getLogger(__name__)

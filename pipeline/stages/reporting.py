@@ -10,7 +10,7 @@ from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.provenance import config_hash, versions
 from pipeline.foundation.summary import StageSummary, load_summary
 from pipeline.foundation.workspace import Workspace, require
-from pipeline.report_inputs import ReportInputs
+from pipeline.report.inputs import ReportInputs
 from pipeline.stages.ingest import source_note
 from pipeline.store.admin import list_store
 from pipeline.store.embeddings import EmbeddingStore
@@ -27,7 +27,9 @@ FUNNEL = (
 
 def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Write the self-contained report."""
-    from pipeline.report import write_report  # draws with matplotlib, which definitions need not wait for
+    from pipeline.report.page import (
+        write_report,  # draws with matplotlib, which definitions need not wait for
+    )
 
     predictions = pd.read_parquet(require(workspace.predictions, made_by="predictions", asset="report"))
     evaluation = pd.read_parquet(require(workspace.evaluation, made_by="evaluation", asset="report"))
@@ -69,7 +71,7 @@ def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
 
 def _pictures(inputs: ReportInputs) -> dict[str, str]:
     """Skill of every method, and the first patient's trajectory."""
-    from pipeline.report_figures import forest_svg, trajectory_svg  # as above
+    from pipeline.report.figures import forest_svg, trajectory_svg  # as above
 
     pictures = {"skill over LOCF": forest_svg(inputs.evaluation)}
     if inputs.trajectories is not None and inputs.draws is not None:
@@ -115,7 +117,7 @@ def _quality(workspace: Workspace) -> pd.DataFrame:
 def _trajectories(
     workspace: Workspace, experiment: ExperimentConfig, predictions: pd.DataFrame
 ) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
-    from pipeline.trajectories import bedside_trajectories  # imports torch, which definitions must not
+    from pipeline.report.trajectories import bedside_trajectories  # imports torch, which definitions must not
 
     folder = workspace.checkpoint("mt_pcs", experiment.seeds[0])
     if not folder.exists():

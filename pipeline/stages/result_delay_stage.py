@@ -8,7 +8,7 @@ from pipeline.foundation.atomic import write_parquet
 from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
-from pipeline.result_delay_text import DELAY_METHODS, delay_text
+from pipeline.report.result_delay_text import DELAY_METHODS, delay_text
 from pipeline.store.embeddings import EmbeddingStore
 
 

@@ -9,13 +9,13 @@ from pipeline.foundation.atomic import write_parquet, write_text
 from pipeline.foundation.number_format import short_label
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
+from pipeline.report.paper_table import table1 as beside_the_paper
+from pipeline.report.paper_table import table1_text
 from pipeline.stages.align import cohort_splits, lab_alignment, normalization_stats
 from pipeline.stages.embed import ppg_embeddings
 from pipeline.stages.evaluate import evaluation, predictions
 from pipeline.stages.ingest import lab_events, source_note, synthetic_cohort, waveform_catalog
 from pipeline.stages.training import train
-from pipeline.table1 import table1 as beside_the_paper
-from pipeline.table1 import table1_text
 
 logger = logging.getLogger(__name__)
 

@@ -88,7 +88,7 @@ def _log_epoch(progress: "TrainingProgress") -> None:
 
 
 def _summary(asset: str, results: list["TrainingResult"]) -> StageSummary:
-    from pipeline.report_figures import loss_curve_svg
+    from pipeline.report.figures import loss_curve_svg
 
     first = results[0]
     counts: dict[str, int | float | str] = {"seeds": len(results), **_where_it_ended(first.epochs)}

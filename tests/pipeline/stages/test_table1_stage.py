@@ -6,8 +6,8 @@ import pytest
 from pipeline.experiments import PAPER_METHODS, experiment
 from pipeline.foundation.schema import METHOD_LABELS
 from pipeline.foundation.workspace import Workspace
+from pipeline.report.paper_table import TABLE1_METHODS
 from pipeline.stages import reproduce_table1
-from pipeline.table1 import TABLE1_METHODS
 
 SMALL = {
     "cohort.size.n_patients": "8", "cohort.size.hours_low": "2.5", "cohort.size.hours_high": "3.0",

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pipeline import report_style as style
 from pipeline.cohort.scored_sets import ScoredSet
 from pipeline.evaluation.agreement import repeated_bland_altman
 from pipeline.foundation.number_format import UNITS, error_digits, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.prediction.intervals import GAP_EDGES_HOURS, gap_names
-from pipeline.report_html import MINUS
+from pipeline.report import style
+from pipeline.report.html import MINUS
 
 
 def bland_altman_svg(blocks: Sequence[ScoredSet], method: str) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from pipeline import report_checks, report_html
 from pipeline.evaluation.agreement import agreement_table
 from pipeline.evaluation.alarms import MINIMUM_EVENTS, alarm_table
 from pipeline.evaluation.error_grids import ZONES, allowable_error_table, error_grids, grid_table
@@ -20,8 +19,10 @@ from pipeline.foundation.number_format import (
 )
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.prediction.intervals import coverage, reliability
-from pipeline.report_html import Row, Section, paragraph, text
-from pipeline.report_inputs import ReportInputs
+from pipeline.report import checks as report_checks
+from pipeline.report import html as report_html
+from pipeline.report.html import Row, Section, paragraph, text
+from pipeline.report.inputs import ReportInputs
 
 _REFERENCES = ("locf", "shrunk_locf")
 _LEAST = SubgroupConfig().minimum_patients

@@ -12,12 +12,12 @@ import pytest
 from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate
 from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
 from pipeline.prediction.intervals import fit_intervals
-from pipeline.report import RESEARCH_ONLY, render, write_report
-from pipeline.report_details import calibration
-from pipeline.report_figures import forest_svg, loss_curve_svg, readable_range, trajectory_svg
-from pipeline.report_inputs import ReportInputs
-from pipeline.report_sections import delays, summary
-from pipeline.result_delay_text import ADDED
+from pipeline.report.details import calibration
+from pipeline.report.figures import forest_svg, loss_curve_svg, readable_range, trajectory_svg
+from pipeline.report.inputs import ReportInputs
+from pipeline.report.page import RESEARCH_ONLY, render, write_report
+from pipeline.report.result_delay_text import ADDED
+from pipeline.report.sections import delays, summary
 
 QUICK = EvaluationConfig(bootstrap=50)
 VOID = {"meta", "br", "img", "input", "hr", "link"}

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import report_html as markup
 from pipeline.evaluation.judge import ALL_SEEDS
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.number_format import (
@@ -26,6 +25,7 @@ from pipeline.foundation.number_format import (
     signed,
 )
 from pipeline.foundation.schema import LAB_NAMES
+from pipeline.report import html as markup
 
 PAPER_METHODS = {"LSTM": "lstm", "LOCF": "locf", "MT": "mt", "ST+PCS": "st_pcs", "MT+PCS": "mt_pcs"}
 TABLE1_METHODS = ("lstm", "locf", "live_locf", "shrunk_locf", "mt", "st_pcs", "mt_pcs_twin", "mt_pcs")
@@ -48,7 +48,7 @@ def paper_table1() -> pd.DataFrame:
     ``r2``, ``mae``, ``me`` and ``rmse`` are as printed. ``skill`` is 1 - mae / mae of LOCF of the same
     source; NaN for the LSTM on MIMIC-III, whose errors are in clinical units while LOCF's are not.
     """
-    with (resources.files("pipeline") / "data" / "paper_table1.csv").open() as file:
+    with (resources.files("pipeline.report") / "data" / "paper_table1.csv").open() as file:
         table = pd.read_csv(file, comment="#")
     table["method"] = [PAPER_METHODS[name] for name in table["method"]]
     locf = {

@@ -5,9 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import report_figures, report_html
 from pipeline.cohort.scored_sets import in_method_order
-from pipeline.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
 from pipeline.evaluation.judge import AGGREGATIONS, select
 from pipeline.foundation.number_format import (
     UNITS,
@@ -20,10 +18,13 @@ from pipeline.foundation.number_format import (
     signed,
 )
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
-from pipeline.report_html import Row, Section, paragraph, text
-from pipeline.report_inputs import ReportInputs
-from pipeline.result_delay_text import ADDED, method_label
-from pipeline.table1 import heading, table1, table1_html
+from pipeline.report import figures as report_figures
+from pipeline.report import html as report_html
+from pipeline.report.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
+from pipeline.report.html import Row, Section, paragraph, text
+from pipeline.report.inputs import ReportInputs
+from pipeline.report.paper_table import heading, table1, table1_html
+from pipeline.report.result_delay_text import ADDED, method_label
 from pipeline.training.curves import kept_epochs
 
 _STAGES = {

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from pipeline.comparison_text import comparison_table
 from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.table1 import TABLE1_METHODS, paper_table1, table1, table1_html, table1_text
+from pipeline.report.comparison_text import comparison_table
+from pipeline.report.paper_table import TABLE1_METHODS, paper_table1, table1, table1_html, table1_text
 
 QUICK = EvaluationConfig(bootstrap=100)
 

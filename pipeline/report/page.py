@@ -3,12 +3,11 @@
 import logging
 from pathlib import Path
 
-from pipeline import report_details as details
-from pipeline import report_html
-from pipeline import report_sections as sections
 from pipeline.foundation.atomic import write_text
-from pipeline.report_html import text
-from pipeline.report_inputs import ReportInputs
+from pipeline.report import details, sections
+from pipeline.report import html as report_html
+from pipeline.report.html import text
+from pipeline.report.inputs import ReportInputs
 
 logger = logging.getLogger(__name__)
 

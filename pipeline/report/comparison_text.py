@@ -8,7 +8,7 @@ from pipeline.cohort.scored_sets import in_method_order
 from pipeline.evaluation.judge import select
 from pipeline.foundation.number_format import error_digits, interval, number, p_value, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
-from pipeline.table1 import heading
+from pipeline.report.paper_table import heading
 
 COMPARISON_METHODS = ("locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs", "mt_pcs_twin")
 PROTOCOL_TITLES = {

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pipeline import report_style as style
 from pipeline.cohort.scored_sets import in_method_order
 from pipeline.evaluation.judge import select
 from pipeline.foundation.number_format import UNITS, short_label
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
+from pipeline.report import style
 
 _PROTOCOL_LOOK = {"start": (style.BLUE, "o"), "anchored": (style.VERMILION, "s")}
 

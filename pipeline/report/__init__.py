@@ -1,0 +1,1 @@
+"""Numbers in; pages, pictures and tables for people out."""
