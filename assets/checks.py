@@ -11,10 +11,10 @@ from assets.failures import explained
 from assets.ingest import lab_events
 from assets.resources import Project
 from assets.training import training_assets
-from pipeline import checks
-from pipeline.checks import CheckOutcome
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.workspace import Workspace
+from pipeline.stages import checks
+from pipeline.stages.checks import CheckOutcome
 
 Check = Callable[[Workspace, ExperimentConfig], CheckOutcome]
 

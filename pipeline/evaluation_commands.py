@@ -45,7 +45,7 @@ def _add_recovery(commands) -> None:
 
 def _recovery(parsed: argparse.Namespace) -> None:
     from pipeline.evaluation.recovery import recovery_text  # both import torch, which other commands need not
-    from pipeline.recovery_run import run_recovery
+    from pipeline.stages.recovery import run_recovery
 
     config = experiment(parsed.experiment, dict(item.partition("=")[::2] for item in parsed.set))
     workspace = Workspace.from_environment(config.name, artifacts=parsed.artifacts)

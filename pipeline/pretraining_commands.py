@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from pipeline.foundation.atomic import write_json
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.summary import StageSummary
-from pipeline.stages.pretraining_stage import DATA_VARIABLE, run_pretraining
+from pipeline.stages.pretraining import DATA_VARIABLE, run_pretraining
 
 
 def add_pretraining_commands(commands, show: Callable[[StageSummary], str]) -> None:

@@ -5,6 +5,7 @@ Modules that need torch are imported inside the stages, so that Dagster loads it
 """
 
 from pipeline.stages.align import cohort_splits, lab_alignment, normalization_stats
+from pipeline.stages.delayed_results import printed_result_delay, result_delay
 from pipeline.stages.embed import (
     embed_patient_batch,
     finish_embedding,
@@ -13,11 +14,10 @@ from pipeline.stages.embed import (
 )
 from pipeline.stages.evaluate import evaluation, predictions, printed_table
 from pipeline.stages.ingest import lab_events, synthetic_cohort, waveform_catalog
+from pipeline.stages.paper_table import reproduce_table1, table1
 from pipeline.stages.predict import predict_new_patients
-from pipeline.stages.pretraining_stage import pretrain_ppg_gpt
+from pipeline.stages.pretraining import pretrain_ppg_gpt
 from pipeline.stages.reporting import report
-from pipeline.stages.result_delay_stage import printed_result_delay, result_delay
-from pipeline.stages.table1_stage import reproduce_table1, table1
 from pipeline.stages.training import train
 
 __all__ = [

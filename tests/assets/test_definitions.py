@@ -15,10 +15,10 @@ from assets.labels import LABELS, label
 from assets.metadata import BAR, BAR_LENGTH, metadata, result
 from assets.pretraining import PretrainingRun, pretrain_ppg_gpt
 from assets.resources import ExperimentName, Project
-from pipeline.checks import CheckOutcome
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.summary import StageSummary
+from pipeline.stages.checks import CheckOutcome
 
 GROUPS = {
     "ingest": {"synthetic_cohort", "waveform_catalog", "lab_events"},

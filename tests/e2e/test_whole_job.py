@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import checks
 from pipeline.cohort.splits import Splits
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METHOD_LABELS, PREDICTION_COLUMNS
-from pipeline.stages import printed_table
+from pipeline.stages import checks, printed_table
 
 pytestmark = pytest.mark.xdist_group("e2e")
 

@@ -21,7 +21,7 @@ from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.pretraining.config import PretrainingConfig
 from pipeline.pretraining.data import SYNTHETIC_SEED, Challenge2015, Corpus, divide, epoch_windows
 from pipeline.pretraining.run import RECORD_FILE, WEIGHTS_FILE, pretrain
-from pipeline.stages.pretraining_stage import run_pretraining
+from pipeline.stages.pretraining import run_pretraining
 from pipeline.windows.cutting import WindowConfig
 
 SMALL = PPGGPTConfig(d_model=16, n_layers=1, n_heads=2)
@@ -165,7 +165,7 @@ def test_synthetic_patients_are_not_those_of_any_experiment() -> None:
 
 
 def test_stage_on_synthetic_data_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
-    stage = "pipeline.stages.pretraining_stage"
+    stage = "pipeline.stages.pretraining"
     monkeypatch.setattr(f"{stage}.SYNTHETIC_PATIENTS", 4)
     monkeypatch.setattr(f"{stage}.SYNTHETIC_HOURS", 0.05)
     config = replace(CONFIG, epochs=1, batch_windows=4)

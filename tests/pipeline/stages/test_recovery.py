@@ -6,7 +6,7 @@ import pytest
 from pipeline.cohort.splits import Splits
 from pipeline.evaluation.recovery import CONDITIONS, recovery_text, verdicts
 from pipeline.experiments import experiment
-from pipeline.recovery_run import reduced, run_recovery
+from pipeline.stages.recovery import reduced, run_recovery
 
 SMALL = {
     "encoder": "ppg_gpt_1m_random",

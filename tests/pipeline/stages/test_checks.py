@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import checks
 from pipeline.cohort.normalization import fit_lab_scaler
 from pipeline.cohort.splits import split_subjects
 from pipeline.experiments import experiment
 from pipeline.foundation.schema import HOUR_US
 from pipeline.foundation.workspace import Workspace
+from pipeline.stages import checks
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import EmbeddingKey
 from pipeline.windows.cutting import QUALITY_COLUMNS
