@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from pipeline import stages
-from pipeline.evaluation_commands import add_evaluation_commands
+from pipeline.commands.evaluation import add_evaluation_commands
+from pipeline.commands.pretraining import add_pretraining_commands
+from pipeline.commands.store import add_store_commands
 from pipeline.experiments import EXPERIMENTS, ExperimentConfig, default_experiment_name, experiment
 from pipeline.foundation.errors import ProjectError
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
-from pipeline.pretraining_commands import add_pretraining_commands
-from pipeline.store_commands import add_store_commands
 
 Stage = Callable[[Workspace, ExperimentConfig], StageSummary]
 
