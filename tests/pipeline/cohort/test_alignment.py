@@ -13,7 +13,7 @@ from pipeline.cohort.sequences import cut_sequences
 from pipeline.cohort.splits import split_subjects
 from pipeline.foundation.errors import ConfigError, MissingArtifactError, StoreError
 from pipeline.foundation.schema import EXAMPLE_COLUMNS, HOUR_US, PIECE_COLUMNS, TARGET_COLUMNS, WINDOW_US
-from pipeline.handmade import BASE_US, admissions, lab_events, memory_store, memory_windows
+from pipeline.testing.handmade import BASE_US, admissions, lab_events, memory_store, memory_windows
 
 MINUTE_US = 60_000_000
 HOURS_12 = range(12 * 120)

@@ -9,7 +9,7 @@ from pipeline.cohort.normalization import LabScaler, ScalerConfig, fit_lab_scale
 from pipeline.cohort.splits import SplitConfig, Splits, split_subjects
 from pipeline.foundation.errors import CheckpointError, LeakError
 from pipeline.foundation.schema import LAB_NAMES, LABS
-from pipeline.handmade import lab_events
+from pipeline.testing.handmade import lab_events
 
 SPLITS = Splits(members={"train": ("1", "2"), "validation": ("3",), "calibration": ("4",), "test": ("5",)})
 EVENTS = lab_events(

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pipeline.cohort.sequences import SequenceConfig, cut_sequences
 from pipeline.foundation.schema import MAX_SEQUENCE_STEPS, SEQUENCE_COLUMNS, WINDOW_US
-from pipeline.handmade import BASE_US, admissions, memory_store
+from pipeline.testing.handmade import BASE_US, admissions, memory_store
 
 HOUR = 120
 DAY = 24 * HOUR

@@ -4,7 +4,7 @@ import pytest
 from pipeline.cohort.targets import StepGrid
 from pipeline.cohort.trailing_windows import trailing_windows
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
-from pipeline.testing import ORIGIN_US, MemoryWindows
+from pipeline.testing.cohort import ORIGIN_US, MemoryWindows
 
 USABLE = np.array([True, True, False, True, True, True, True, True, True, True, True, True, False, True])
 GRID = StepGrid(start_us=ORIGIN_US + np.arange(14, dtype=np.int64) * WINDOW_US, usable=USABLE)

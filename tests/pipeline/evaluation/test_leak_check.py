@@ -9,9 +9,9 @@ from pipeline.cohort.alignment import AlignmentConfig, align, paper_alignment
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.foundation.schema import LAB_NAMES, WINDOW_US
-from pipeline.handmade import BASE_US, MINUTE_US, admissions, lab_events, memory_windows
 from pipeline.labs.carry_forward import live_locf, locf, patient_mean
-from pipeline.testing import MemoryStore, MemoryWindows
+from pipeline.testing.cohort import MemoryStore, MemoryWindows
+from pipeline.testing.handmade import BASE_US, MINUTE_US, admissions, lab_events, memory_windows
 from pipeline.training.dataset import PieceDataset
 
 MINUTES = 600

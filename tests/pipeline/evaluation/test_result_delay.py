@@ -10,7 +10,7 @@ from pipeline.foundation.schema import HOUR_US, PROTOCOLS
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.prediction.scoring import score, score_estimator
 from pipeline.report.result_delay_text import ADDED, delay_text
-from pipeline.testing import TINY_MODEL, tiny_cohort
+from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
 from pipeline.training.method import TrainingConfig, train
 
 QUICK = EvaluationConfig(bootstrap=20)

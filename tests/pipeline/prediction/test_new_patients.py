@@ -13,7 +13,7 @@ from pipeline.prediction.intervals import Intervals, gap_names
 from pipeline.prediction.new_patients import PREDICT_COLUMNS, STATES, PredictionConfig, Predictor, predict
 from pipeline.prediction.scoring import score
 from pipeline.sources.base import ClinicalTables
-from pipeline.testing import ORIGIN_US, TINY_MODEL, MemoryStore, delayed, tiny_cohort
+from pipeline.testing.cohort import ORIGIN_US, TINY_MODEL, MemoryStore, delayed, tiny_cohort
 from pipeline.training.method import TrainingConfig, train
 
 TRAINING = TrainingConfig(

@@ -13,7 +13,7 @@ from pipeline.foundation.schema import EXAMPLE_COLUMNS, LAB_NAMES, PREDICTION_CO
 from pipeline.labs.carry_forward import LOCF
 from pipeline.prediction.scoring import score, score_estimator
 from pipeline.store.embeddings import EmbeddingKey, EmbeddingStore
-from pipeline.testing import TINY_MODEL, tiny_cohort
+from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
 from pipeline.training.checkpoints import load_model
 from pipeline.training.dataset import PieceDataset, pack
 from pipeline.training.inference import estimate_piece, estimate_pieces

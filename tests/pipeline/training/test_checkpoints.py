@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from models.baselines import WindowLSTM, WindowLSTMConfig
 from models.lab_regressor import LabRegressor, LabRegressorConfig
 from pipeline.foundation.errors import CheckpointError
-from pipeline.testing import tiny_cohort
+from pipeline.testing.cohort import tiny_cohort
 from pipeline.training.checkpoints import (
     CONFIG_FILE,
     WEIGHTS_FILE,

@@ -11,8 +11,8 @@ from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.foundation.errors import ConfigError, StoreError
 from pipeline.foundation.schema import DAY_US, LAB_NAMES, WINDOW_US
-from pipeline.handmade import BASE_US, admissions, lab_events, memory_store, memory_windows
-from pipeline.testing import MemoryStore
+from pipeline.testing.cohort import MemoryStore
+from pipeline.testing.handmade import BASE_US, admissions, lab_events, memory_store, memory_windows
 from pipeline.training.dataset import POOLED_WINDOWS, PieceDataset, pack, scale_history, twin_mapping
 from pipeline.training.embedding_cache import CachedPatient, EmbeddingCache, _read
 

@@ -5,7 +5,7 @@ import torch
 from models.lab_regressor import LabRegressor, LabRegressorConfig
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.testing import tiny_cohort
+from pipeline.testing.cohort import tiny_cohort
 from pipeline.training.batches import PieceSource
 from pipeline.training.line_fit import fit_lines
 from pipeline.training.reader_fit import cross_fit

@@ -13,7 +13,7 @@ import torch
 from models.losses import uncertainty_weighted_l1
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.testing import TINY_MODEL, tiny_cohort
+from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
 from pipeline.training.batches import PieceSource
 from pipeline.training.checkpoints import load_model
 from pipeline.training.curves import read_curves
@@ -412,7 +412,7 @@ import sys, json, os
 from pathlib import Path
 import torch
 from pipeline.training.method import line_fit
-from pipeline.testing import TINY_MODEL, tiny_cohort
+from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
 from pipeline.training.method import TrainingConfig, train
 cohort = tiny_cohort(n_patients=8, hours=1.5, draws=4)
 config = TrainingConfig(epochs=2, batch_pieces=6, learning_rate=1e-2, warmup_epochs=1.0, tensorboard=False,

@@ -13,7 +13,7 @@ from pipeline.foundation.schema import (
     WINDOW_US,
 )
 from pipeline.labs.cleaning import LabEvents
-from pipeline.testing import MemoryStore, MemoryWindows
+from pipeline.testing.cohort import MemoryStore, MemoryWindows
 
 BASE_US = 5_000_000_010_000_000
 """A multiple of 30 s in the year 2128, where the dates of de-identified databases lie."""

@@ -1,0 +1,1 @@
+"""Tiny cohorts for tests."""
