@@ -3,7 +3,7 @@
 A run embeds `WINDOWS` windows of random numbers with random weights: neither changes the time. The floor is the
 time that the products alone would take (those that the last position's embedding needs and that are no constants,
 in bfloat16 where the processor multiplies it natively), at the best rate that this machine's PyTorch reaches on the
-model's own shapes, weights packed or not, one thread a batch as in `models.encoders`.
+model's own shapes, weights packed or not, one thread a batch as in `models.encoders.base`.
 """
 
 import time
@@ -14,9 +14,9 @@ import torch
 
 from benchmarks.driver import Case, Provider
 from benchmarks.plain_ppg_gpt import plain_embedding
-from models.encoders import EMBED_BATCH
-from models.ppg_gpt import PPG_GPT_SCALES, PPGGPT, WINDOW_SAMPLES, PPGGPTConfig, fast_precision
-from models.ppg_gpt_frozen import Affine, Product, product
+from models.encoders.base import EMBED_BATCH
+from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, WINDOW_SAMPLES, PPGGPTConfig, fast_precision
+from models.encoders.ppg_gpt_frozen import Affine, Product, product
 
 WINDOWS = 512
 POSITIONS = 30

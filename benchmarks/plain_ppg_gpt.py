@@ -1,7 +1,7 @@
 """PPG-GPT as one would write it first: float32, every position through every layer, attention spelt out.
 
 The yardstick of the encoder's benchmark, and a second reading of the architecture: it shares the weights' names and
-nothing else with `models.ppg_gpt`.
+nothing else with `models.encoders.ppg_gpt`.
 """
 
 import torch

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.encoders import Encoder
+from models.encoders.base import Encoder
+from models.encoders.papagei import PaPaGeiS
+from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT
+from models.encoders.pulse_ppg import PulsePPG
 from models.errors import CheckpointMismatch
-from models.papagei import PaPaGeiS
-from models.ppg_gpt import PPG_GPT_SCALES, PPGGPT
-from models.pulse_ppg import PulsePPG
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.windows.decoding import Prepare
 from pipeline.windows.resample import prepare_ppg_gpt
 
-WEIGHTS = Path(__file__).parents[2] / "models" / "weights"
+WEIGHTS = Path(__file__).parents[2] / "models" / "encoders" / "weights"
 """Weights that come with the project, ``<name>.safetensors``."""
 ADAPTERS: dict[str, Callable[[str], Encoder]] = {
     "papagei_s": PaPaGeiS.from_checkpoint,

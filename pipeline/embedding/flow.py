@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from models.encoders import Encoder
+from models.encoders.base import Encoder
 from pipeline.embedding.encoders import prepare_for
 from pipeline.embedding.plan import PatientTask
 from pipeline.sources.base import WaveformSource

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from models.encoders import Encoder
+from models.encoders.base import Encoder
 from pipeline.embedding.encoders import encoder_label
 from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.schema import WINDOW_US

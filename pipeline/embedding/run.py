@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-from models.encoders import Encoder
+from models.encoders.base import Encoder
 from pipeline.embedding.encoders import encoder_label, make_encoder
 from pipeline.embedding.flow import BatchResult, EmbeddingFlow, Meter
 from pipeline.embedding.plan import EmbeddingPlan, PatientTask, plan_embedding

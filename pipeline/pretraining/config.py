@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from models.ppg_gpt import PPG_GPT_SCALES
+from models.encoders.ppg_gpt import PPG_GPT_SCALES
 from pipeline.windows.cutting import WindowConfig
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from models.encoders import Encoder
-from models.ppg_gpt import PPGGPT
+from models.encoders.base import Encoder
+from models.encoders.ppg_gpt import PPGGPT
 from pipeline.pretraining.probe_data import ProbeWindows
 from pipeline.training.schedule import seed_of
 

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from models.encoders import Encoder
-from models.ppg_gpt import PPGGPT
+from models.encoders.base import Encoder
+from models.encoders.ppg_gpt import PPGGPT
 from pipeline.embedding.encoders import prepare_for
 from pipeline.foundation.errors import RecordError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_SECONDS, WINDOW_US

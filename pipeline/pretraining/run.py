@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from models.ppg_gpt import PPG_GPT_SCALES, PPGGPT, PPGGPTConfig, fast_precision
+from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, PPGGPTConfig, fast_precision
 from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import config_hash, to_plain, versions

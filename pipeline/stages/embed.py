@@ -17,7 +17,7 @@ from pipeline.stages.ingest import waveform_source
 from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
-    from models.encoders import Encoder
+    from models.encoders.base import Encoder
     from pipeline.embedding.plan import EmbeddingPlan
     from pipeline.embedding.run import EmbeddingSummary, EncodingConfig
 
@@ -51,7 +51,7 @@ class _Inputs(NamedTuple):
 
 
 def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> _Inputs:
-    from models.ppg_gpt import fast_precision  # imports torch, which definitions must not
+    from models.encoders.ppg_gpt import fast_precision  # imports torch, which definitions must not
     from pipeline.embedding.encoders import kept_encoder
     from pipeline.embedding.run import EncodingConfig
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from models.ppg_gpt import fast_precision
+from models.encoders.ppg_gpt import fast_precision
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.alignment import align
 from pipeline.cohort.normalization import fit_lab_scaler

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.papagei import PaPaGeiS
-from models.ppg_gpt import PPGGPT
+from models.encoders.papagei import PaPaGeiS
+from models.encoders.ppg_gpt import PPGGPT
 from pipeline.embedding import encoders
 from pipeline.embedding.encoders import (
     REDUCED_ROUNDING,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.ppg_gpt import PPGGPT
+from models.encoders.ppg_gpt import PPGGPT
 from pipeline.embedding.progress import EmbeddingProgress
 from pipeline.embedding.run import EncodingConfig, embed
 from pipeline.foundation.errors import ConfigError

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.ppg_gpt import PPGGPTConfig
+from models.encoders.ppg_gpt import PPGGPTConfig
 from pipeline.embedding import encoders
 from pipeline.embedding.encoders import make_encoder
 from pipeline.experiments import EXPERIMENTS
@@ -200,7 +200,7 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from models.ppg_gpt import PPGGPTConfig
+from models.encoders.ppg_gpt import PPGGPTConfig
 from pipeline.pretraining.run import pretrain
 from pipeline.pretraining.config import PretrainingConfig
 from pipeline.pretraining.data import Challenge2015, divide

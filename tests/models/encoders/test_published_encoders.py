@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.bandpass import bandpass_windows
-from models.encoders import EMBED_BATCH, Encoder
+from models.encoders.bandpass import bandpass_windows
+from models.encoders.base import EMBED_BATCH, Encoder
+from models.encoders.papagei import PaPaGeiS
+from models.encoders.pulse_ppg import PulsePPG
+from models.encoders.resnet1d import ResNet1D
 from models.errors import CheckpointMismatch
-from models.papagei import PaPaGeiS
-from models.pulse_ppg import PulsePPG
-from models.resnet1d import ResNet1D
 
 
 def randomised(model, seed=0):

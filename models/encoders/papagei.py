@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.bandpass import bandpass_windows
-from models.encoders import embed_in_batches
-from models.published_weights import load_strictly, read_state_dict, weights_hash
-from models.resnet1d import ResNet1D
+from models.encoders.bandpass import bandpass_windows
+from models.encoders.base import embed_in_batches
+from models.encoders.published_weights import load_strictly, read_state_dict, weights_hash
+from models.encoders.resnet1d import ResNet1D
 
 SEGMENTS = 3
 MORPHOLOGY_HEADS = ("expert_layers_", "gating_network_")
@@ -22,7 +22,7 @@ MORPHOLOGY_HEADS = ("expert_layers_", "gating_network_")
 
 
 class PaPaGeiS(ResNet1D):
-    """The embedding path of PaPaGei-S, 5.0 M weights, 512 wide. Satisfies `models.encoders.Encoder`."""
+    """The embedding path of PaPaGei-S, 5.0 M weights, 512 wide. Satisfies `models.encoders.base.Encoder`."""
 
     name = "papagei_s"
     width = 512

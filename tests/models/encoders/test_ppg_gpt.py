@@ -5,17 +5,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.encoders import EMBED_BATCH, Encoder
-from models.errors import CheckpointMismatch
-from models.ppg_gpt import (
+from models.encoders.base import EMBED_BATCH, Encoder
+from models.encoders.ppg_gpt import (
     PPG_GPT_SCALES,
     PPGGPT,
     PPGGPTConfig,
     fast_precision,
     logit_laplace_nll,
 )
+from models.errors import CheckpointMismatch
 
-SHARED = Path(__file__).parents[2].parent / "shared"
+SHARED = Path(__file__).parents[3].parent / "shared"
 GOLDEN = SHARED / "golden" / "ppg_gpt_1m"
 needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason="../shared is absent")
 TINY = PPGGPTConfig(d_model=32, n_layers=2, n_heads=2)

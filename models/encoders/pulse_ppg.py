@@ -11,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.bandpass import bandpass_windows
-from models.encoders import embed_in_batches
-from models.published_weights import load_strictly, read_state_dict, weights_hash
-from models.resnet1d import ResNet1D
+from models.encoders.bandpass import bandpass_windows
+from models.encoders.base import embed_in_batches
+from models.encoders.published_weights import load_strictly, read_state_dict, weights_hash
+from models.encoders.resnet1d import ResNet1D
 
 
 class PulsePPG(ResNet1D):
-    """Pulse-PPG's network, 28 M weights, 512 wide. Satisfies `models.encoders.Encoder`."""
+    """Pulse-PPG's network, 28 M weights, 512 wide. Satisfies `models.encoders.base.Encoder`."""
 
     name = "pulse_ppg"
     width = 512

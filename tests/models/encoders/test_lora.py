@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from models.lora import add_lora, merge_lora
-from models.ppg_gpt import PPGGPT, PPGGPTConfig
+from models.encoders.lora import add_lora, merge_lora
+from models.encoders.ppg_gpt import PPGGPT, PPGGPTConfig
 
 
 def tiny():

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from benchmarks.plain_ppg_gpt import plain_embedding
-from models import ppg_gpt_frozen
-from models.encoders import EMBED_BATCH
-from models.lora import add_lora
-from models.ppg_gpt import PPGGPT, PPGGPTConfig
+from models.encoders import ppg_gpt_frozen
+from models.encoders.base import EMBED_BATCH
+from models.encoders.lora import add_lora
+from models.encoders.ppg_gpt import PPGGPT, PPGGPTConfig
 
-WEIGHTS = Path(__file__).parents[2] / "models" / "weights" / "ppg_gpt_1m.safetensors"
+WEIGHTS = Path(__file__).parents[3] / "models" / "encoders" / "weights" / "ppg_gpt_1m.safetensors"
 TINY = PPGGPTConfig(d_model=32, n_layers=3, n_heads=2)
 
 

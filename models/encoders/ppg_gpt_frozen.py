@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.lora import LoRALinear
-from models.ppg_gpt_layers import NORM_EPS, GPTLayer, PatchEmbedding, RMSNorm
+from models.encoders.lora import LoRALinear
+from models.encoders.ppg_gpt_layers import NORM_EPS, GPTLayer, PatchEmbedding, RMSNorm
 
 Product = Callable[[Tensor], Tensor]
 """x to x W^T + b over the last axis, perhaps with a ReLU after it."""

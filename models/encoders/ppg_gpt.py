@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.encoders import EMBED_BATCH, embed_in_batches
+from models.encoders.base import EMBED_BATCH, embed_in_batches
+from models.encoders.ppg_gpt_frozen import FrozenPPGGPT
+from models.encoders.ppg_gpt_layers import GPTLayer, PatchEmbedding
+from models.encoders.published_weights import PREFIXES, load_strictly, read_state_dict, weights_hash
 from models.errors import CheckpointMismatch
-from models.ppg_gpt_frozen import FrozenPPGGPT
-from models.ppg_gpt_layers import GPTLayer, PatchEmbedding
-from models.published_weights import PREFIXES, load_strictly, read_state_dict, weights_hash
 
 WINDOW_SAMPLES = 1200
 SAMPLING_RATE_HZ = 40.0
@@ -98,7 +98,7 @@ class _Frozen(NamedTuple):
 class PPGGPT(nn.Module):
     """The encoder: windows of 30 s at 40 Hz, scaled to [0, 1], to one vector each.
 
-    Satisfies `models.encoders.Encoder`.
+    Satisfies `models.encoders.base.Encoder`.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ class PPGGPT(nn.Module):
     def embed(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
         """Return the frozen embedding, float32: the last layer's last position, or the mean over its patches.
 
-        Batch-invariant: see `models.encoders.embed_in_batches`. On a CPU by `FrozenPPGGPT`.
+        Batch-invariant: see `models.encoders.base.embed_in_batches`. On a CPU by `FrozenPPGGPT`.
         """
         if self.head.weight.device.type == "cpu":
             frozen = self._frozen_copy()

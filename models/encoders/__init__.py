@@ -1,0 +1,1 @@
+"""Window encoders: a prepared 30 s window in, an embedding out."""
