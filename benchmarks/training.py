@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from benchmarks import peers
 from benchmarks.driver import Case, Provider
-from models.inputs import PackedInputs
-from models.lab_regressor import LabRegressor, LabRegressorConfig
-from models.losses import uncertainty_weighted_l1
-from models.mamba_block import Mamba, MambaState
+from models.regressor.inputs import PackedInputs
+from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.losses import uncertainty_weighted_l1
+from models.regressor.mamba_block import Mamba, MambaState
 
 WIDTH, LABS = 512, 5
 PEER_STEPS = 8192

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from models.baselines import WindowLSTM
+from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.sequences import PatientWindows
 from pipeline.cohort.targets import StepGrid

@@ -17,8 +17,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from models.baselines import WindowLSTM, WindowLSTMConfig
-from models.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import WindowStore
 from pipeline.foundation.atomic import write_bytes, write_json

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from models.baselines import WindowLSTM
-from models.lab_regressor import LabRegressor
+from models.regressor.lab_regressor import LabRegressor
+from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import WindowStore

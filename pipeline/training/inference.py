@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
-from models.baselines import WindowLSTM
-from models.inputs import PackedInputs
-from models.lab_regressor import LabRegressor
+from models.regressor.inputs import PackedInputs
+from models.regressor.lab_regressor import LabRegressor
+from models.regressor.lstm import WindowLSTM
 from pipeline.training.dataset import PieceItem, pack
 
 CHUNK_STEPS = 128

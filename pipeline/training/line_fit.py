@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from models.inputs import PackedInputs
-from models.lab_regressor import LabRegressor
-from models.window_reader import WindowReader
+from models.regressor.inputs import PackedInputs
+from models.regressor.lab_regressor import LabRegressor
+from models.regressor.window_reader import WindowReader
 from pipeline.foundation.errors import ConfigError
 from pipeline.training.batches import PieceSource
 from pipeline.training.reader_fit import Draws, cross_fit, reading_of

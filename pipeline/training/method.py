@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.baselines import WindowLSTM, WindowLSTMConfig
-from models.inputs import PackedInputs
-from models.lab_regressor import LabRegressor, LabRegressorConfig
-from models.losses import parameter_groups
+from models.regressor.inputs import PackedInputs
+from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.losses import parameter_groups
+from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import WindowStore

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from models.losses import parameter_groups
-from models.window_reader import WindowReader
+from models.regressor.losses import parameter_groups
+from models.regressor.window_reader import WindowReader
 from pipeline.training.ridge import FOLDS, folds
 from pipeline.training.schedule import seed_of
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.baselines import WindowLSTM
-from models.lab_regressor import LabRegressor
-from models.losses import uncertainty_weighted_l1, weighted_error_sums, weighted_l1
+from models.regressor.lab_regressor import LabRegressor
+from models.regressor.losses import uncertainty_weighted_l1, weighted_error_sums, weighted_l1
+from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.normalization import LabScaler
 from pipeline.foundation.atomic import make_private_dir
 from pipeline.foundation.errors import ConfigError, OtherRunError

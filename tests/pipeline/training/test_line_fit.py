@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.testing.cohort import tiny_cohort

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.losses import uncertainty_weighted_l1
+from models.regressor.losses import uncertainty_weighted_l1
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort

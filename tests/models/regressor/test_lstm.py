@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.baselines import WindowLSTM, WindowLSTMConfig
+from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
 
 
 def test_the_lstm_ignores_what_masked_windows_hold():

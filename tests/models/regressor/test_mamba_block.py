@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.mamba_block import GatedMLP, Mamba, MambaBlock, MambaConfig, MambaState
+from models.regressor.mamba_block import GatedMLP, Mamba, MambaBlock, MambaConfig, MambaState
 
 CONFIG = MambaConfig(d_model=24, d_state=5)
 

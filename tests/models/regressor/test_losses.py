@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from models.lab_regressor import LabRegressor, LabRegressorConfig
-from models.losses import parameter_groups, uncertainty_weighted_l1, weighted_l1
+from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.losses import parameter_groups, uncertainty_weighted_l1, weighted_l1
 
 
 def test_worked_example():

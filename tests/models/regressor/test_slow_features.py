@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.slow_features import RunningMeans, SlowFeatures
+from models.regressor.slow_features import RunningMeans, SlowFeatures
 
 
 def planted(pieces=200, steps=40, width=6, seed=0):

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from models.lab_regressor import FIVE_LABS
-from models.slow_features import fit_input_scale, input_scale
-from models.window_reader import N_WINDOWS, WindowReader
+from models.regressor.lab_regressor import FIVE_LABS
+from models.regressor.slow_features import fit_input_scale, input_scale
+from models.regressor.window_reader import N_WINDOWS, WindowReader
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from models.mamba_block import MambaConfig
-from models.patient_state import MODES, PatientStateMode
+from models.regressor.mamba_block import MambaConfig
+from models.regressor.patient_state import MODES, PatientStateMode
 
 FIVE_LABS = ("potassium", "calcium", "sodium", "glucose", "lactate")
 

@@ -1,6 +1,6 @@
 import torch
 
-from models.window_reader import N_WINDOWS, WindowReader, no_windows, trailing, trailing_step
+from models.regressor.window_reader import N_WINDOWS, WindowReader, no_windows, trailing, trailing_step
 
 LENGTHS = [3, 0, 25, 1]
 

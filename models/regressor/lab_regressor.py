@@ -14,14 +14,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.inputs import PackedInputs
-from models.lab_regressor_config import FIVE_LABS, LabRegressorConfig
-from models.mamba_block import MambaBlock, MambaState
-from models.packing import chunks, enter, skips
-from models.patient_state import PatientState
-from models.slow_features import fit_input_scale, input_scale
-from models.waveform_readout import WaveformReadout
-from models.window_reader import trailing
+from models.regressor.config import FIVE_LABS, LabRegressorConfig
+from models.regressor.inputs import PackedInputs
+from models.regressor.mamba_block import MambaBlock, MambaState
+from models.regressor.packing import chunks, enter, skips
+from models.regressor.patient_state import PatientState
+from models.regressor.slow_features import fit_input_scale, input_scale
+from models.regressor.waveform_readout import WaveformReadout
+from models.regressor.window_reader import trailing
 
 __all__ = ["FIVE_LABS", "LabRegressor", "LabRegressorConfig", "SequenceState", "TaskLayer"]
 

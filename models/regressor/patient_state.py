@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from models.mamba_block import MambaState
-from models.standardize import Standardize
+from models.regressor.mamba_block import MambaState
+from models.regressor.standardize import Standardize
 
 PatientStateMode = Literal["none", "learned", "pcs"]
 MODES: tuple[str, ...] = get_args(PatientStateMode)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.mamba_block import MambaState
+from models.regressor.mamba_block import MambaState
 
 
 @dataclass(frozen=True, kw_only=True)

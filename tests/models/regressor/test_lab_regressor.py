@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from models.configs import config_from_dict
-from models.inputs import PackedInputs
-from models.lab_regressor import FIVE_LABS, LabRegressor, LabRegressorConfig
-from models.losses import uncertainty_weighted_l1
-from models.packing import chunks
+from models.regressor.inputs import PackedInputs
+from models.regressor.lab_regressor import FIVE_LABS, LabRegressor, LabRegressorConfig
+from models.regressor.losses import uncertainty_weighted_l1
+from models.regressor.packing import chunks
 from pipeline.foundation.schema import HISTORY_FEATURES, LAB_NAMES
 
 LENGTHS = [23, 1, 40, 0, 16]

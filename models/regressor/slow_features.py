@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from kernels.selective_scan import selective_scan
-from models.standardize import Standardize
+from models.regressor.standardize import Standardize
 
 _RIDGE = 1e-4
 

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from models.mamba_block import MambaState
-from models.slow_features import RunningMeans
-from models.window_reader import WindowReader, no_windows, trailing, trailing_step
+from models.regressor.mamba_block import MambaState
+from models.regressor.slow_features import RunningMeans
+from models.regressor.window_reader import WindowReader, no_windows, trailing, trailing_step
 
 Readings = tuple[Tensor | None, Tensor | float, list[MambaState]]
 """The running means (None without any), what is added to every lab's estimate, and the states."""

@@ -1,0 +1,1 @@
+"""The sequence model: embeddings of a stay in, one estimate a step and lab out."""
