@@ -24,8 +24,8 @@ from pipeline.windows.cutting import WindowConfig
 
 EXPERIMENT_VARIABLE = "UNIPHY_EXPERIMENT"
 BEST_ENCODER = "ppg_gpt_1m_long+mean"
-"""Knows most of heart rate (real patients) and of the wave's shape (synthetic ones): models/encoders/weights/README.md. The
-paper embeds by the last position, and so do `paper` and `authors`."""
+"""Knows most of heart rate (real patients) and of the wave's shape (synthetic ones):
+models/encoders/weights/README.md. The paper embeds by the last position, and so do `paper` and `authors`."""
 PAPER_METHODS = ("lstm", "mt", "st_pcs", "mt_pcs", "mt_pcs_twin")
 
 
