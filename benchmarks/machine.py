@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from kernels.selective_scan.cpu_build import COMPILERS, LEVELS, best_level
+from kernels.selective_scan.cpu.build import COMPILERS, LEVELS, best_level
 
 FORWARD_OPERATIONS, BACKWARD_OPERATIONS = 12, 20
 """Vector operations per vector of states: the exponential (8), its argument, two multiply-adds and a product

@@ -1,6 +1,6 @@
 """Selective scan (Mamba-1) with a differentiable initial and last state, fast on GPU and CPU."""
 
-from kernels.selective_scan.interface import (
+from .interface import (
     causal_conv1d,
     causal_conv1d_step,
     selective_scan,

@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from kernels.selective_scan.backends import resolve_backend
+from .backends import resolve_backend
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     sys.stdout.write(f"selective scan on this machine's CPU: backend {backend}\n")
     if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
         return
-    from kernels.selective_scan.triton_tuning import tune
+    from .triton.tuning import tune
 
     for dtype in (torch.float32, torch.bfloat16):
         times = tune(torch.device("cuda", torch.cuda.current_device()), dtype)

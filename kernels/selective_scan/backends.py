@@ -7,7 +7,7 @@ import warnings
 
 import torch
 
-from kernels.selective_scan.validation import require
+from .validation import require
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def _pick(device_type: str) -> str:
 
 
 def _compiled_library_works() -> bool:
-    from kernels.selective_scan.cpu_build import BuildError, load_library
+    from .cpu.build import BuildError, load_library
 
     try:
         load_library()

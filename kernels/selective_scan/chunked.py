@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kernels.selective_scan.operands import ScanOperands, skip_and_gate, step_sizes
-from kernels.selective_scan.validation import check_bounds, check_finite
+from .operands import ScanOperands, skip_and_gate, step_sizes
+from .validation import check_bounds, check_finite
 
 CHUNK = 32
 """Steps whose dense states are held at a time (our decision: fastest of 16, 32, 64 at 20160 steps)."""

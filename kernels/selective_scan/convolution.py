@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kernels.selective_scan.validation import (
+from .validation import (
     check_activations,
     check_bounds,
     check_pack,

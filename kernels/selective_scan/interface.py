@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from kernels.selective_scan import chunked, cpu_convolution, operators, reference
-from kernels.selective_scan.backends import resolve_backend
-from kernels.selective_scan.convolution import check_convolution, check_filter, convolve
-from kernels.selective_scan.operands import ScanOperands, skip_and_gate, state_dtype, step_sizes
-from kernels.selective_scan.validation import (
+from . import chunked, operators, reference
+from .backends import resolve_backend
+from .convolution import check_convolution, check_filter, convolve
+from .cpu import convolution as cpu_convolution
+from .operands import ScanOperands, skip_and_gate, state_dtype, step_sizes
+from .validation import (
     check_activations,
     check_bounds,
     check_finite,

@@ -6,17 +6,17 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from kernels.selective_scan.operands import ScanOperands
-from kernels.selective_scan.validation import check_bounds, check_finite
+from .operands import ScanOperands
+from .validation import check_bounds, check_finite
 
 
 def _backend(name: str) -> ModuleType:
     """Import a backend at first use: each has needs of its own (a compiler, Triton)."""
     if name == "triton":
-        from kernels.selective_scan import triton_backend
+        from .triton import backend as triton_backend
 
         return triton_backend
-    from kernels.selective_scan import cpu
+    from .cpu import backend as cpu
 
     return cpu
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kernels.selective_scan.operands import ScanOperands, by_sequence, skip_and_gate, step_sizes
+from .operands import ScanOperands, by_sequence, skip_and_gate, step_sizes
 
 
 def scan(x: ScanOperands) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from kernels.selective_scan.operands import IO_DTYPES, state_dtype
+from .operands import IO_DTYPES, state_dtype
 
 
 def require(condition: bool, argument: str, has: object, needs: str) -> None:

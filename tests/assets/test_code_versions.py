@@ -1,5 +1,6 @@
 """A stage's code version is the hash of the sources that it can reach."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,23 @@ def project(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path / "pipeline"
 
 
+def with_a_relative_kernel(root: Path) -> Path:
+    """Let module a import a kernel whose package imports itself relatively, two folders down."""
+    folder = root / "kernels" / "scan"
+    (folder / "triton").mkdir(parents=True)
+    (root / "pipeline" / "a.py").write_text("from kernels.scan.interface import scan\n")
+    (folder / "__init__.py").write_text("from .interface import scan\n")
+    (folder / "interface.py").write_text(
+        "def scan():\n    from .triton import (\n        backend,  # the GPU's\n    )\n"
+    )
+    (folder / "triton" / "__init__.py").write_text("")
+    (folder / "triton" / "backend.py").write_text("from ..operands import Operands\nfrom . import tiling\n")
+    (folder / "triton" / "tiling.py").write_text("import triton\n")
+    (folder / "triton" / "apart.py").write_text("")
+    (folder / "operands.py").write_text("")
+    return folder
+
+
 def version() -> str:
     for function in (code_version, code_versions._imported, code_versions._file):
         function.cache_clear()
@@ -34,6 +52,39 @@ def test_it_changes_with_what_the_stage_reaches_and_nothing_else(
     path = project / f"{changed}.py"
     path.write_text(path.read_text() + "# changed\n")
     assert (version() != before) == differs
+
+
+@pytest.mark.parametrize(
+    ("changed", "differs"),
+    [
+        ("operands.py", True),
+        ("triton/backend.py", True),
+        ("triton/tiling.py", True),
+        ("triton/apart.py", False),
+    ],
+)
+def test_it_follows_relative_imports(project, changed: str, differs: bool) -> None:
+    path = with_a_relative_kernel(project.parent) / changed
+    before = version()
+    path.write_text(path.read_text() + "# changed\n")
+    assert (version() != before) == differs
+
+
+def test_a_changed_triton_kernel_changes_a_trainings_code_version(tmp_path: Path, monkeypatch) -> None:
+    for layer in code_versions.PROJECT:
+        shutil.copytree(
+            code_versions.ROOT / layer,
+            tmp_path / layer,
+            ignore=shutil.ignore_patterns("__pycache__", "weights"),
+        )
+    monkeypatch.setattr(code_versions, "ROOT", tmp_path)
+    version()
+    before = {stage: code_version(f"pipeline.stages.{stage}") for stage in ("training", "align")}
+    kernel = tmp_path / "kernels" / "selective_scan" / "triton" / "backward.py"
+    kernel.write_text(kernel.read_text() + "# changed\n")
+    version()
+    assert code_version("pipeline.stages.training") != before["training"]
+    assert code_version("pipeline.stages.align") == before["align"]
 
 
 def test_training_depends_on_the_kernels_and_alignment_does_not() -> None:

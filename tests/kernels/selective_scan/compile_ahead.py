@@ -19,8 +19,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver, jit
 
-from kernels.selective_scan import backends, causal_conv1d, selective_scan, triton_backend
-from kernels.selective_scan.triton_tiling import candidates
+from kernels.selective_scan import backends, causal_conv1d, selective_scan
+from kernels.selective_scan.triton import backend as triton_backend
+from kernels.selective_scan.triton.tiling import candidates
 from kernels.testing import ScanCase, make_inputs, outputs_and_gradients
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"

@@ -4,7 +4,8 @@ import json
 
 from triton_checks import checks
 
-from kernels.selective_scan import triton_backend, triton_tiling
+from kernels.selective_scan.triton import backend as triton_backend
+from kernels.selective_scan.triton import tiling as triton_tiling
 
 SHIPPED = ("scan ragged", "scan bf16")
 """Checks in chunks of the shipped size; the others take short chunks, four times as fast here, and more of them."""

@@ -13,7 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.selective_scan import backends, cpu, cpu_build, selective_scan, selective_state_step
+from kernels.selective_scan import backends, selective_scan, selective_state_step
+from kernels.selective_scan.cpu import backend as cpu
+from kernels.selective_scan.cpu import build as cpu_build
 from kernels.testing import ScanCase, make_inputs
 
 CASE = ScanCase(channels=6, length=8, groups=2, mask=True)

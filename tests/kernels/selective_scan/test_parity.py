@@ -6,7 +6,8 @@ from functools import cache, partial
 import pytest
 import torch
 
-from kernels.selective_scan import cpu_build, selective_scan
+from kernels.selective_scan import selective_scan
+from kernels.selective_scan.cpu import build as cpu_build
 from kernels.testing import ScanCase, assert_close, make_inputs, outputs_and_gradients, widen
 
 CASES = {

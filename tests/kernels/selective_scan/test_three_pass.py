@@ -12,7 +12,7 @@ from kernels.selective_scan import selective_scan
 from kernels.testing import ScanCase, assert_close, make_inputs, outputs_and_gradients, widen
 
 pytest.importorskip("triton")
-STEPS = importlib.import_module("kernels.selective_scan.triton_tiling").STEPS
+STEPS = importlib.import_module("kernels.selective_scan.triton.tiling").STEPS
 
 CASES = {
     "one_step": ScanCase(length=1, channels=3),

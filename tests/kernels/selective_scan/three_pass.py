@@ -9,7 +9,7 @@ from torch.nn.functional import silu
 
 from kernels.selective_scan.interface import _operands
 from kernels.selective_scan.operands import step_sizes
-from kernels.selective_scan.triton_tiling import chunk_table
+from kernels.selective_scan.triton.tiling import chunk_table
 
 OPTIONAL = {"D": None, "z": None, "delta_bias": None, "delta_softplus": False, "initial_state": None,
             "step_mask": None, "cu_seqlens": None}  # fmt: skip

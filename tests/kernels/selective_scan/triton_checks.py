@@ -13,10 +13,10 @@ from kernels.selective_scan import (
     causal_conv1d_step,
     selective_scan,
     selective_state_step,
-    triton_backend,
-    triton_tiling,
 )
-from kernels.selective_scan.triton_tuning import tune
+from kernels.selective_scan.triton import backend as triton_backend
+from kernels.selective_scan.triton import tiling as triton_tiling
+from kernels.selective_scan.triton.tuning import tune
 from kernels.testing import ScanCase, assert_close, make_inputs, outputs_and_gradients, widen
 
 scan = partial(selective_scan, return_last_state=True)

@@ -13,7 +13,7 @@ A table gives each chunk its batch row, first step and end, so that no chunk str
 import triton
 import triton.language as tl
 
-from kernels.selective_scan.triton_common import (
+from .common import (
     LOG2E,
     advance,
     load_gate,

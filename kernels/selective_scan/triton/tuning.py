@@ -5,9 +5,9 @@ import time
 
 import torch
 
-from kernels.selective_scan.operands import ScanOperands, state_dtype
-from kernels.selective_scan.triton_backend import backward, forward
-from kernels.selective_scan.triton_tiling import Tiling, candidates, keep
+from ..operands import ScanOperands, state_dtype
+from .backend import backward, forward
+from .tiling import Tiling, candidates, keep
 
 
 def tune(

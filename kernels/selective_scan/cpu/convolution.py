@@ -1,13 +1,13 @@
-"""The compiled convolution as a PyTorch operator, with its CPU kernels; the GPU's are in triton_convolution.py."""
+"""The compiled convolution as a PyTorch operator, with its CPU kernels; the GPU's: `triton.convolution`."""
 
 import ctypes
 
 import torch
 from torch import Tensor
 
-from kernels.selective_scan.cpu import DTYPES, View, call, channel_block, make_fields, pointer, view
-from kernels.selective_scan.operands import state_dtype
-from kernels.selective_scan.validation import check_bounds
+from ..operands import state_dtype
+from ..validation import check_bounds
+from .backend import DTYPES, View, call, channel_block, make_fields, pointer, view
 
 WORK_PER_THREAD = 500_000
 """Outputs below which one more thread costs more than it saves."""
@@ -43,7 +43,7 @@ def convolution(
     """Return y (batch, length, channels) and the last inputs (sequences, channels, width - 1)."""
     check_bounds(cu_seqlens, x.shape[1])
     if backend == "triton":
-        from kernels.selective_scan import triton_convolution
+        from ..triton import convolution as triton_convolution
 
         return triton_convolution.forward(x, weight, bias, initial_state, cu_seqlens, silu)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -61,7 +61,7 @@ def convolution_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradients of x, weight, bias and initial_state."""
     if backend == "triton":
-        from kernels.selective_scan import triton_convolution
+        from ..triton import convolution as triton_convolution
 
         return triton_convolution.backward(
             x, weight, bias, initial_state, cu_seqlens, dy, d_final_state, silu

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.selective_scan.triton_common import chunk_of_program
-from kernels.selective_scan.triton_tiling import chunk_table, view
+from .common import chunk_of_program
+from .tiling import chunk_table, view
 
 STEPS, CHANNELS, WARPS = 32, 32, 8
 """Steps and channels of a tile, and its warps: four values a thread (our decision, not measured)."""

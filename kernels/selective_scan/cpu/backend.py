@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.selective_scan.cpu_build import CHUNK, load_library
-from kernels.selective_scan.operands import ScanOperands
+from ..operands import ScanOperands
+from .build import CHUNK, load_library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 BLOCKS = (512, 256, 128, 64, 32, 16)

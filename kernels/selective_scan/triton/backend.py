@@ -6,10 +6,10 @@
 import torch
 from torch import Tensor
 
-from kernels.selective_scan.operands import ScanOperands
-from kernels.selective_scan.triton_backward import differentiate_chunks, summarize_adjoints
-from kernels.selective_scan.triton_forward import pass_over_chunks, summarize_chunks, write_chunks
-from kernels.selective_scan.triton_tiling import STEPS, Tiling, chunk_table, over_sequences, tiling, view
+from ..operands import ScanOperands
+from .backward import differentiate_chunks, summarize_adjoints
+from .forward import pass_over_chunks, summarize_chunks, write_chunks
+from .tiling import STEPS, Tiling, chunk_table, over_sequences, tiling, view
 
 
 def entries_shape(x: ScanOperands) -> tuple[int, int, int]:

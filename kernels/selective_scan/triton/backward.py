@@ -11,7 +11,7 @@ fixed order: no atomics, so gradients repeat.
 import triton
 import triton.language as tl
 
-from kernels.selective_scan.triton_common import (
+from .common import (
     LOG2E,
     advance,
     load_channels,

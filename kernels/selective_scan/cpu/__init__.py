@@ -1,0 +1,1 @@
+"""Backend `cpu`: compiled C++ kernels and their build."""

@@ -1,0 +1,1 @@
+"""Backend `triton`: the GPU kernels, their tiling and tuning."""
