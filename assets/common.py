@@ -1,8 +1,9 @@
 """One shape for every asset: get the project, call one pipeline stage, return its summary."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import dagster as dg
+from pydantic import Field
 
 from assets.code_versions import code_version
 from assets.failures import explained
@@ -16,6 +17,15 @@ OWNERS = ["team:uniphy-lab"]
 Stage = Callable[[Workspace, ExperimentConfig], StageSummary]
 
 
+class Start(dg.Config):
+    """Whether hours of work were meant."""
+
+    start: bool = Field(
+        default=False,
+        description="true: do it, for hours. false: nothing is done, so that *Materialize all* is safe.",
+    )
+
+
 def stage_asset(
     stage: Stage,
     *,
@@ -25,11 +35,16 @@ def stage_asset(
     kinds: Iterable[str] = (),
     name: str | None = None,
     pool: str | None = None,
+    by_hand: bool = False,
 ) -> dg.AssetsDefinition:
-    """Return an asset that runs `stage` and shows its summary."""
-    asset_name = name or stage.__name__
+    """Return an asset that runs `stage` and shows its summary.
 
-    @dg.asset(
+    Parameters
+    ----------
+    by_hand : run only where the run config says ``start: true``; else materialise nothing and say so
+    """
+    asset_name = name or stage.__name__
+    decorate = dg.asset(
         name=asset_name,
         group_name=group,
         deps=list(deps),
@@ -38,9 +53,24 @@ def stage_asset(
         description=description,
         code_version=code_version(stage.__module__),
         pool=pool,
+        output_required=not by_hand,
     )
-    def run(project: Project) -> dg.MaterializeResult:
+
+    def materialized(project: Project) -> dg.MaterializeResult:
         with explained(asset_name):
             return result(stage(project.workspace(), project.config()))
 
-    return run
+    def run(project: Project) -> dg.MaterializeResult:
+        return materialized(project)
+
+    def run_if_asked(
+        context: dg.AssetExecutionContext, config: Start, project: Project
+    ) -> Iterator[dg.MaterializeResult]:
+        if config.start:
+            yield materialized(project)
+        else:
+            context.log.info(
+                "%s takes hours and was not asked for: set start to true in this asset's run config.", asset_name
+            )
+
+    return decorate(run_if_asked if by_hand else run)

@@ -74,7 +74,7 @@ def evaluate(predictions: pd.DataFrame, config: EvaluationConfig | None = None) 
     ConfigError
         When the methods were not scored on the same draws, or the split is empty.
 
-    Source: definitions of the metrics in ``pipeline.evaluation.metrics``; intervals, skill and aggregation: our
+    Source: definitions of the metrics in ``pipeline.testing.metrics``; intervals, skill and aggregation: our
     decision.
     """
     config = config or EvaluationConfig()

@@ -15,12 +15,12 @@ from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.alignment import align
 from pipeline.cohort.sequences import Sequences, WindowStore
 from pipeline.cohort.splits import Splits
+from pipeline.evaluation.delay_methods import ADDED, BASELINES
 from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate, select
 from pipeline.foundation.schema import PROTOCOLS
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.labs.cleaning import MINUTE_US, LabEvents
 from pipeline.prediction.scoring import score, score_estimator
-from pipeline.report.result_delay_text import ADDED, BASELINES
 
 DELAYS_MINUTES = (0, 30, 60)
 DELAY_COLUMNS = (

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.foundation.errors import LabError
-from pipeline.foundation.schema import LAB_EVENT_COLUMNS, LAB_NAMES, LABS
+from pipeline.foundation.schema import LAB_NAMES, LABS
 from pipeline.foundation.units import factor
 from pipeline.labs.versions import draw_versions, final_results, withdrawn_draws
 from pipeline.sources.base import ClinicalTables
@@ -269,13 +269,6 @@ def _undiluted(
     shown = shown_us.astype("Int64").reindex(pd.MultiIndex.from_frame(rows[draw])).set_axis(rows.index)
     bad = (rows["available_at_us"] >= shown).fillna(False).astype(bool)  # absent: not diluted
     return _drop(rows, bad, _DILUTED, exclusions), shown_us
-
-
-def empty_lab_events() -> pd.DataFrame:
-    """Return a lab-event table without rows, with the right types."""
-    types = {"value": "float64", "sampled_at_us": "int64", "available_at_us": "int64"}
-    frame = pd.DataFrame({name: [] for name in LAB_EVENT_COLUMNS})
-    return frame.astype({name: types.get(name, str) for name in LAB_EVENT_COLUMNS})
 
 
 def lab_counts(events: LabEvents) -> dict[str, int]:

@@ -4,13 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from pipeline.evaluation.delay_methods import ADDED, DELAY_METHODS
 from pipeline.foundation.number_format import UNITS, interval, number, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
-
-BASELINES = ("locf", "shrunk_locf")
-DELAY_METHODS = (*BASELINES, "mt_pcs", "mt_pcs_twin")
-ADDED = "mt_pcs - mt_pcs_twin"
-"""Name, in column ``method``, of the rows that hold what PPG added."""
 
 
 def delay_text(table: pd.DataFrame) -> str:

@@ -76,14 +76,6 @@ class MedsTables:
             exclusions=exclusions,
         )
 
-    def subject_splits(self) -> dict[str, str]:
-        """Return the dataset's own split (train, tuning, held_out) of each patient, where it has one."""
-        path = self.root / "metadata" / "subject_splits.parquet"
-        if not path.is_file():
-            return {}
-        frame = pq.read_table(path, columns=["subject_id", "split"]).to_pandas()
-        return dict(zip(frame["subject_id"].astype("str"), frame["split"].astype("str"), strict=True))
-
     def _shards(self) -> list[Path]:
         shards = sorted((self.root / "data").rglob("*.parquet"))
         if not shards:

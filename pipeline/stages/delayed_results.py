@@ -3,12 +3,13 @@
 import pandas as pd
 
 from pipeline.cohort.splits import Splits
+from pipeline.evaluation.delay_methods import DELAY_METHODS
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import write_parquet
 from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
-from pipeline.report.result_delay_text import DELAY_METHODS, delay_text
+from pipeline.report.result_delay_text import delay_text
 from pipeline.store.embeddings import EmbeddingStore
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.provenance import canonical_json, config_hash
-from pipeline.store.local_folder import LocalFolder, Storage
+from pipeline.store.base import Storage
+from pipeline.store.local_folder import LocalFolder
 from pipeline.store.manifest import (
     EmbeddingKey,
     ManifestEntry,

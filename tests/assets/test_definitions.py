@@ -8,12 +8,13 @@ import dagster as dg
 import pytest
 
 from assets.checks import asset_check
+from assets.common import Start, stage_asset
 from assets.definitions import defs
 from assets.embeddings import ppg_embeddings
 from assets.failures import explained, retried
 from assets.labels import LABELS, label
 from assets.metadata import BAR, BAR_LENGTH, metadata, result
-from assets.pretraining import PretrainingRun, pretrain_ppg_gpt
+from assets.pretraining import pretrain_ppg_gpt
 from assets.resources import ExperimentName, Project
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import ConfigError, RecordError
@@ -236,18 +237,21 @@ def test_pictures_have_their_natural_size() -> None:
 
 
 @pytest.mark.parametrize("start", [False, True])
-def test_pretraining_starts_only_when_asked_to(start: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hours_of_work_start_only_when_asked_to(start: bool) -> None:
     calls = []
 
     def pretrain(workspace: object, experiment: object) -> StageSummary:
         calls.append(workspace)
-        return StageSummary(stage="pretrain_ppg_gpt", counts={})
+        return StageSummary(stage="pretrain", counts={})
 
-    monkeypatch.setattr("pipeline.stages.pretrain_ppg_gpt", pretrain)
-    outcome = dg.materialize(
-        [pretrain_ppg_gpt],
-        resources={"project": Project()},
-        run_config=dg.RunConfig(ops={"pretrain_ppg_gpt": PretrainingRun(start=start)}),
-    )
+    asset = stage_asset(pretrain, group="pretrain", description="hours", by_hand=True)
+    config = dg.RunConfig(ops={"pretrain": Start(start=start)})
+    outcome = dg.materialize([asset], resources={"project": Project()}, run_config=config)
     assert outcome.success
-    assert len(calls) == len(outcome.asset_materializations_for_node("pretrain_ppg_gpt")) == start
+    assert len(calls) == len(outcome.asset_materializations_for_node("pretrain")) == start
+
+
+def test_pretraining_waits_to_be_asked() -> None:
+    outcome = dg.materialize([pretrain_ppg_gpt], resources={"project": Project()})
+    assert outcome.success
+    assert outcome.asset_materializations_for_node("pretrain_ppg_gpt") == []

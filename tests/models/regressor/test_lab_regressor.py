@@ -1,12 +1,10 @@
 import itertools
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from models.configs import config_from_dict
 from models.regressor.inputs import PackedInputs
 from models.regressor.lab_regressor import FIVE_LABS, LabRegressor, LabRegressorConfig
 from models.regressor.losses import uncertainty_weighted_l1
@@ -374,13 +372,6 @@ def test_chunks_cover_the_pack(chunk_steps):
         assert (expected[0], expected[-1]) == (0, c.stop - c.start)
     with pytest.raises(ValueError, match="chunk_steps is 0"):
         next(chunks(bounds, 0))
-
-
-def test_config_round_trips_through_json():
-    config = LabRegressorConfig(embed_width=8, task_labs=("sodium",))
-    assert config_from_dict(LabRegressorConfig, json.loads(json.dumps(asdict(config)))) == config
-    with pytest.raises(ValueError, match="no field depth"):
-        config_from_dict(LabRegressorConfig, {"embed_width": 8, "depth": 3})
 
 
 @pytest.mark.parametrize(

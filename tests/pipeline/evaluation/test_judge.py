@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from pipeline.cohort.scored_sets import scored_sets
-from pipeline.evaluation import metrics
 from pipeline.evaluation.judge import (
     ALL_SEEDS,
     COMPARISON_COLUMNS,
@@ -18,6 +17,7 @@ from pipeline.evaluation.judge import (
 )
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES
+from pipeline.testing import metrics
 
 QUICK = EvaluationConfig(bootstrap=200)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluation import metrics
 from pipeline.foundation import bootstrap
+from pipeline.testing import metrics
 
 TRUTH = np.array([4.0, 5.0, 6.0, 3.0])
 ESTIMATE = np.array([4.5, 4.0, 6.0, 3.5])

@@ -9,7 +9,6 @@ from pipeline.labs.cleaning import (
     LabConfig,
     LabEvents,
     clean_labs,
-    empty_lab_events,
     lab_counts,
 )
 from pipeline.labs.versions import final_results
@@ -286,7 +285,11 @@ def test_every_row_is_kept_dropped_or_merged():
 def test_no_row_gives_an_empty_table():
     events = clean([])
     assert len(events.frame) == 0
-    assert events.frame.dtypes.equals(empty_lab_events().dtypes)
+    numbers = {"value": "float64", "sampled_at_us": "int64", "available_at_us": "int64"}
+    types = events.frame.dtypes.astype(str).to_dict()
+    assert tuple(types) == LAB_EVENT_COLUMNS
+    assert {name: types[name] for name in numbers} == numbers
+    assert {types[name] for name in types if name not in numbers} == {"str"}
     assert isinstance(events, LabEvents)
 
 

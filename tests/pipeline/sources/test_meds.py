@@ -4,7 +4,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.foundation.errors import LabError
-from pipeline.sources.base import ClinicalSource
 from pipeline.sources.meds import MedsTables, understand
 
 HOUR_US = 3_600_000_000
@@ -137,17 +136,6 @@ def test_other_resolutions_and_dictionaries_do_no_harm(tmp_path, kind):
         code=pa.array(["LAB//50971//mEq/L"]).dictionary_encode(),
     )
     assert labs(tmp_path)[0] == [["1", "50971", 4.0, "mEq/L", 0, None]]
-
-
-def test_the_datasets_own_splits(tmp_path):
-    write(tmp_path, [(1, 0, "HR", 4.0, None)])
-    source = MedsTables(tmp_path)
-    assert isinstance(source, ClinicalSource)
-    assert source.subject_splits() == {}
-    (tmp_path / "metadata").mkdir()
-    splits = pa.table({"subject_id": [1, 2], "split": ["train", "held_out"]})
-    pq.write_table(splits, tmp_path / "metadata" / "subject_splits.parquet")
-    assert source.subject_splits() == {"1": "train", "2": "held_out"}
 
 
 def test_what_is_no_dataset_is_one_clear_error(tmp_path):

@@ -1,4 +1,4 @@
-"""Error metrics of laboratory estimates, in the lab's own clinical unit.
+"""Error metrics of laboratory estimates in the lab's own clinical unit, spelt out: what fast sums are held to.
 
 One definition each, on plain arrays: the error is always *estimate minus truth*. ``pipeline.foundation.bootstrap``
 computes the same numbers from sums per patient; the tests hold the two together.
