@@ -1,9 +1,6 @@
 import json
 import math
-import os
 import stat
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,43 +8,14 @@ import pytest
 import torch
 
 from models.regressor.losses import uncertainty_weighted_l1
-from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
+from pipeline.testing.training_runs import CONFIG, losses, run
 from pipeline.training.batches import PieceSource
 from pipeline.training.checkpoints import load_model
 from pipeline.training.curves import read_curves
 from pipeline.training.dataset import PieceDataset, pack
 from pipeline.training.draw_source import DrawSource
-from pipeline.training.method import TRAINED_METHODS, TrainingConfig, train
-from pipeline.training.ridge import weigh
-from pipeline.training.validation import validation_of
-
-CONFIG = TrainingConfig(
-    epochs=2, batch_pieces=4, learning_rate=1e-2, warmup_epochs=1.0, tensorboard=False, device="cpu"
-)
-
-LINES = {"slow_features": 3, "mean_steps": (5.0, 20.0), "history_skip": True, "reader_width": 4}
-
-
-@pytest.fixture(scope="module")
-def cohort():
-    return tiny_cohort(n_patients=8, hours=1.5, draws=4)
-
-
-def run(cohort, out, method="mt_pcs", config=CONFIG, progress=None, **model):
-    return train(
-        method, cohort.aligned, cohort.store, cohort.scaler, cohort.splits, dict(TINY_MODEL) | model, config, out,
-        progress,
-    )  # fmt: skip
-
-
-def losses(result):
-    return [row["loss"] for row in result.epochs]
-
-
-def weights(folder):
-    return {name: tensor.numpy().tobytes() for name, tensor in load_model(folder).model.state_dict().items()}
+from pipeline.training.method import TRAINED_METHODS
 
 
 @pytest.mark.parametrize("method", TRAINED_METHODS)
@@ -121,44 +89,6 @@ def test_the_best_epoch_is_that_of_the_lowest_validation_error(cohort, tmp_path)
     assert run(cohort, tmp_path / "l", config=replace(config, selection="last")).best_epochs["all"] == 5
 
 
-def test_fitted_lines_stand_for_selection_and_are_held(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.training.line_fit.LEAST_ROWS", 4)
-    ruinous = replace(CONFIG, learning_rate=0.5, warmup_start=0.5, fit_lines=True)
-    result = run(cohort, tmp_path, config=ruinous, **LINES)
-    best, last = (load_model(tmp_path / name).model for name in ("best", "last"))
-    assert result.best_epochs == {"all": 0}
-    assert load_model(tmp_path / "best").provenance["epoch"] == 0
-    lines = [
-        {k: v for k, v in m.state_dict().items() if ".line." in k or "reader" in k} for m in (best, last)
-    ]
-    assert any(value.any() for name, value in lines[0].items() if ".line." in name)
-    assert all(torch.equal(value, lines[1][name]) for name, value in lines[0].items())
-    assert not torch.equal(best.input_proj.weight, last.input_proj.weight)
-    again = run(cohort, tmp_path, config=ruinous, **LINES)
-    assert again.best_epochs == {"all": 0}
-    assert losses(again) == losses(result)
-
-
-def test_an_epoch_must_be_clearly_better_than_the_lines_to_take_their_place(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.training.line_fit.LEAST_ROWS", 4)
-    config = replace(CONFIG, epochs=1, fit_lines=True)
-    kept = {}
-    for name, factor in (("hardly", 0.999), ("clearly", 0.9)):
-        calls = []
-
-        def validation(rows, *rest, calls=calls, factor=factor):
-            calls.append(rows)  # the start, then the epoch: better on one patient, or on all
-            better = rows["patient_id"] == rows["patient_id"].iloc[0] if factor > 0.99 else rows["error"] >= 0
-            error = np.where(better, factor, 1.0) if len(calls) > 1 else 1.0
-            return validation_of(rows.assign(error=error), *rest)
-
-        monkeypatch.setattr("pipeline.training.method.validation_of", validation)
-        kept[name] = run(cohort, tmp_path / name, config=config, **LINES).best_epochs["all"]
-        lines_alone = replace(config, fit_lines=False)
-        assert run(cohort, tmp_path / f"{name}_plain", config=lines_alone, **LINES).best_epochs["all"] == 1
-    assert kept == {"hardly": 0, "clearly": 1}
-
-
 def test_the_lstm_may_have_epochs_and_a_rate_of_its_own(cohort, tmp_path):
     config = replace(CONFIG, epochs=1, lstm_epochs=2, lstm_learning_rate=5e-3)
     assert config.for_method("mt_pcs") == config
@@ -174,80 +104,6 @@ def test_patience_ends_a_run(cohort, tmp_path):
     assert len(result.epochs) < 20
     assert len(result.epochs) == result.best_epochs["all"] + 2
     assert losses(run(cohort, tmp_path, config=config)) == losses(result)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the run may catch it."""
-
-
-def kill_at(epoch, batch):
-    def listener(progress):
-        if progress.validation is None and (progress.epoch, progress.batch) == (epoch, batch):
-            raise Killed
-
-    return listener
-
-
-@pytest.mark.parametrize("method", ["mt_pcs", "lstm"])
-def test_killed_and_resumed_is_uninterrupted_bit_for_bit(cohort, tmp_path, method):
-    config = replace(CONFIG, epochs=4)
-    whole = run(cohort, tmp_path / "whole", method, config, dropout=0.3)
-    for at in ((2, 1), (3, 2), (4, 1)):
-        with pytest.raises(Killed):
-            run(cohort, tmp_path / "cut", method, config, kill_at(*at), dropout=0.3)
-    resumed = run(cohort, tmp_path / "cut", method, config, dropout=0.3)
-    assert losses(resumed) == losses(whole)
-    assert [row["validation"] for row in resumed.epochs] == [row["validation"] for row in whole.epochs]
-    for name in ("best", "last"):
-        assert weights(tmp_path / "cut" / name) == weights(tmp_path / "whole" / name)
-
-
-def test_a_resumed_run_keeps_the_lines_and_the_reader_that_it_was_given(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.training.line_fit.LEAST_ROWS", 4)
-    config = replace(CONFIG, epochs=3, fit_lines=True)
-    whole = run(cohort, tmp_path / "whole", config=config, **LINES)
-    with pytest.raises(Killed):
-        run(cohort, tmp_path / "cut", "mt_pcs", config, kill_at(2, 1), **LINES)
-    monkeypatch.setattr("pipeline.training.method.fit_lines", None)  # not fitted again
-    assert losses(run(cohort, tmp_path / "cut", config=config, **LINES)) == losses(whole)
-    assert weights(tmp_path / "cut" / "last") == weights(tmp_path / "whole" / "last")
-
-
-@pytest.mark.parametrize("method", ["mt", "mt_pcs_twin", "st_pcs"])
-def test_every_sequence_model_has_its_reader_fitted(cohort, tmp_path, monkeypatch, method):
-    monkeypatch.setattr("pipeline.training.line_fit.LEAST_ROWS", 4)
-    fitted = []
-    monkeypatch.setattr(
-        "pipeline.training.line_fit.weigh",
-        lambda offered, *rest: fitted.append(offered) or weigh(offered, *rest),
-    )
-    run(cohort, tmp_path, method, replace(CONFIG, epochs=1, fit_lines=True), **LINES)
-    assert len(fitted) == len(LAB_NAMES)
-    for waveform, reading in fitted:
-        assert waveform.shape[1] == 2
-        assert reading.any()
-
-
-def test_a_finished_run_is_not_trained_again(cohort, tmp_path):
-    first = run(cohort, tmp_path)
-    told = []
-    again = run(cohort, tmp_path, progress=told.append)
-    assert told == []
-    assert again == first
-
-
-@pytest.mark.parametrize("change", ["config", "model", "labs"])
-def test_a_folder_of_another_run_is_refused(cohort, tmp_path, change):
-    run(cohort, tmp_path)
-    other, config, model = cohort, CONFIG, {}
-    if change == "config":
-        config = replace(CONFIG, seed=1)
-    elif change == "model":
-        model = {"dropout": 0.2}
-    else:
-        other = cohort.with_labs(cohort.labs.iloc[:-1])
-    with pytest.raises(ConfigError, match="another configuration"):
-        run(other, tmp_path, config=config, **model)
 
 
 def test_the_callers_random_state_is_left_alone(cohort, tmp_path):
@@ -351,103 +207,3 @@ def test_tensorboard_has_a_point_an_epoch(cohort, tmp_path):
     result = run(cohort, tmp_path, config=replace(CONFIG, tensorboard=True))
     reader = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [point.value for point in reader.Scalars("loss")] == pytest.approx(losses(result), rel=1e-5)
-
-
-def test_a_scaling_from_elsewhere_is_refused(cohort, tmp_path):
-    elsewhere = replace(cohort, scaler=replace(cohort.scaler, split_hash="0" * 64))
-    with pytest.raises(LeakError, match="another division"):
-        run(elsewhere, tmp_path)
-    everything = replace(cohort, scaler=replace(cohort.scaler, fitted_on="everything"))
-    with pytest.raises(LeakError, match="held-out"):
-        run(everything, tmp_path)
-    assert run(everything, tmp_path, config=replace(CONFIG, epochs=1, allow_leaks=True)).epochs
-
-
-def test_wrong_names_are_refused(cohort, tmp_path):
-    with pytest.raises(ConfigError, match="'locf'"):
-        run(cohort, tmp_path, "locf")
-    with pytest.raises(ConfigError, match="d_modell"):
-        run(cohort, tmp_path, d_modell=8)
-
-
-def test_a_division_of_another_cohort_is_refused(cohort, tmp_path):
-    strangers = tiny_cohort(n_patients=9, hours=1.5, draws=4)
-    with pytest.raises((ConfigError, LeakError)):
-        run(replace(strangers, splits=cohort.splits, scaler=cohort.scaler), tmp_path)
-
-
-def test_without_any_lab_there_is_one_clear_error(cohort, tmp_path):
-    bare = cohort.with_labs(cohort.labs.iloc[:0])
-    for method in ("mt_pcs", "lstm", "st_pcs"):
-        with pytest.raises(ConfigError, match="target"):
-            run(bare, tmp_path / method, method)
-
-
-def test_with_one_lab_the_others_are_left_out_and_nothing_fails(cohort, tmp_path):
-    one = cohort.with_labs(cohort.labs[cohort.labs["lab"] == "glucose"])
-    result = run(one, tmp_path / "mt", "mt_pcs")
-    assert set(result.epochs[0]["lab_losses"]) == {"glucose"}
-    single = run(one, tmp_path / "st", "st_pcs")
-    assert list(single.best_epochs) == ["glucose"]
-
-
-def test_without_validation_examples_the_last_epoch_is_kept(cohort, tmp_path):
-    held = cohort.splits.patients("validation")
-    blind = cohort.with_labs(cohort.labs[~cohort.labs["patient_id"].isin(held)])
-    result = run(blind, tmp_path)
-    assert result.epochs[0]["validation"] == {}
-    assert result.best_epochs["all"] == CONFIG.epochs
-
-
-def test_a_loss_that_is_not_finite_ends_the_run_with_a_remedy(cohort, tmp_path):
-    broken = {
-        p: replace(w, embeddings=w.embeddings * np.float16("inf")) for p, w in cohort.store.windows.items()
-    }
-    with pytest.raises(ConfigError, match="learning_rate"), np.errstate(invalid="ignore"):
-        run(cohort.with_windows(broken), tmp_path)
-
-
-WORKER = """
-import sys, json, os
-from pathlib import Path
-import torch
-from pipeline.training.method import line_fit
-from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
-from pipeline.training.method import TrainingConfig, train
-cohort = tiny_cohort(n_patients=8, hours=1.5, draws=4)
-config = TrainingConfig(epochs=2, batch_pieces=6, learning_rate=1e-2, warmup_epochs=1.0, tensorboard=False,
-                        device="cpu", steps_per_micro_batch=200, fit_lines=True)
-line_fit.LEAST_ROWS = 4
-if os.environ.get("RANK") == "1":  # another machine may round otherwise
-    cross_fit = line_fit.cross_fit
-    def other(draws, width, seed):
-        reader, said = cross_fit(draws, width, seed)
-        with torch.no_grad():
-            reader.lstm.weight_ih_l0.mul_(1.5)
-        return reader, said * 1.1
-    line_fit.cross_fit = other
-model = dict(TINY_MODEL) | {"slow_features": 3, "mean_steps": (5.0, 20.0), "history_skip": True, "reader_width": 4}
-result = train("mt_pcs", cohort.aligned, cohort.store, cohort.scaler, cohort.splits, model, config,
-               Path(sys.argv[1]))
-Path(sys.argv[1], f"result{os.environ.get('RANK', '')}.json").write_text(json.dumps(
-    [(r["loss"], r["validation"]) for r in result.epochs]))
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    (tmp_path / "worker.py").write_text(WORKER)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    for folder in (alone, together):
-        folder.mkdir()
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    worker = str(tmp_path / "worker.py")
-    subprocess.run([sys.executable, worker, str(alone)], check=True, env=environment, timeout=200)
-    subprocess.run([*torchrun, worker, str(together)], check=True, env=environment, timeout=200)
-    one = json.loads((alone / "result.json").read_text())
-    both = [json.loads((together / f"result{rank}.json").read_text()) for rank in (0, 1)]
-    assert both[0] == both[1]
-    for (loss, validation), (other, other_validation) in zip(one, both[0], strict=True):
-        assert other == pytest.approx(loss, abs=1e-6)
-        assert other_validation == pytest.approx(validation, abs=1e-6)
