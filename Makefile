@@ -11,7 +11,7 @@ help:
 	@echo "make setup      build .venv from requirements.lock"
 	@echo "make demo       the whole job on a synthetic ICU cohort, table and report at the end"
 	@echo "make test       fast tests;  make test-slow: browser, kill, S3 and ahead-of-time compilation tests"
-	@echo "make check      format, lint, types, import rules"
+	@echo "make check      format, lint, types, import rules, declared packages"
 	@echo "make ui         open Dagster on http://127.0.0.1:3000"
 
 setup: $(READY)
@@ -48,6 +48,7 @@ check: $(READY)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	$(BIN)/deptry --no-ansi .
 
 format: $(READY)
 	$(BIN)/ruff format $(SOURCES)

@@ -1,1 +1,19 @@
-"""Window encoders: a prepared 30 s window in, an embedding out."""
+"""Window encoders: a prepared 30 s window in, an embedding out; the protocol in ``base``.
+
+In: weights by name or path, windows at the encoder's rate.
+Out: frozen embeddings, each from its own window alone, bit for bit.
+Never: a file of a patient, a loop over data.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "base": ["EMBED_BATCH", "Encoder"],
+        "papagei": ["PaPaGeiS"],
+        "ppg_gpt": ["PPGGPT", "PPGGPTConfig", "PPG_GPT_SCALES", "WINDOW_SAMPLES", "fast_precision"],
+        "ppg_gpt_frozen": ["Affine", "Product", "product"],
+        "pulse_ppg": ["PulsePPG"],
+    },
+)

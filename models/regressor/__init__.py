@@ -1,1 +1,21 @@
-"""The sequence model: embeddings of a stay in, one estimate a step and lab out."""
+"""The sequence model: embeddings of a stay in, one estimate a step and lab out.
+
+In: a pack of pieces with histories and pooled waveforms.
+Out: scaled estimates, losses, states that a stream carries on.
+Never: a file, a clinical unit.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "config": ["LabRegressorConfig"],
+        "inputs": ["PackedInputs"],
+        "lab_regressor": ["LabRegressor"],
+        "losses": ["parameter_groups", "uncertainty_weighted_l1", "weighted_error_sums", "weighted_l1"],
+        "lstm": ["WindowLSTM", "WindowLSTMConfig"],
+        "mamba_block": ["Mamba", "MambaState"],
+        "window_reader": ["N_WINDOWS", "WindowReader"],
+    },
+)

@@ -1,1 +1,24 @@
-"""Who is in: cut into sequences and pieces, split, aligned, scaled; and the scored set."""
+"""Who is in: cut into sequences and pieces, split by subject, scaled, aligned; and the scored set.
+
+In: window times, clean labs, admissions.
+Out: sequences, splits, lab scaling of the training patients, pieces with histories and targets, the draws
+    that every method is judged on.
+Never: an embedding's content; a statistic of a held-out patient.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["dense_examples", "scored_sets", "trailing_windows"],
+    submod_attrs={
+        "aligned": ["AlignedCohort", "series_by_patient"],
+        "alignment": ["align"],
+        "alignment_config": ["AlignmentConfig", "authors_alignment", "paper_alignment"],
+        "normalization": ["LabScaler", "ScalerConfig", "fit_lab_scaler"],
+        "scored_sets": ["ScoredSet", "check_predictions", "in_method_order"],
+        "sequences": ["PatientWindows", "SequenceConfig", "Sequences", "WindowStore", "cut_sequences"],
+        "splits": ["SplitConfig", "Splits", "split_subjects"],
+        "targets": ["StepGrid"],
+    },
+)

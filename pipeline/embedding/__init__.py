@@ -1,1 +1,18 @@
-"""Stage 1: windows through an encoder into the store."""
+"""Stage 1: windows through an encoder into the store.
+
+In: a catalogue, an encoder, a store.
+Out: committed embeddings of every new or changed patient, and counts of what was left out.
+Never: a lab, a split, an admission.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "encoders": ["kept_encoder", "make_encoder", "prepare_for", "release_encoder"],
+        "plan": ["EmbeddingPlan", "plan_embedding"],
+        "progress": ["ProgressMeter", "log_progress"],
+        "run": ["EmbeddingSummary", "EncodingConfig", "embed", "embed_batch", "finish_embedding"],
+    },
+)

@@ -1,1 +1,25 @@
-"""Predictions in, numbers with intervals out."""
+"""Predictions in, numbers with intervals out.
+
+In: scored draws of every method, the same for all.
+Out: metrics in clinical units, paired differences, agreement, alarms, subgroups, recovery, the leak check.
+Never: a word or picture for a person.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["error_grids"],
+    submod_attrs={
+        "agreement": ["agreement_table", "repeated_bland_altman"],
+        "alarms": ["MINIMUM_EVENTS", "alarm_table"],
+        "delay_methods": ["ADDED", "DELAY_METHODS"],
+        "error_grids": ["ZONES", "allowable_error_table", "grid_table"],
+        "judge": ["AGGREGATIONS", "ALL_SEEDS", "EvaluationConfig", "compare", "evaluate", "select"],
+        "lab_baselines": ["LabBaselineConfig", "baseline_table", "read_icu_stays", "real_lab_baselines"],
+        "leak_check": ["changed_rows"],
+        "recovery": ["CONDITIONS", "Condition", "LEARNED", "recovery_rows", "recovery_text"],
+        "result_delay": ["delay_table"],
+        "subgroups": ["GROUPINGS", "SubgroupConfig", "subgroup_table"],
+    },
+)

@@ -1,1 +1,20 @@
-"""Waveforms in; encoder weights, and what they know, out."""
+"""Waveforms in; encoder weights, and what they know, out.
+
+In: open PPG and synthetic PPG.
+Out: weights of PPG-GPT, and the probe's table.
+Never: a lab; a patient of the probe.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["probe"],
+    submod_attrs={
+        "config": ["PretrainingConfig"],
+        "data": ["Challenge2015", "Corpus", "divide", "synthetic_source"],
+        "probe": ["named", "probe_table"],
+        "probe_data": ["BIDMC_LICENCE", "bidmc_windows", "synthetic_windows"],
+        "run": ["pretrain"],
+    },
+)

@@ -3,7 +3,7 @@
 Data: BIDMC (PhysioNet, ODC-BY 1.0), 53 recordings of 46 ICU patients, 8 minutes each, with a monitor's
 numerics once a second; or synthetic PPG with its true morphology. Nothing of either is used in pretraining.
 Every estimate is made by a regression that was fitted on other patients; its penalty is chosen by other
-patients still.
+patients still. One decomposition serves all penalties; scikit-learn's `Ridge` takes one each and other bits.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,1 +1,24 @@
-"""Data sources: one adapter a file, one protocol in ``base``."""
+"""Somebody's folders in, records and lab rows out: one adapter a file, the protocols in ``base``.
+
+In: WFDB, NPY or Parquet waveforms; lab tables of MIMIC-III, MEDS or any hospital; or a synthetic cohort's
+    plan.
+Out: a catalogue of records, their samples stretch by stretch, raw clinical tables, what has landed.
+Never: a window, a clean lab, a network.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "array_folder": ["ArrayFolder"],
+        "base": ["Catalog", "ClinicalSource", "ClinicalTables", "Record", "Stretch", "WaveformSource"],
+        "catalog": ["load_catalog", "save_catalog"],
+        "content_hashes": ["CACHE_FILE", "SourceHashes", "content_hash", "fingerprint", "forget_hash"],
+        "csv_stream": ["find_table", "stream_csv"],
+        "detect": ["DESCRIPTION", "open_clinical", "open_waveforms"],
+        "landing": ["labs_state", "landing_state", "quiet_seconds_from_environment"],
+        "mimic3": ["Mimic3Tables", "Mimic3Waveforms"],
+        "rows": ["column", "normalise_patient_id", "parse_times_us"],
+    },
+)

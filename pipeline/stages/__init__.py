@@ -2,6 +2,10 @@
 
 A stage is ``stage(workspace, experiment) -> StageSummary``. The command line and the Dagster assets call these alike.
 Modules that need torch are imported inside the stages, so that Dagster loads its definitions in a few seconds.
+
+In: an experiment's folder and configuration.
+Out: the next artefact in that folder, and a summary that a person can read.
+Never: domain logic, Dagster, torch at import.
 """
 
 from pipeline.stages.align import cohort_splits, lab_alignment, normalization_stats

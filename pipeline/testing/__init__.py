@@ -1,1 +1,12 @@
-"""Tiny cohorts for tests."""
+"""Tiny cohorts, sources and trainings for tests, in memory and in milliseconds; reference definitions.
+
+In: a few numbers.
+Out: what the real rooms would have made.
+Never: used by the product.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["cohort", "handmade", "metrics", "training_runs", "waveforms"]
+)

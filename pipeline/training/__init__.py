@@ -1,1 +1,25 @@
-"""Pieces in, checkpoints out."""
+"""Pieces in, checkpoints out.
+
+In: the aligned cohort, its embeddings and scaling.
+Out: weights with all that made them, resumable to the bit; and the forward pass that estimating shares.
+Never: a test patient.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "checkpoints": ["LoadedModel", "check_encoder", "checkpoint_folders", "load_model", "model_tensors"],
+        "config": ["TrainingConfig", "TrainingProgress", "TrainingResult"],
+        "curves": ["kept_epochs", "read_curves", "write_curves"],
+        "dataset": ["PieceItem", "pack", "scale_history"],
+        "distributed": ["Ranks", "joined_ranks", "pick_device"],
+        "embedding_cache": ["CachedPatient", "EmbeddingCache"],
+        "forecaster": ["Forecaster"],
+        "inference": ["estimate_piece", "estimate_windows"],
+        "method": ["train"],
+        "resume": ["RESUME_FILE", "load_resume", "read_progress", "save_resume"],
+        "schedule": ["learning_rate", "seed_of"],
+    },
+)
