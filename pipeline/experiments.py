@@ -110,7 +110,7 @@ def default() -> ExperimentConfig:
 
 
 _FEW_LABELS = AlignmentConfig(interpolated_weight=0.002)
-"""All the interpolated steps of four hours weigh about as much as one draw: docs/evaluation.md."""
+"""All the interpolated steps of four hours weigh about as much as one draw: docs/notes/recipe.md."""
 
 
 def demo() -> ExperimentConfig:
@@ -120,7 +120,7 @@ def demo() -> ExperimentConfig:
         encoder=BEST_ENCODER,
         cohort=CohortPlan(size=CohortSize(n_patients=120, hours_low=6.0, hours_high=18.0)),
         splits=SplitConfig(fractions=(0.6, 0.24, 0.16)),
-        # Tuned on the validation patients of another cohort, seed 7: docs/evaluation.md.
+        # Tuned on the validation patients of another cohort, seed 7: docs/notes/recipe.md.
         alignment=_FEW_LABELS,
         model=ModelShape(
             d_model=64,
