@@ -1,5 +1,9 @@
-"""The leak check: change everything after a moment, and compare every estimate before it, bit by bit."""
+"""The leak check: change everything after a moment, and compare every estimate before it, bit by bit.
 
+It is made for every kind of estimate that the checkpoint learnt: ``start`` and ``anchored`` run through other code.
+"""
+
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +14,8 @@ import pandas as pd
 from pipeline.cohort.sequences import PatientWindows, SequenceConfig, WindowStore
 from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction.new_patients import PredictionConfig, predict
+from pipeline.prediction.protocols import learnt_protocols
+from pipeline.training.checkpoints import checkpoint_folders, load_model
 
 CHECKED_PATIENTS = 3
 
@@ -53,9 +59,12 @@ def changed_rows(
     """Return how many estimates lie before the change, and how many of them changed.
 
     For each of some patients, t is the middle of the recording; embeddings and lab values after t are replaced.
+    Estimates of each protocol that the checkpoint learnt are compared.
     """
     compared = changed = 0
-    for patient in [p for p in patients if _length(store, p) > 0][:CHECKED_PATIENTS]:
+    protocols = learnt_protocols(load_model(checkpoint_folders(checkpoint)[0]))
+    checked = [p for p in patients if _length(store, p) > 0][:CHECKED_PATIENTS]
+    for protocol, patient in itertools.product(protocols, checked):
         start_us = store.read(patient).start_us
         t_us = int(start_us[len(start_us) // 2])
         events = lab_events.loc[lab_events["patient_id"] == patient]
@@ -66,7 +75,7 @@ def changed_rows(
                 checkpoint,
                 used_store,
                 LabEvents(frame=frame),
-                PredictionConfig(sequences=sequences),
+                PredictionConfig(sequences=sequences, protocol=protocol),
                 patients=[patient],
                 admissions=admissions,
             )
