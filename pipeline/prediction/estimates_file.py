@@ -79,7 +79,7 @@ def with_known_patients(table: pd.DataFrame, known: Collection[str] | None) -> t
         return table.assign(**{KNOWN_PATIENT: flags}), f"{words}{KNOWN_PATIENT} stays empty"
     flags = {patient: normal_id(patient) in known for patient in set(table["patient"])}
     n_known = sum(flags.values())
-    column = pd.array(table["patient"].map(flags), dtype="boolean")
+    column = pd.array([flags[patient] for patient in table["patient"]], dtype="boolean")
     words = (
         f"{n_known} of {len(flags)} patients have ids of those who trained, selected or calibrated the model: their "
         f"estimates look better than a new patient's ({KNOWN_PATIENT} marks the rows)"

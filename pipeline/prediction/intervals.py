@@ -80,13 +80,13 @@ class Intervals:
         keys = ["method", "protocol", "seed", "lab", "gap"]
         gap = gap_labels(predictions["hours_since_last_lab"].to_numpy(dtype=np.float64), self.gap_edges_hours)
         rows = pd.MultiIndex.from_arrays([*(predictions[key] for key in keys[:-1]), gap], names=keys)
-        table = self.widths.assign(state=self._states).set_index(keys)[["half_width", "state"]].reindex(rows)
-        calibrated = pd.MultiIndex.from_frame(self.widths[keys[:3]])
+        table = self.widths.assign(state=self._states).set_index(keys)
+        calibrated = pd.MultiIndex.from_frame(self.widths.loc[:, keys[:3]])
         known = rows.droplevel(["lab", "gap"]).isin(calibrated) | (not len(self.widths))
         absent = np.where(known, _too_few(0, self.level), NOT_CALIBRATED)
-        state = table["state"].to_numpy(dtype=object)
-        state = np.where(table["state"].isna(), absent, state).astype(object)
-        return table["half_width"].to_numpy(dtype=np.float64), state
+        found = table["state"].reindex(rows)
+        state = np.where(found.isna(), absent, found.to_numpy(dtype=object)).astype(object)
+        return table["half_width"].reindex(rows).to_numpy(dtype=np.float64), state
 
     @property
     def _states(self) -> list[str]:
@@ -303,7 +303,7 @@ def _coverage_cell(part: pd.DataFrame) -> dict[str, float | int | str]:
     by_patient = np.bincount(index, inside) / np.bincount(index)
     return {
         "n_labs": len(part),
-        "n_patients": part["patient"].nunique(),
+        "n_patients": len(set(part["patient"])),
         "coverage": float(inside.mean()) if len(given) else math.nan,
         "coverage_patient_macro": float(by_patient.mean()) if len(given) else math.nan,
         "mean_width": float(given["width"].mean()),

@@ -150,7 +150,10 @@ class Predictor:
 
     def _bounded(self, rows: pd.DataFrame) -> pd.DataFrame:
         rows = rows.assign(
-            method=self.method, protocol=self.protocol, seed=self.seed, unit=rows["lab"].map(UNITS)
+            method=self.method,
+            protocol=self.protocol,
+            seed=self.seed,
+            unit=[UNITS[lab] for lab in rows["lab"]],
         )
         if self.intervals is not None:
             return self.intervals.apply(rows)

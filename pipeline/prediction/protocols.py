@@ -30,6 +30,12 @@ def learnt_protocols(loaded: LoadedModel) -> tuple[str, ...]:
     return tuple(name for name in PROTOCOLS if name in learnt)
 
 
+def protocols_of(checkpoint_dir: Path | str) -> tuple[str, ...]:
+    """Return the kinds of estimates that a trained method can give: those that all its models learnt."""
+    models = [load_model(folder) for folder in checkpoint_folders(checkpoint_dir)]
+    return _common(models)
+
+
 def bedside_protocol(checkpoint_dir: Path | str, wanted: str | None = None) -> str:
     """Return how a checkpoint will estimate, ``start`` or ``anchored``; needs no patient.
 
@@ -51,15 +57,19 @@ def chosen_protocol(models: Sequence[LoadedModel], forecaster: Forecaster, wante
             f"a checkpoint of {models[0].method} (twin: {forecaster.twin}, centred windows: {centred}, steps: "
             f"{steps}) cannot predict at the bedside: it needs another patient or the future; choose a causal method"
         )
-    learnt = [name for name in PROTOCOLS if all(name in learnt_protocols(loaded) for loaded in models)]
+    learnt = _common(models)
     if wanted is None and learnt:
         return "anchored" if "anchored" in learnt else learnt[0]
     if wanted not in learnt:
         raise ConfigError(
-            f"protocol = {wanted!r}: the checkpoint of {models[0].method} learnt from {learnt} alone; choose one of "
+            f"protocol = {wanted!r}: the checkpoint of {models[0].method} learnt from {list(learnt)} alone; choose one of "
             "these, or train with training.protocols naming the other"
         )
     return wanted
+
+
+def _common(models: Sequence[LoadedModel]) -> tuple[str, ...]:
+    return tuple(name for name in PROTOCOLS if all(name in learnt_protocols(loaded) for loaded in models))
 
 
 def alignment_of(loaded: LoadedModel) -> AlignmentConfig:

@@ -24,7 +24,7 @@ def test_predictions_have_the_promised_columns_and_no_undefined_estimate(tiny) -
 
 
 def test_no_bound_and_no_figure_is_infinite_and_what_is_missing_says_why(tiny) -> None:
-    """The tiny run has one calibration patient, where nine are needed: no interval at all."""
+    """The tiny run has at most one calibration patient with scored draws, where nine are needed: no interval at all."""
     table = pd.read_parquet(tiny.workspace.predictions)
     assert table[["lower", "upper"]].isna().all(axis=None)
     n_patients = table.loc[table["split"] == "calibration", "patient"].nunique()
@@ -33,7 +33,7 @@ def test_no_bound_and_no_figure_is_infinite_and_what_is_missing_says_why(tiny) -
     assert f"too few calibration patients: {n_patients} of at least 9" in reasons
     assert all(reason.startswith("too few calibration patients") for reason in reasons)
     written = json.loads((tiny.workspace.checkpoint("mt_pcs", 0) / "intervals.json").read_text())
-    assert {row["half_width"] for row in written["widths"]} == {None}
+    assert {row["half_width"] for row in written["widths"]} <= {None}
     assert {row["state"] for row in written["widths"]} <= reasons
     coverage = json.loads(tiny.workspace.summary("predictions").read_text())["tables"]
     for row in coverage["coverage of the 90 % intervals"]:
