@@ -62,8 +62,8 @@ def chosen_protocol(models: Sequence[LoadedModel], forecaster: Forecaster, wante
         return "anchored" if "anchored" in learnt else learnt[0]
     if wanted not in learnt:
         raise ConfigError(
-            f"protocol = {wanted!r}: the checkpoint of {models[0].method} learnt from {list(learnt)} alone; choose one of "
-            "these, or train with training.protocols naming the other"
+            f"protocol = {wanted!r}: the checkpoint of {models[0].method} learnt from {list(learnt)} alone; choose "
+            "one of these, or train with training.protocols naming the other"
         )
     return wanted
 
