@@ -135,13 +135,13 @@ def _everything(workspace: Workspace, config: ExperimentConfig, method: str | No
 
 def _add_predict(commands) -> None:
     command = commands.add_parser(
-        "predict", help="estimate labs of new patients every 30 s, into a Parquet file"
+        "predict", help="estimate labs of new patients every 30 s, into a Parquet or CSV file"
     )
     _add_project_options(command)
     command.add_argument(
         "--checkpoint", required=True, help="folder of a trained method, such as .../mt_pcs/seed0"
     )
-    command.add_argument("--out", required=True, help="Parquet file to write")
+    command.add_argument("--out", required=True, help="file to write; its name ends in .parquet or .csv")
     command.set_defaults(run=_predict)
 
 

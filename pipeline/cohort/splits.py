@@ -165,8 +165,8 @@ def _read(path: Path) -> dict:
     return content
 
 
-def _normal_id(patient_id: str) -> str:
-    """`p010013`, `010013`, `10013` and `10013.0` are one patient."""
+def normal_id(patient_id: str) -> str:
+    """Return one spelling of an id: `p010013`, `010013`, `10013` and `10013.0` are one patient."""
     plain = str(patient_id).strip().lower()
     number = re.fullmatch(r"p?0*(\d+)(?:\.0)?", plain)
     return number[1] if number else plain
@@ -178,7 +178,7 @@ def _refuse_leak(members: dict[str, tuple[str, ...]]) -> None:
     seen: dict[str, str] = {}
     shared: set[str] = set()
     for name, patients in members.items():
-        for patient in map(_normal_id, patients):
+        for patient in map(normal_id, patients):
             if seen.setdefault(patient, name) != name:
                 shared.add(patient)
     if shared:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from pipeline.cohort.sequences import SequenceConfig
-from pipeline.foundation.schema import HOUR_US, WINDOW_US
+from pipeline.foundation.schema import HOUR_US, PROTOCOLS, WINDOW_US
 
 STATES = ("ok", "warming_up", "no_signal", "stale")
 """What a row's estimate is worth:
@@ -14,7 +14,8 @@ STATES = ("ok", "warming_up", "no_signal", "stale")
     No usable window ended within `no_signal_minutes`, or none since the latest restart; no estimate.
 ``stale``
     The estimate rests on something old: the last usable window, whose estimate it is, ended more than
-    `stale_signal_minutes` ago, or the lab's last result is older than `stale_lab_hours`, or there is none.
+    `stale_signal_minutes` ago, or the last result of the lab that it knows (under protocol ``start``: at t0) is
+    older than `stale_lab_hours`, or there is none.
 ``ok``
     The rest."""
 
@@ -33,6 +34,9 @@ class PredictionConfig:
     """Rows go on for so long without a usable window, in gaps and at the end, then stop until one comes."""
     sequences: SequenceConfig = field(default_factory=SequenceConfig)
     """Where sequences begin and end."""
+    protocol: str | None = None
+    """Estimate as ``start`` (one piece from t0, no later result) or ``anchored`` (afresh at every available result);
+    None: ``anchored`` where the checkpoint learnt that kind of pieces, else ``start``."""
     device: str = "auto"
     """"cpu", "cuda", ... or "auto"."""
 
@@ -40,6 +44,8 @@ class PredictionConfig:
         for name in ("no_signal_minutes", "stale_signal_minutes", "stale_lab_hours", "silence_hours"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be positive")
+        if self.protocol not in (None, *PROTOCOLS):
+            raise ValueError(f"protocol = {self.protocol!r} must be one of {PROTOCOLS}, or None")
         if self.no_signal_minutes > 60 * self.silence_hours:
             raise ValueError(
                 f"silence_hours = {self.silence_hours} must not be shorter than no_signal_minutes = "

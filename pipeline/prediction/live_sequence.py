@@ -1,4 +1,4 @@
-"""One running sequence of a new patient: its restarts at new results, and the state of every row."""
+"""One running sequence of a new patient: where the model starts, afresh or once, and the state of every row."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +35,7 @@ class LiveSequence:
     origin_us, n_steps : first usable window, and steps up to the last one
     until_us : where the next sequence begins, None for the last
     alignment : how the model's cohort was aligned
+    protocol : ``anchored``: the model starts afresh at every result; ``start``: once, at the end of the warm-up
     """
 
     windows: PatientWindows
@@ -44,6 +45,7 @@ class LiveSequence:
     n_steps: int
     alignment: AlignmentConfig
     config: PredictionConfig
+    protocol: str
     until_us: int | None = None
 
     @property
@@ -69,11 +71,15 @@ class LiveSequence:
 
     @cached_property
     def cuts(self) -> tuple["Restart", ...]:
-        """Every restart, the warm-up's first, in order of time."""
+        """Every restart, the warm-up's first, in order of time.
+
+        Those of the warm-up only tell the results known so far; under ``start`` no result restarts the model after it.
+        """
         start_us = self.origin_us
         ready_us = start_us + self.alignment.start_history_windows * WINDOW_US
         available = np.concatenate([s.available_us for s in self.series.values()] or [np.empty(0, np.int64)])
-        later = available[(available > start_us) & (available < int(self.grid.end_us[-1]))]
+        stop_us = ready_us if self.protocol == "start" else int(self.grid.end_us[-1])
+        later = available[(available > start_us) & (available < stop_us)]
         t0_us = np.unique(np.append(later, [start_us, ready_us]))
         first = np.searchsorted(self.grid.start_us, t0_us, side="left")
         stops = np.append(first[1:], self.n_rows)

@@ -1,9 +1,10 @@
 """Estimates for new patients: every 30 s and lab, from a checkpoint, embeddings and the labs so far.
 
 Causal by construction: a row depends on nothing after its ``window_end``. Sequences start at the first usable
-window; at every newly available result the model starts afresh from the history known then (the ``anchored``
-protocol), as it is scored. Rows of a longer silence are left out by a rule that looks back alone, so that not
-even a row's existence depends on the future.
+window. A model that learnt from ``anchored`` pieces starts afresh at every newly available result from the
+history known then; one that learnt from ``start`` alone runs once, from t0 (the 30th minute), and sees no later
+result: each as it was trained, scored and calibrated. Rows of a longer silence are left out by a rule that
+looks back alone, so that not even a row's existence depends on the future.
 """
 
 from collections import Counter
@@ -17,15 +18,15 @@ import pandas as pd
 from pipeline.cohort.aligned import series_by_patient
 from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.sequences import WindowStore, cut_sequences
-from pipeline.foundation.errors import CheckpointError, ConfigError
-from pipeline.foundation.provenance import from_plain
+from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_NAMES
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.history import LabSeries
 from pipeline.prediction.config import STATES, PredictionConfig
-from pipeline.prediction.intervals import Intervals
+from pipeline.prediction.intervals import INTERVAL_STATE, NO_ESTIMATE, NO_INTERVALS, Intervals
 from pipeline.prediction.live_sequence import LiveSequence, restarts
-from pipeline.training.checkpoints import LoadedModel, check_encoder, checkpoint_folders, load_model
+from pipeline.prediction.protocols import alignment_of, chosen_protocol
+from pipeline.training.checkpoints import check_encoder, checkpoint_folders, load_model
 from pipeline.training.distributed import pick_device
 from pipeline.training.embedding_cache import EmbeddingCache
 from pipeline.training.forecaster import Forecaster
@@ -34,8 +35,9 @@ __all__ = ["PREDICT_COLUMNS", "STATES", "PredictionConfig", "Predictor", "predic
 
 PREDICT_COLUMNS = (
     "patient", "sequence", "window_end", "lab", "estimate", "lower", "upper", "last_lab",
-    "hours_since_last_lab", "signal_quality", "state",
+    "hours_since_last_lab", "signal_quality", "state", "unit", "protocol", INTERVAL_STATE,
 )  # fmt: skip
+"""``last_lab`` is the last result that the estimate knows; ``unit`` that of estimate, bounds and last result."""
 
 
 def predict(
@@ -63,7 +65,7 @@ class Predictor:
     ----------
     forecasters : one, or one a lab (st_pcs)
     alignment : how the training cohort was aligned: history and warm-up must be the same
-    method, seed : which intervals apply
+    method, seed, protocol : which intervals apply; the protocol also says when the model starts
     """
 
     forecasters: tuple[Forecaster, ...]
@@ -72,6 +74,7 @@ class Predictor:
     alignment: AlignmentConfig
     method: str
     seed: int
+    protocol: str
     intervals: Intervals | None = None
 
     @classmethod
@@ -83,25 +86,20 @@ class Predictor:
 
         Raises
         ------
-        CheckpointError : no checkpoint, a damaged one, or one trained on another encoder's embeddings
+        CheckpointError : no checkpoint, a damaged one, one trained on another encoder's embeddings, or one that
+            does not say what it learnt from
         ConfigError : a method that cannot run at the bedside: the twin needs another patient, the centred
-            LSTM and the concatenated steps look ahead
+            LSTM and the concatenated steps look ahead; or a protocol that the checkpoint never learnt
         """
         device = pick_device(config.device)
         models = [load_model(folder, device) for folder in checkpoint_folders(checkpoint_dir)]
+        forecasters = tuple(Forecaster.of(loaded, device) for loaded in models)
+        protocol = chosen_protocol(models, forecasters[0], config.protocol)
         for loaded in models:
             check_encoder(loaded, store)
-        forecasters = tuple(Forecaster.of(loaded, device) for loaded in models)
-        alignment = _alignment(models[0])
-        if forecasters[0].twin or forecasters[0].centred or alignment.steps == "concatenated":
-            raise ConfigError(
-                f"a checkpoint of {models[0].method} (twin: {forecasters[0].twin}, centred windows: "
-                f"{forecasters[0].centred}, steps: {alignment.steps}) cannot predict at the bedside: it "
-                "needs another patient or the future; choose a causal method"
-            )
         return cls(
-            forecasters=forecasters, store=store, config=config, alignment=alignment, method=models[0].method,
-            seed=forecasters[0].seed, intervals=intervals,
+            forecasters=forecasters, store=store, config=config, alignment=alignment_of(models[0]),
+            method=models[0].method, seed=forecasters[0].seed, protocol=protocol, intervals=intervals,
         )  # fmt: skip
 
     def patients(
@@ -135,7 +133,7 @@ class Predictor:
             live = LiveSequence(
                 windows=windows, known=cache.get(patient), series=series, origin_us=origin_us,
                 n_steps=n_steps[number], until_us=(*origins, None)[number + 1], alignment=self.alignment,
-                config=self.config,
+                config=self.config, protocol=self.protocol,
             )  # fmt: skip
             frames.append(self._sequence(live).assign(patient=patient, sequence=f"{number:08x}"))
         return self._bounded(pd.concat(frames, ignore_index=True)).loc[:, list(PREDICT_COLUMNS)]
@@ -151,23 +149,13 @@ class Predictor:
         return live.table(estimate)
 
     def _bounded(self, rows: pd.DataFrame) -> pd.DataFrame:
-        rows = rows.assign(lower=np.nan, upper=np.nan)
-        if self.intervals is None:
-            return rows
-        given = rows["estimate"].notna()
-        named = rows.loc[given].assign(method=self.method, protocol="anchored", seed=self.seed)
-        bounded = self.intervals.apply(named)
-        calibrated = bounded["last_lab"].notna().to_numpy()  # no example was scored without an earlier result
-        rows.loc[given, "lower"] = np.where(calibrated, bounded["lower"], -np.inf)
-        rows.loc[given, "upper"] = np.where(calibrated, bounded["upper"], np.inf)
-        return rows
-
-
-def _alignment(loaded: LoadedModel) -> AlignmentConfig:
-    try:
-        return from_plain(AlignmentConfig, loaded.provenance["alignment"])
-    except (KeyError, ConfigError) as error:
-        raise CheckpointError(
-            f"the checkpoint of {loaded.method} does not say how its cohort was aligned "
-            f"({error}); train it again"
-        ) from error
+        rows = rows.assign(
+            method=self.method,
+            protocol=self.protocol,
+            seed=self.seed,
+            unit=[UNITS[lab] for lab in rows["lab"]],
+        )
+        if self.intervals is not None:
+            return self.intervals.apply(rows)
+        state = np.where(rows["estimate"].isna(), NO_ESTIMATE, NO_INTERVALS)
+        return rows.assign(**{"lower": np.nan, "upper": np.nan, INTERVAL_STATE: state})

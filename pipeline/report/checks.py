@@ -105,15 +105,15 @@ def reliability_svg(levels: pd.DataFrame, blocks: Sequence[ScoredSet], method: s
     Parameters
     ----------
     levels
-        ``intervals.reliability`` of one method, protocol, scoring and seed; rows that are mostly
-        unbounded are left out.
+        ``intervals.reliability`` of one method, protocol, scoring and seed; rows whose draws mostly have
+        no interval are left out.
     blocks
         The same method's draws, one block per lab.
     """
     with style.styled():
         figure = style.new_figure(9.6, 3.3)
         promised, calibration = figure.subplots(1, 2)
-        _coverage_panel(promised, levels.loc[levels["unbounded_share"] < 0.5])
+        _coverage_panel(promised, levels.loc[levels["missing_share"] < 0.5])
         for block in blocks:
             _fifths(calibration, block, method)
         calibration.axline((0, 0), slope=1, color=style.SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -126,9 +126,9 @@ def reliability_svg(levels: pd.DataFrame, blocks: Sequence[ScoredSet], method: s
         return style.to_svg(figure)
 
 
-def _coverage_panel(axes: Axes, bounded: pd.DataFrame) -> None:
+def _coverage_panel(axes: Axes, given: pd.DataFrame) -> None:
     for lab in LAB_NAMES:
-        rows = bounded.loc[bounded["lab"] == lab].sort_values("nominal")
+        rows = given.loc[given["lab"] == lab].sort_values("nominal")
         axes.plot(
             100 * rows["nominal"], 100 * rows["coverage_patient_macro"], marker=style.LAB_MARKERS[lab], markersize=4,
             linewidth=1.1, color=style.LAB_COLOURS[lab], label=lab,
@@ -142,10 +142,8 @@ def _coverage_panel(axes: Axes, bounded: pd.DataFrame) -> None:
     )
     axes.set_title("Intervals")
     axes.legend(loc="lower right", ncols=2)
-    if bounded.empty:
-        axes.text(
-            72, 50, "too few calibration patients\nfor any bounded interval", ha="center", color=style.SOFT
-        )
+    if given.empty:
+        axes.text(72, 50, "too few calibration patients\nfor any interval", ha="center", color=style.SOFT)
 
 
 def _fifths(axes: Axes, block: ScoredSet, method: str) -> None:

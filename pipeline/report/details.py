@@ -106,7 +106,15 @@ def calibration(inputs: ReportInputs) -> Section:
         "the estimate; on the diagonal, an estimate means what it says.",
     )
     table = coverage(mine, inputs.interval_level)
-    columns = ["", "draws", "patients", "coverage, %", "mean over patients, %", "mean width", "unbounded, %"]
+    columns = [
+        "",
+        "draws",
+        "patients",
+        "coverage, %",
+        "mean over patients, %",
+        "mean width",
+        "without interval, %",
+    ]
     rows: list[Row] = []
     for lab in LAB_NAMES:
         part = table.loc[table["lab"] == lab]
@@ -117,8 +125,8 @@ def calibration(inputs: ReportInputs) -> Section:
         rows += [Row(cells=_coverage_cells(row, lab)) for row in shown]
         rows += _hidden([row["gap"] for row in cells if row not in shown])
     promise = paragraph(
-        f"Intervals promise {100 * inputs.interval_level:g} % for a draw of a new patient, over "
-        "patients. Cells under 10 patients are hidden.",
+        f"Intervals promise {100 * inputs.interval_level:g} % for a draw of a new patient, over patients. Coverage and "
+        f"width are of the draws that have an interval.{_without_interval(table)} Cells under 10 patients are hidden.",
         "note",
     )
     return Section(
@@ -128,12 +136,19 @@ def calibration(inputs: ReportInputs) -> Section:
     )
 
 
+def _without_interval(table: pd.DataFrame) -> str:
+    """Say which labs have draws without an interval, and why; nothing where all have one."""
+    missing = table.loc[(table["gap"] == "all") & (table["missing_share"] > 0)]
+    told = [f"{row['lab']} ({row['missing_reason']})" for row in missing.to_dict(orient="records")]
+    return f" Without interval: {', '.join(told)}." if told else ""
+
+
 def _coverage_cells(row: dict, lab: str) -> list[str]:
     label = "all" if row["gap"] == "all" else f"{row['gap']} since the last lab"
     shares = [number(100 * row[name], 1) for name in ("coverage", "coverage_patient_macro")]
     width = number(row["mean_width"], error_digits(lab))
-    unbounded = number(100 * row["unbounded_share"], 0)
-    return [text(label), count(row["n_labs"]), count(row["n_patients"]), *shares, text(width), unbounded]
+    missing = number(100 * row["missing_share"], 0)
+    return [text(label), count(row["n_labs"]), count(row["n_patients"]), *shares, text(width), missing]
 
 
 def _gap_order(gap: str) -> float:

@@ -49,7 +49,8 @@ class ReportInputs:
     training_curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Method -> epoch rows of ``pipeline.training.curves.read_curves``."""
     trajectories: pd.DataFrame | None = None
-    """``sequence`` (a label, no identity), ``lab, hours_since_t0, estimate, lower, upper``, ``protocol``."""
+    """``sequence`` (a label, no identity), ``lab, hours_since_t0, estimate, lower, upper``, ``protocol``, and
+    optionally ``interval_state``: why there is no interval."""
     draws: pd.DataFrame | None = None
     """``sequence, lab, hours_since_t0, value``: the draws beside those trajectories."""
     patients: pd.DataFrame | None = None

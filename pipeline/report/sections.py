@@ -18,6 +18,7 @@ from pipeline.foundation.number_format import (
     signed,
 )
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
+from pipeline.prediction.intervals import GIVEN, INTERVAL_STATE, NO_ESTIMATE
 from pipeline.report import figures as report_figures
 from pipeline.report import html as report_html
 from pipeline.report.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
@@ -273,8 +274,8 @@ def trajectories(inputs: ReportInputs) -> Section | None:
     parts = [
         paragraph(
             f"Estimates of {short_label(inputs.method)} every 30 s for some test patients. The band is "
-            f"the {100 * inputs.interval_level:g} % prediction interval; it is missing where too few "
-            "calibration patients were at hand to bound it. Hours count from t0; no dates are shown."
+            f"the {100 * inputs.interval_level:g} % prediction interval."
+            f"{_without_band(inputs.trajectories)} Hours count from t0; no dates are shown."
         )
     ]
     for label in dict.fromkeys(inputs.trajectories["sequence"]):
@@ -282,6 +283,16 @@ def trajectories(inputs: ReportInputs) -> Section | None:
         own = draws.loc[draws["sequence"] == label]
         parts.append(report_html.figure(report_figures.trajectory_svg(mine, own), str(label)))
     return Section(anchor="trajectories", title="Trajectories", body="".join(parts))
+
+
+def _without_band(trajectories: pd.DataFrame) -> str:
+    """Say which labs have estimates without an interval, and why; nothing where all have one."""
+    if INTERVAL_STATE not in trajectories.columns:
+        return ""
+    bare = trajectories.loc[~trajectories[INTERVAL_STATE].isin([GIVEN, NO_ESTIMATE])]
+    told = bare.groupby(INTERVAL_STATE, sort=False)["lab"].unique()
+    listed = [f"{', '.join(labs)} ({reason})" for reason, labs in told.items()]
+    return f" Estimates without a band: {'; '.join(listed)}." if listed else ""
 
 
 def learning(inputs: ReportInputs) -> Section | None:

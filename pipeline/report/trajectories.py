@@ -10,7 +10,7 @@ from pipeline.cohort.sequences import SequenceConfig
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.versions import final_results
-from pipeline.prediction.intervals import Intervals
+from pipeline.prediction.intervals import INTERVAL_STATE, Intervals
 from pipeline.prediction.new_patients import PredictionConfig, predict
 from pipeline.store.embeddings import EmbeddingStore
 
@@ -51,7 +51,7 @@ def bedside_trajectories(
         PredictionConfig(sequences=sequences),
         patients=most_scored[:SHOWN_PATIENTS],
         admissions=admissions,
-        intervals=Intervals.from_json((checkpoint / "intervals.json").read_text()),
+        intervals=Intervals.load(checkpoint / "intervals.json"),
     )
     trajectories, draws = [], []
     for letter, (patient, rows) in zip("ABCDEFGH", table.groupby("patient", sort=False), strict=False):
@@ -61,9 +61,8 @@ def bedside_trajectories(
         t0_us = int(end_us.min()) + (warm_up_windows - 1) * WINDOW_US
         label = f"Patient {letter}"
         hours = (end_us - t0_us) / HOUR_US
-        shown = rows.loc[:, ["lab", "estimate", "lower", "upper"]].assign(
-            sequence=label, hours_since_t0=hours
-        )
+        columns = ["lab", "estimate", "lower", "upper", "protocol", INTERVAL_STATE]
+        shown = rows.loc[:, columns].assign(sequence=label, hours_since_t0=hours)
         trajectories.append(shown)
         draws.append(_draws_near(lab_events, str(patient), label, t0_us, int(end_us.max())))
     return pd.concat(trajectories, ignore_index=True), pd.concat(draws, ignore_index=True)

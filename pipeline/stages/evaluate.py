@@ -95,7 +95,8 @@ def _coverage_rows(table: pd.DataFrame) -> list[dict]:
             "lab": f"{row['lab']} ({UNITS[row['lab']]})",
             "draws": int(row["n_labs"]),
             "coverage": round(row["coverage"], 3),
-            "mean width": round(row["mean_width"], 3) if row["mean_width"] < float("inf") else "unbounded",
+            "mean width": round(row["mean_width"], 3),
+            "without interval": row["missing_reason"],
         }
         for row in rows.loc[rows["seed"] == rows["seed"].min()].to_dict(orient="records")
     ]

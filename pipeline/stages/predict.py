@@ -8,13 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.experiments import ExperimentConfig
-from pipeline.foundation.atomic import write_parquet
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.provenance import from_plain
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
 from pipeline.labs.cleaning import LabEvents
-from pipeline.prediction.intervals import Intervals
+from pipeline.prediction.intervals import NO_INTERVALS, Intervals
 from pipeline.stages.embed import ppg_embeddings
 from pipeline.stages.ingest import lab_events, waveform_catalog
 from pipeline.store.embeddings import EmbeddingStore
@@ -35,15 +34,17 @@ def predict_new_patients(
     CheckpointError
         No checkpoint there, or one that cannot serve.
     ConfigError
-        The output folder is that of an experiment, whose patients the new ones would replace.
+        The output folder is that of an experiment, whose patients the new ones would replace; `out` ends neither in
+        .parquet nor in .csv; the method cannot run at the bedside; or ``intervals.json`` is damaged.
     """
-    from pipeline.prediction.new_patients import (  # imports torch, which definitions must not
-        PredictionConfig,
-        predict,
-    )
+    from pipeline.prediction import estimates_file  # imports torch, which definitions must not
+    from pipeline.prediction.new_patients import PredictionConfig, predict
+    from pipeline.prediction.protocols import bedside_protocol
 
+    out_file = estimates_file.check_name(out)
     workspace = _of_their_own(workspace)
     folder = Path(checkpoint)
+    protocol, intervals = bedside_protocol(folder), _intervals_of(folder)
     trained_with = _experiment_of(folder, experiment.name)
     catalog = waveform_catalog(workspace, trained_with)
     embedded = ppg_embeddings(workspace, trained_with)
@@ -58,17 +59,20 @@ def predict_new_patients(
         PredictionConfig(sequences=trained_with.sequences),
         patients=[patient for patient in patients if patient in store],
         admissions=pd.read_parquet(workspace.admissions),
-        intervals=_intervals_of(folder),
+        intervals=intervals,
         exclusions=exclusions,
     )
-    write_parquet(Path(out), table)
+    table, warning = estimates_file.with_known_patients(table, estimates_file.patients_behind(folder))
+    if warning:
+        logger.warning("%s", warning)
+    estimates_file.write_estimates(out_file, table)
     dropped = sum(map(Counter, (catalog.exclusions, embedded.exclusions, cleaned.exclusions)), exclusions)
     states = {f"rows_{state}": int(n) for state, n in table["state"].value_counts().items()}
     return StageSummary(
         stage="predict",
-        counts={"patients": len(set(table["patient"])), "rows": len(table), **states},
+        counts={"protocol": protocol, "patients": len(set(table["patient"])), "rows": len(table), **states},
         exclusions=dropped,
-        artefacts={"predictions": Path(out)},
+        artefacts={"predictions": out_file},
     )
 
 
@@ -98,6 +102,6 @@ def _intervals_of(folder: Path) -> Intervals | None:
     """Return the intervals that were calibrated beside this checkpoint, if any."""
     path = folder / "intervals.json"
     if not path.exists():
-        logger.warning("no calibrated intervals beside the checkpoint: lower and upper stay empty")
+        logger.warning("%s: lower and upper stay empty; the stage 'score' writes them", NO_INTERVALS)
         return None
-    return Intervals.from_json(path.read_text())
+    return Intervals.load(path)

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.cohort.splits import Splits
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METHOD_LABELS, PREDICTION_COLUMNS
+from pipeline.prediction.intervals import INTERVAL_STATE
 from pipeline.stages import checks, printed_table
 
 pytestmark = pytest.mark.xdist_group("e2e")
@@ -16,10 +17,36 @@ pytestmark = pytest.mark.xdist_group("e2e")
 
 def test_predictions_have_the_promised_columns_and_no_undefined_estimate(tiny) -> None:
     table = pd.read_parquet(tiny.workspace.predictions)
-    assert tuple(table.columns) == PREDICTION_COLUMNS
+    assert tuple(table.columns) == (*PREDICTION_COLUMNS, INTERVAL_STATE)
     assert set(table["method"]) >= {"locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs"}
     assert set(table["lab"]) <= set(LAB_NAMES)
     assert table[["estimate", "truth", "last_lab"]].notna().all().all()
+
+
+def test_no_bound_and_no_figure_is_infinite_and_what_is_missing_says_why(tiny) -> None:
+    """The tiny run has at most one calibration patient with scored draws, where nine are needed: no interval at all."""
+    table = pd.read_parquet(tiny.workspace.predictions)
+    assert table[["lower", "upper"]].isna().all(axis=None)
+    n_patients = table.loc[table["split"] == "calibration", "patient"].nunique()
+    assert n_patients < 9
+    reasons = set(table[INTERVAL_STATE])
+    assert f"too few calibration patients: {n_patients} of at least 9" in reasons
+    assert all(reason.startswith("too few calibration patients") for reason in reasons)
+    written = json.loads((tiny.workspace.checkpoint("mt_pcs", 0) / "intervals.json").read_text())
+    assert {row["half_width"] for row in written["widths"]} <= {None}
+    assert {row["state"] for row in written["widths"]} <= reasons
+    coverage = json.loads(tiny.workspace.summary("predictions").read_text())["tables"]
+    for row in coverage["coverage of the 90 % intervals"]:
+        assert row["coverage"] is row["mean width"] is None
+        assert row["without interval"] in reasons
+    files = [path for path in tiny.workspace.root.rglob("*.parquet") if "embeddings" not in path.parts]
+    assert len(files) > 5
+    for path in files:
+        numbers = pd.read_parquet(path).select_dtypes("number").to_numpy(dtype=np.float64)
+        assert not np.isinf(numbers).any(), path.name
+    page = tiny.workspace.report.read_text()
+    assert "unbounded" not in page
+    assert f"too few calibration patients: {n_patients} of at least 9" in page
 
 
 def test_each_method_is_scored_on_the_same_draws(tiny) -> None:

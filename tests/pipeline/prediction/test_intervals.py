@@ -12,12 +12,19 @@ from hypothesis import strategies as st
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.prediction.intervals import (
     COVERAGE_COLUMNS,
+    GIVEN,
+    INTERVAL_STATE,
+    NO_EARLIER_RESULT,
+    NO_ESTIMATE,
+    NOT_CALIBRATED,
+    NOT_RECORDED,
     Intervals,
     conformal_half_width,
     coverage,
     fit_intervals,
     gap_labels,
     gap_names,
+    least_patients,
     reliability,
 )
 
@@ -29,7 +36,14 @@ def test_one_score_a_patient_is_plain_split_conformal():
 
 def test_nine_patients_just_suffice_at_ninety_percent():
     assert conformal_half_width(np.arange(9.0), np.arange(9), 0.9) == 8.0
-    assert conformal_half_width(np.arange(8.0), np.arange(8), 0.9) == math.inf
+    assert math.isnan(conformal_half_width(np.arange(8.0), np.arange(8), 0.9))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1 / 3])
+def test_the_least_number_of_patients_is_where_a_width_appears(level):
+    least = least_patients(level)
+    assert math.isfinite(conformal_half_width(np.arange(float(least)), np.arange(least), level))
+    assert math.isnan(conformal_half_width(np.arange(least - 1.0), np.arange(least - 1), level))
 
 
 def test_every_patient_weighs_the_same_however_often_drawn():
@@ -39,8 +53,8 @@ def test_every_patient_weighs_the_same_however_often_drawn():
     assert conformal_half_width(scores, patient, 0.5) == 10.0
 
 
-def test_no_patient_at_all_is_unbounded():
-    assert conformal_half_width(np.array([]), np.array([]), 0.9) == math.inf
+def test_no_patient_at_all_has_no_width():
+    assert math.isnan(conformal_half_width(np.array([]), np.array([]), 0.9))
 
 
 @settings(max_examples=50, deadline=None)
@@ -54,7 +68,7 @@ def test_half_width_is_the_least_score_with_enough_mass(rows):
     def mass(limit):
         return sum((scores[patient == name] <= limit).mean() for name in names)
 
-    if math.isinf(found):
+    if math.isnan(found):
         assert mass(scores.max()) < need
     else:
         assert mass(found) >= need
@@ -84,7 +98,9 @@ def test_apply_fills_bounds_and_covers_test_patients(calibrated_predictions, fit
     assert list(filled.index) == list(calibrated_predictions.index)
     assert (filled["lower"] >= 0).all()
     assert (filled["upper"] > filled["estimate"]).all()
+    assert set(filled[INTERVAL_STATE]) == {GIVEN}
     table = coverage(filled, 0.9)
+    assert set(table["missing_reason"]) == {""}
     assert tuple(table.columns) == COVERAGE_COLUMNS
     assert 0.8 < table.query("gap == 'all'")["coverage_patient_macro"].mean() < 1.0
     whole = table.query("gap == 'all'").groupby(["method", "protocol", "lab"])["n_labs"].sum()
@@ -99,18 +115,58 @@ def test_only_calibration_patients_and_measured_draws_are_used(calibrated_predic
     pd.testing.assert_frame_equal(fit_intervals(pd.concat([spoiled, dense])).widths, fitted.widths)
 
 
-def test_too_few_patients_give_unbounded_intervals(make_predictions):
+def test_too_few_patients_give_no_interval_and_a_reason(make_predictions):
     table = make_predictions(n_patients=10, splits=("test", "calibration"), methods=("locf",))
     filled = fit_intervals(table).apply(table)
-    assert np.isneginf(filled["lower"]).all()
-    assert np.isposinf(filled["upper"]).all()
+    assert filled[["lower", "upper"]].isna().all(axis=None)
+    reason = "too few calibration patients: 5 of at least 9"
+    assert set(filled[INTERVAL_STATE]) == {reason}
     cells = coverage(filled, 0.9)
-    assert (cells["unbounded_share"] == 1).all()
-    assert cells["mean_width"].isna().all()
+    assert (cells["missing_share"] == 1).all()
+    assert set(cells["missing_reason"]) == {reason}
+    # What has no interval is neither inside nor outside one.
+    assert cells[["coverage", "coverage_patient_macro", "mean_width"]].isna().all(axis=None)
+    assert (cells["n_labs"] > 0).all()
 
 
-def test_no_calibration_patient_gives_unbounded_intervals(predictions):
-    assert np.isposinf(fit_intervals(predictions).apply(predictions)["upper"]).all()
+def test_coverage_is_of_the_draws_that_have_an_interval(calibrated_predictions, fitted):
+    one = calibrated_predictions.query("method == 'mt_pcs' and protocol == 'start' and lab == 'sodium'")
+    filled = fitted.apply(one.query("split == 'test'"))
+    whole = coverage(filled, 0.9, gap_edges_hours=()).iloc[0]
+    inside = (filled["truth"] >= filled["lower"]) & (filled["truth"] <= filled["upper"])
+    filled.loc[inside, ["lower", "upper"]] = np.nan
+    filled.loc[inside, INTERVAL_STATE] = "why"
+    found = coverage(filled, 0.9, gap_edges_hours=()).iloc[0]
+    assert found["coverage"] == 0.0
+    assert found["missing_share"] == pytest.approx(inside.mean())
+    assert (found["missing_reason"], found["n_labs"]) == ("why", whole["n_labs"])
+
+
+def test_infinite_bounds_of_an_earlier_version_count_as_no_interval(predictions):
+    old = predictions.assign(lower=-math.inf, upper=math.inf)
+    cells = coverage(old, 0.9, gap_edges_hours=())
+    assert cells["coverage"].isna().all()
+    assert set(cells["missing_reason"]) == {NOT_RECORDED}
+
+
+def test_no_calibration_patient_gives_no_interval(predictions):
+    filled = fit_intervals(predictions).apply(predictions)
+    assert filled[["lower", "upper"]].isna().all(axis=None)
+    assert set(filled[INTERVAL_STATE]) == {"too few calibration patients: 0 of at least 9"}
+
+
+def test_what_was_not_calibrated_has_its_own_state(calibrated_predictions, fitted):
+    rows = calibrated_predictions.query("method == 'mt_pcs' and protocol == 'start'").head(4)
+    other = rows.assign(seed=7)
+    assert set(fitted.apply(other)[INTERVAL_STATE]) == {NOT_CALIBRATED}
+    no_lab = rows.assign(lab="hemoglobin")  # method, protocol and seed are calibrated, this lab had no draw
+    assert set(fitted.apply(no_lab)[INTERVAL_STATE]) == {"too few calibration patients: 0 of at least 9"}
+    mixed = rows.reset_index(drop=True)
+    mixed.loc[0, "estimate"] = math.nan
+    mixed.loc[1, ["last_lab", "hours_since_last_lab"]] = math.nan
+    filled = fitted.apply(mixed)
+    assert list(filled[INTERVAL_STATE]) == [NO_ESTIMATE, NO_EARLIER_RESULT, GIVEN, GIVEN]
+    assert list(filled["upper"].notna()) == [False, False, True, True]
 
 
 def test_bins_by_hours_since_the_last_lab(calibrated_predictions):
@@ -133,21 +189,64 @@ def test_edges_belong_to_the_bin_that_ends_there():
         "0-2 h", "0-2 h", "2-4 h", "2-4 h", "> 4 h"]  # fmt: skip
 
 
-def test_json_round_trip_keeps_unbounded_widths(make_predictions):
+def test_json_round_trip_keeps_missing_widths(make_predictions):
     table = make_predictions(n_patients=24, splits=("test", "calibration"), methods=("locf",))
     fitted = fit_intervals(table, gap_edges_hours=(1.0, 8.0))
-    assert np.isinf(fitted.widths["half_width"]).any()
+    assert np.isnan(fitted.widths["half_width"]).any()
     assert np.isfinite(fitted.widths["half_width"]).any()
     back = Intervals.from_json(fitted.to_json())
     pd.testing.assert_frame_equal(back.widths, fitted.widths)
     assert (back.level, back.gap_edges_hours) == (0.9, (1.0, 8.0))
     assert "Infinity" not in fitted.to_json()
+    assert "NaN" not in fitted.to_json()
+    for row in json.loads(fitted.to_json())["widths"]:  # a person who opens the file reads why
+        told = f"too few calibration patients: {row['n_patients']} of at least 9"
+        assert row["state"] == (told if row["half_width"] is None else GIVEN)
+
+
+def test_a_file_of_an_earlier_version_is_read_and_the_new_one_has_its_keys(make_predictions):
+    fitted = fit_intervals(make_predictions(n_patients=24, splits=("test", "calibration"), methods=("locf",)))
+    content = json.loads(fitted.to_json())
+    old = content | {"widths": [{k: v for k, v in row.items() if k != "state"} for row in content["widths"]]}
+    pd.testing.assert_frame_equal(Intervals.from_json(json.dumps(old)).widths, fitted.widths)
+    assert set(content) == {"level", "gap_edges_hours", "widths"}  # what the earlier version asks for
+    assert {"half_width", "n_patients", "lab", "gap"} <= set(content["widths"][0])
+
+
+def one_width(**changed):
+    row = {"method": "mt_pcs", "protocol": "start", "seed": 0, "lab": "sodium", "gap": "all", "half_width": 1.5,
+           "n_labs": 40, "n_patients": 12}  # fmt: skip
+    return {"level": 0.9, "gap_edges_hours": [], "widths": [row | changed]}
 
 
 @pytest.mark.parametrize("text", ["", "[]", json.dumps({"level": 0.9})])
 def test_damaged_json_gets_one_error(text):
     with pytest.raises(ConfigError, match="intervals cannot be read"):
         Intervals.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (one_width(half_width=math.inf), "Infinity is no number"),
+        (one_width(half_width=math.nan), "NaN is no number"),
+        (one_width(half_width=-1.0), "-1.0 of mt_pcs, start, sodium, all is infinite or negative"),
+        (one_width(half_width=None), "null although enough patients"),
+        (one_width(half_width="wide"), "cannot be read"),
+        (one_width(n_patients=None), "cannot be read"),
+        (one_width() | {"level": 90}, "between 0 and 1"),
+        (one_width() | {"widths": one_width()["widths"] * 2}, "there twice"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_with_the_files_name(content, told, tmp_path):
+    path = tmp_path / "intervals.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=told) as caught:
+        Intervals.load(path)
+    assert str(caught.value).startswith(str(path))
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        Intervals.load(path)
 
 
 def test_a_test_patient_in_calibration_is_refused(predictions):

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.foundation.errors import CheckpointError, ConfigError
+from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, WINDOW_US
 from pipeline.labs.cleaning import LabEvents, clean_labs
 from pipeline.prediction.intervals import Intervals, gap_names
@@ -21,6 +22,8 @@ TRAINING = TrainingConfig(
 )
 CONFIG = PredictionConfig(device="cpu")
 METHODS = ("mt_pcs", "lstm", "st_pcs")
+RUNS = (*METHODS, "from_start")
+"""A checkpoint each; the last is MT+PCS that learnt from ``start`` alone, as in `paper` (centred LSTM included)."""
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,13 @@ def checkpoints(cohort, tmp_path_factory):
             method, cohort.aligned, cohort.store, cohort.scaler, cohort.splits, dict(TINY_MODEL), TRAINING,
             root / method,
         )  # fmt: skip
+    from_start = replace(
+        TRAINING, epochs=4, protocols=("start",), lstm_centred=True
+    )  # its history counts by then
+    train(
+        "mt_pcs", cohort.aligned, cohort.store, cohort.scaler, cohort.splits, dict(TINY_MODEL), from_start,
+        root / "from_start",
+    )  # fmt: skip
     return root
 
 
@@ -46,10 +56,10 @@ def rows_of(cohort, folder, patients=None, config=CONFIG, **keywords):
 
 @pytest.fixture(scope="module")
 def predicted(cohort, checkpoints):
-    return {method: rows_of(cohort, checkpoints / method) for method in METHODS}
+    return {method: rows_of(cohort, checkpoints / method) for method in RUNS}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RUNS)
 def test_there_is_a_row_every_30_s_and_lab(cohort, predicted, method):
     rows = predicted[method]
     assert tuple(rows.columns) == PREDICT_COLUMNS
@@ -62,16 +72,18 @@ def test_there_is_a_row_every_30_s_and_lab(cohort, predicted, method):
     assert np.isfinite(rows.loc[given, "estimate"]).all()
     assert rows.loc[~given, "estimate"].isna().all()
     assert rows["window_end"].dtype == np.dtype("datetime64[us]")
+    assert set(rows["protocol"]) == {"start" if method == "from_start" else "anchored"}
+    assert (rows["unit"] == rows["lab"].map(UNITS)).all()
 
 
 @pytest.mark.parametrize("exact", [True, False])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RUNS)
 def test_scoring_gives_what_prediction_gives_where_both_do(cohort, checkpoints, predicted, method, exact):
     scored = score(
         checkpoints / method, cohort.aligned, cohort.store, cohort.splits, device="cpu", exact=exact,
         splits_to_score=("train", "validation", "calibration", "test"),
     )  # fmt: skip
-    scored = scored[scored["protocol"] == "anchored"]
+    scored = scored[scored["protocol"] == predicted[method]["protocol"].iloc[0]]
     both = scored.merge(
         predicted[method], left_on=["patient", "lab", "prediction_window_end"],
         right_on=["patient", "lab", "window_end"], suffixes=("", "_live"),
@@ -82,6 +94,11 @@ def test_scoring_gives_what_prediction_gives_where_both_do(cohort, checkpoints, 
         both["estimate"].to_numpy(), rel=tolerance, abs=0
     )
     assert both["last_lab_live"].to_numpy() == pytest.approx(both["last_lab"].to_numpy())
+    wait = (
+        both["sampled_at"].to_numpy() - both["window_end"].to_numpy()
+    )  # the draw comes a little after its window
+    hours = both["hours_since_last_lab_live"].to_numpy() + wait / np.timedelta64(1, "h")
+    assert hours == pytest.approx(both["hours_since_last_lab"].to_numpy())
     assert set(both["state"]) <= {"ok", "stale"}
 
 
@@ -121,7 +138,7 @@ def change_future(cohort, until_us, how, rng):
 
 @pytest.mark.parametrize(
     ("method", "how", "seed"),
-    [(method, how, seed) for method, seeds in (("mt_pcs", 3), ("lstm", 2), ("st_pcs", 1))
+    [(method, how, seed) for method, seeds in (("mt_pcs", 3), ("from_start", 3), ("lstm", 2), ("st_pcs", 1))
      for how in ("cut", "thinned", "noise") for seed in range(seeds)],
 )  # fmt: skip
 def test_no_bit_of_the_past_depends_on_the_future(cohort, checkpoints, predicted, method, how, seed):
@@ -289,8 +306,54 @@ def test_intervals_lie_around_the_estimates(cohort, checkpoints):
     assert rows.loc[rows["estimate"].isna(), ["lower", "upper"]].isna().all().all()
     bare, _ = one_patient(cohort, range(150))
     unknown = rows_of(bare, checkpoints / "mt_pcs", intervals=intervals)
-    unknown = unknown[unknown["estimate"].notna()]
-    assert np.isinf(unknown[["lower", "upper"]]).all().all()
+    assert unknown[["lower", "upper"]].isna().all(axis=None)  # never infinite
+    given = unknown["estimate"].notna()
+    assert set(unknown.loc[given, "interval_state"]) == {"no earlier result of this lab"}
+    assert set(unknown.loc[~given, "interval_state"]) == {"no estimate"}
+    uncalibrated = rows_of(bare, checkpoints / "mt_pcs")
+    assert uncalibrated[["lower", "upper"]].isna().all(axis=None)
+    reason = "no calibrated intervals beside the checkpoint"
+    assert set(uncalibrated["interval_state"]) == {reason, "no estimate"}
+
+
+def test_a_start_estimate_has_the_interval_of_start(cohort, checkpoints):
+    """Both kinds were calibrated, `start` wider, glucose on too few patients."""
+    widths = pd.DataFrame(
+        [("mt_pcs", protocol, 0, lab, "all", width, 100, 20) for lab in LAB_NAMES
+         for protocol, width in (("start", 0.75), ("anchored", 0.5))],
+        columns=["method", "protocol", "seed", "lab", "gap", "half_width", "n_labs", "n_patients"],
+    )  # fmt: skip
+    widths.loc[widths["lab"] == "glucose", ["half_width", "n_patients"]] = [np.nan, 4]
+    intervals = Intervals(widths=widths, level=0.9)
+    for run, config, width in (
+        ("from_start", CONFIG, 0.75), ("mt_pcs", CONFIG, 0.5), ("mt_pcs", replace(CONFIG, protocol="start"), 0.75)
+    ):  # fmt: skip
+        rows = rows_of(cohort, checkpoints / run, list(cohort.store.windows)[:1], config, intervals=intervals)
+        rows = rows[rows["estimate"].notna() & rows["last_lab"].notna()]
+        few = rows["lab"] == "glucose"
+        assert (rows["upper"] - rows["estimate"])[~few].to_numpy() == pytest.approx(width)
+        assert set(rows.loc[~few, "interval_state"]) == {"ok"}
+        assert rows.loc[few, ["lower", "upper"]].isna().all(axis=None)
+        assert set(rows.loc[few, "interval_state"]) == {"too few calibration patients: 4 of at least 9"}
+
+
+def test_a_start_estimate_knows_no_result_after_t0(cohort, checkpoints, predicted):
+    t0_us = ORIGIN_US + 60 * WINDOW_US
+    fewer = replace(cohort, labs=cohort.labs[cohort.labs["available_at_us"] <= t0_us])
+    assert len(fewer.labs) < len(cohort.labs)
+    whole = predicted["from_start"]
+    pd.testing.assert_frame_equal(rows_of(fewer, checkpoints / "from_start"), whole, check_exact=True)
+    # What was available by t0 does count, to the last microsecond.
+    known = (
+        fewer.labs.groupby(["patient_id", "lab"])["sampled_at_us"].transform("max")
+        == fewer.labs["sampled_at_us"]
+    )
+    late = fewer.labs.assign(available_at_us=np.where(known, t0_us, fewer.labs["available_at_us"]))
+    just = rows_of(replace(fewer, labs=late), checkpoints / "from_start")
+    assert just["estimate"].to_numpy().tobytes() == whole["estimate"].to_numpy().tobytes()
+    missed = late.assign(available_at_us=late["available_at_us"] + (late["available_at_us"] == t0_us))
+    other = rows_of(replace(fewer, labs=missed), checkpoints / "from_start")
+    assert other["estimate"].to_numpy().tobytes() != whole["estimate"].to_numpy().tobytes()
 
 
 def test_what_cannot_run_at_the_bedside_is_refused(cohort, checkpoints, tmp_path):

@@ -17,7 +17,7 @@ from pipeline.report.figures import forest_svg, loss_curve_svg, readable_range, 
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.page import RESEARCH_ONLY, render, write_report
 from pipeline.report.result_delay_text import ADDED
-from pipeline.report.sections import delays, summary
+from pipeline.report.sections import delays, summary, trajectories
 
 QUICK = EvaluationConfig(bootstrap=50)
 VOID = {"meta", "br", "img", "input", "hr", "link"}
@@ -182,12 +182,15 @@ def test_verdict_follows_the_numbers(inputs):
     assert "raised R2 for none of 5 labs" in summary(replace(inputs, comparisons=shown)).body
 
 
-def test_small_cohorts_hide_cells_and_admit_unbounded_intervals(make_predictions):
+def test_small_cohorts_hide_cells_and_say_why_there_is_no_interval(make_predictions):
     table = make_predictions(n_patients=9, splits=("test", "test", "calibration"), methods=("locf", "mt_pcs"))
     table = fit_intervals(table).apply(table)
     inputs = ReportInputs(experiment="tiny", predictions=table, evaluation=evaluate(table, QUICK))
     page = render(inputs)
-    assert "<td>100</td></tr>" in calibration(inputs).body  # unbounded, %
+    body = calibration(inputs).body
+    assert "<td>100</td></tr>" in body  # without interval, %
+    assert "Without interval: potassium (too few calibration patients: 3 of at least 9)" in body
+    assert "unbounded" not in page
     assert page.count("hidden: under 10 patients") == 5  # coverage by hours, of every lab
     assert page.count("Every group has under 10 patients") == 2  # by hours and by direction of change
     assert outline(page).faults == []
@@ -243,6 +246,16 @@ def test_trajectory_without_bounded_intervals_or_draws():
     drawn = trajectory_svg(trajectories.assign(lower=-np.inf, upper=np.inf), draws.iloc[:0])
     assert "estimate, protocol start" in drawn
     assert "interval" not in drawn
+
+
+def test_a_trajectory_without_interval_says_why(inputs):
+    assert "Estimates without a band" not in trajectories(inputs).body
+    table = inputs.trajectories.assign(interval_state="ok")
+    few = "too few calibration patients: 3 of at least 9"
+    table.loc[table["lab"].isin(["sodium", "lactate"]), "interval_state"] = few
+    table.loc[table["lab"] == "glucose", "interval_state"] = "no estimate"
+    body = trajectories(replace(inputs, trajectories=table)).body
+    assert f"Estimates without a band: sodium, lactate ({few}). Hours count" in body
 
 
 def test_loss_curves_of_single_task_models_name_their_labs():

@@ -189,6 +189,24 @@ def test_a_method_that_sees_the_future(workspace: Workspace, monkeypatch, method
     embed_something(workspace, splits.patients("test"))
     write_labs(workspace).to_parquet(workspace.admissions)
     monkeypatch.setattr("pipeline.evaluation.leak_check.predict", method)
+    monkeypatch.setattr(
+        "pipeline.evaluation.leak_check.protocols_of", lambda checkpoint: ("start", "anchored")
+    )
     outcome = checks.future_does_not_leak(workspace, TINY)
     assert outcome.passed == passes
     assert outcome.numbers["estimates"] > 0
+    assert outcome.numbers["changed_after_t"] > 0
+
+
+def test_a_method_that_heeds_nothing_is_said_to_show_nothing(workspace: Workspace, monkeypatch) -> None:
+    splits = split_subjects(PATIENTS, TINY.splits)
+    splits.save(workspace.splits)
+    embed_something(workspace, splits.patients("test"))
+    write_labs(workspace).to_parquet(workspace.admissions)
+    monkeypatch.setattr(
+        "pipeline.evaluation.leak_check.predict", lambda *a, **k: honest(*a, **k).assign(estimate=4.0)
+    )
+    monkeypatch.setattr("pipeline.evaluation.leak_check.protocols_of", lambda checkpoint: ("start",))
+    outcome = checks.future_does_not_leak(workspace, TINY)
+    assert outcome.passed
+    assert outcome.explanation.endswith("so that this shows nothing.")
