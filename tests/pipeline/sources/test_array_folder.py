@@ -61,6 +61,7 @@ def test_rails_as_given(tmp_path):
         ({"sampling_rate_hz": 5000}, "sampling rate out of range"),
         ({"sampling_rate_hz": "fast"}, "sidecar unreadable"),
         ({"sampling_rate_hz": None}, "sidecar unreadable"),
+        ({"sampling_rate_hz": 10**400}, "sidecar unreadable"),
     ],
 )
 def test_a_bad_sidecar_is_counted(tmp_path, sidecar, reason):
@@ -125,6 +126,7 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path):
     [
         (lambda t: t.drop_columns(["start"]), "table lacks columns"),
         (lambda t: t.set_column(3, "samples", [[1.0, 2.0, 3.0]]), "table of a wrong type"),
+        (lambda t: t.set_column(2, "sampling_rate_hz", [["fast", "125", "125"]]), "table unreadable"),
         (lambda t: t.set_column(1, "start", t["start"].cast(pa.timestamp("us", "UTC"))), "table unreadable"),
     ],
 )
@@ -133,6 +135,14 @@ def test_a_bad_table_is_counted(tmp_path, spoil, reason):
     found = ArrayFolder(tmp_path).catalog()
     assert not found.records
     assert found.exclusions == {f"record: {reason}": 1}
+
+
+def test_whole_numbers_beyond_float32_are_rounded(tmp_path):
+    samples = pa.array([[20_000_001], [3], [4, 5]], pa.list_(pa.int32()))
+    pq.write_table(waveform_table(samples=samples), tmp_path / "waves.parquet")
+    stretches, exclusions = read(tmp_path)
+    assert [s.samples.tolist() for s in stretches] == [[4, 5], [20_000_000], [3]]
+    assert not exclusions
 
 
 def test_a_file_that_is_no_table_is_counted(tmp_path):
