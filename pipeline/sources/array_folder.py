@@ -85,6 +85,7 @@ class ArrayFolder:
 
     def _npy_record(self, path: Path) -> Record:
         sidecar, samples = _sidecar(path, self.root), _open_npy(path)
+        _rails(path, sidecar, samples.dtype)
         return Record(
             patient_id=sidecar.patient_id,
             name=path.relative_to(self.root).as_posix(),
@@ -103,7 +104,7 @@ def _npy_stretches(path: Path, root: Path) -> Iterator[Stretch]:
             start_us=sidecar.start_us + round(first * 1_000_000 / sidecar.sampling_rate_hz),
             sampling_rate_hz=sidecar.sampling_rate_hz,
             samples=_as_float(samples[first : first + step], sidecar.missing),
-            rails=_rails(sidecar, samples.dtype),
+            rails=_rails(path, sidecar, samples.dtype),
         )
 
 
@@ -116,17 +117,23 @@ def _as_float(values: np.ndarray, missing: float | None) -> np.ndarray:
     return samples
 
 
-def _rails(sidecar: Sidecar, dtype: np.dtype) -> tuple[float, float]:
-    """Rails as given; else the range of an integer type; floats have none."""
+def _rails(path: Path, sidecar: Sidecar, dtype: np.dtype) -> tuple[float, float]:
+    """Rails as given; else the range of an integer type; floats have none. Refused unless low < high."""
     whole = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else None
     low = sidecar.low if sidecar.low is not None else (whole.min if whole else -np.inf)
     high = sidecar.high if sidecar.high is not None else (whole.max if whole else np.inf)
-    return float(np.float32(low)), float(np.float32(high))
+    rails = float(np.float32(low)), float(np.float32(high))
+    if not rails[0] < rails[1]:
+        raise BadRecord(
+            "rails not low before high",
+            f"{path.with_suffix('.json')}: low = {low}, high = {high}; low must be less than high, or leave out both.",
+        )
+    return rails
 
 
 def _open_npy(path: Path) -> np.ndarray:
     try:
-        samples = np.load(path, mmap_mode="r", allow_pickle=False)
+        samples = np.lib.format.open_memmap(path, mode="r")  # np.load would open an archive too; no pickles
     except (ValueError, OSError, EOFError) as error:
         raise BadRecord(
             "array unreadable", f"{path} is no complete NPY file of numbers ({error})."
@@ -154,7 +161,7 @@ def _sidecar(path: Path, root: Path) -> Sidecar:
             sampling_rate_hz=float(content["sampling_rate_hz"]),
             **{name: None if value is None else float(value) for name, value in numbers.items()},
         )
-    except (OSError, KeyError, TypeError, ValueError, LabError) as error:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, LabError) as error:
         raise BadRecord(
             "sidecar unreadable",
             f"{beside}: {type(error).__name__}; expected patient_id, start (no zone), sampling_rate_hz.",

@@ -65,7 +65,8 @@ class ClinicalTables:
     ----------
     labs : columns patient_id (str), code (str: item id, LOINC or a lab's name), value (str or float as in the
         source), unit (str or missing), sampled_at_us (int64), available_at_us (Int64, missing where unknown)
-    admissions : columns of ``schema.ADMISSION_COLUMNS``; may be empty where the source has no admissions
+    admissions : columns of ``schema.ADMISSION_COLUMNS``: times int64, age_years float (NaN unknown), the others
+        str ("unknown" where sex, ethnicity or care unit is not known); empty where the source has no admissions
     licence : licence and sharing limits of the source, carried into every artefact
     """
 

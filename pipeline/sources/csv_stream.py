@@ -4,6 +4,7 @@ Columns are found by name whatever their case; cells stay text, so nothing is gu
 """
 
 import gzip
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -91,7 +92,7 @@ def _header(path: Path) -> list[str]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             line = file.readline(1_000_000).decode("utf-8-sig", errors="replace")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise LabError(f"{path} cannot be read ({error}).") from error
     names = [name.strip(PADDING).strip('"').casefold() for name in line.split(",")]
     if not any(names):

@@ -101,7 +101,7 @@ def _description(where: Path, fields: set[str]) -> dict[str, Any]:
         return {}
     try:
         options = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+    except (OSError, ValueError) as problem:
         raise ConfigError(
             f"{path} is no JSON ({problem}); write an object with {', '.join(sorted(fields))}."
         ) from None

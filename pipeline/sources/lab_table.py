@@ -14,7 +14,7 @@ from pipeline.foundation.errors import LabError
 from pipeline.foundation.schema import ADMISSION_COLUMNS
 from pipeline.sources.base import ClinicalTables
 from pipeline.sources.csv_stream import stream_csv
-from pipeline.sources.rows import column, normalise_patient_id, parse_times_us, usable_rows
+from pipeline.sources.rows import column, no_admissions, normalise_patient_id, parse_times_us, usable_rows
 
 LAB_COLUMNS = {
     "patient_id": "patient_id", "code": "code", "value": "value", "unit": "unit",
@@ -118,7 +118,7 @@ class LabTable:
 
     def _admissions(self, exclusions: Counter[str]) -> pd.DataFrame:
         if self.admissions is None:
-            return pd.DataFrame(columns=list(ADMISSION_COLUMNS))
+            return no_admissions()
         names = {name: _ADMISSION_TIMES.get(name, name) for name in ADMISSION_COLUMNS}
         rows = read_table(self.admissions, names, exclusions, optional=_DESCRIPTIONS)
         for name in ("patient_id", "admission_id"):

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.foundation.errors import LabError
-from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LABS
+from pipeline.foundation.schema import HOUR_US, LABS
 from pipeline.sources.base import ClinicalTables
-from pipeline.sources.rows import column, parse_times_us, usable_rows
+from pipeline.sources.rows import column, no_admissions, parse_times_us, usable_rows
 
 MAX_RESULT_DELAY_US = 72 * HOUR_US
 """A result is paired with the latest draw of the same lab at most this long before it (our decision)."""
@@ -71,7 +71,7 @@ class MedsTables:
         events = usable_rows(events, {"time_us": "lab: no time"}, exclusions)
         return ClinicalTables(
             labs=_with_both_times(events, exclusions),
-            admissions=pd.DataFrame(columns=list(ADMISSION_COLUMNS)),
+            admissions=no_admissions(),
             licence=self.licence,
             exclusions=exclusions,
         )

@@ -43,18 +43,32 @@ def parquet_stretches(record: Record) -> Iterator[Stretch]:
         cached, samples = -1, pa.chunked_array([], pa.null())
         for row in rows.itertuples():
             if row.group != cached:
-                samples, cached = file.read_row_group(row.group, columns=["samples"]).column(0), row.group
+                samples, cached = _samples(record.path, file, row.group), row.group
             values = samples[row.row].values
+            if values is None or len(values) == 0:
+                continue  # counted when the catalogue was made
             yield Stretch(
                 start_us=int(row.start_us),
                 sampling_rate_hz=float(row.sampling_rate_hz),
                 samples=_as_float(values),
-                rails=(float(np.float32(row.low)), float(np.float32(row.high))),
+                rails=(float(row.low), float(row.high)),
             )
 
 
+def _samples(path: Path, file: pq.ParquetFile, group: int) -> pa.ChunkedArray:
+    try:
+        return file.read_row_group(group, columns=["samples"]).column(0)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> BadRecord:
+    return BadRecord("table unreadable", f"{path}: {(str(error).splitlines() or [''])[0][:160]}")
+
+
 def _as_float(values: pa.Array) -> np.ndarray:
-    samples = np.array(values.cast(pa.float32()).to_numpy(zero_copy_only=False), np.float32)
+    # Safe casting refuses whole numbers of more than 24 bits; rounding them is what float32 means.
+    samples = np.array(values.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False), np.float32)
     samples[~np.isfinite(samples)] = np.nan
     return samples
 
@@ -65,15 +79,20 @@ def _index(path: Path, exclusions: Counter[str], *, measure: bool = True) -> pd.
         with pq.ParquetFile(path) as file:
             _check_columns(path, file.schema_arrow)
             groups = [_group_index(file, group, measure) for group in range(file.num_row_groups)]
-    except (pa.ArrowInvalid, OSError, LabError) as error:
-        raise BadRecord("table unreadable", f"{path}: {str(error).splitlines()[0][:160]}") from error
+    except (pa.ArrowException, OSError, ValueError, TypeError, LabError) as error:
+        raise _unreadable(path, error) from error
     rows = pd.concat(groups, ignore_index=True)
     reasons = {"patient_id": "row: no patient", "start_us": "row: no start", "n": "row: no samples"}
     rows = usable_rows(rows, reasons, exclusions)
-    possible = rows["sampling_rate_hz"].between(MIN_RATE_HZ, MAX_RATE_HZ)
-    if not possible.all():
-        exclusions["row: sampling rate out of range"] += int((~possible).sum())
-    rows = rows.loc[possible]
+    rules = {
+        "sampling rate out of range": lambda rows: rows["sampling_rate_hz"].between(MIN_RATE_HZ, MAX_RATE_HZ),
+        "rails not low before high": lambda rows: rows["low"] < rows["high"],
+    }
+    for reason, rule in rules.items():
+        possible = rule(rows)
+        if not possible.all():
+            exclusions[f"row: {reason}"] += int((~possible).sum())
+        rows = rows.loc[possible]
     durations = (rows["n"].astype(float) * 1_000_000 / rows["sampling_rate_hz"]).round().astype("int64")
     return rows.assign(end_us=rows["start_us"] + durations)
 
@@ -102,16 +121,23 @@ def _group_index(file: pq.ParquetFile, group: int, measure: bool) -> pd.DataFram
             "patient_id": frame["patient_id"].map(_identifier).astype("str"),
             "start_us": parse_times_us(column(frame, "start"), "start"),
             "sampling_rate_hz": frame["sampling_rate_hz"].astype(float),
-            "low": frame["low"].astype(float) if "low" in frame else -np.inf,
-            "high": frame["high"].astype(float) if "high" in frame else np.inf,
+            "low": _rail(frame, "low", -np.inf),
+            "high": _rail(frame, "high", np.inf),
         }
     )
 
 
+def _rail(frame: pd.DataFrame, name: str, unknown: float) -> pd.Series | float:
+    """Return the rail of each row as float32 has it, `unknown` where none is given."""
+    if name not in frame:
+        return unknown
+    return column(frame, name).astype(np.float32).astype(float).fillna(unknown)
+
+
 def _lengths(file: pq.ParquetFile, group: int) -> pd.Series:
-    """Count the samples in each row, missing where the row has no list."""
+    """Count the samples in each row, missing where the row has none."""
     lists = file.read_row_group(group, columns=["samples"]).column(0)
-    return pd.Series([len(cell.values) if cell.is_valid else pd.NA for cell in lists], dtype="Int64")
+    return pd.Series([len(cell.values) or pd.NA if cell.is_valid else pd.NA for cell in lists], dtype="Int64")
 
 
 def _identifier(value: object) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.foundation.errors import LabError
+from pipeline.foundation.schema import ADMISSION_COLUMNS
 
 PADDING = " \t\r\n\x00\ufeff"
 """What may surround a cell without meaning anything: blanks, NULs, byte-order marks."""
@@ -18,6 +19,12 @@ _MIMIC_ID = re.compile(r"[pP]?0*(\d+)(?:\.0+)?")
 def column(frame: pd.DataFrame, name: str) -> pd.Series:
     """One column (for the type checker: a name that stands once)."""
     return cast(pd.Series, frame[name])
+
+
+def no_admissions() -> pd.DataFrame:
+    """Return the admissions of a source that knows none: typed columns without a row."""
+    types = {"admitted_us": "int64", "discharged_us": "int64", "age_years": "float64"}
+    return pd.DataFrame({name: pd.Series(dtype=types.get(name, "str")) for name in ADMISSION_COLUMNS})
 
 
 def normalise_patient_id(text: str) -> str | None:

@@ -16,9 +16,10 @@ import numpy as np
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import WINDOW_SECONDS, WINDOW_US
 from pipeline.sources.content_hashes import forget_hash
+from pipeline.store.base import ENTRY_FILE
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import ManifestEntry
-from pipeline.store.version_folder import CHUNK_WINDOWS, ENTRY_FILE, check_layout
+from pipeline.store.version_folder import CHUNK_WINDOWS, check_layout
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
+ENTRY_FILE = "entry.json"
+"""Written last into every folder that is published: where it is, the folder is whole."""
+
+
+def require_updatable(name: str) -> None:
+    """Refuse to update any file but a ``.json`` at the top of the store, in every storage alike.
+
+    Object storage looks for the revisions of those alone, and so reads all others with one request.
+
+    Raises
+    ------
+    ValueError : another name
+    """
+    if not is_updatable(name):
+        raise ValueError(f"{name} cannot be updated: only .json files at the top of a store can")
+
+
+def is_updatable(name: str) -> bool:
+    """Return whether `name` is a ``.json`` file at the top of the store."""
+    return "/" not in name and name.endswith(".json")
+
 
 @runtime_checkable
 class Storage(Protocol):
-    """Where the bytes of a store live. Names are relative, with ``/`` between their parts."""
+    """Where the bytes of a store live. Names are relative, with ``/`` between their parts.
+
+    Each implementation passes ``tests/pipeline/store/test_conformance.py``.
+    """
 
     one_object_per_array: ClassVar[bool]
     """Whether many small files cost more than one large one."""
@@ -22,7 +46,10 @@ class Storage(Protocol):
         ...
 
     def token(self, name: str) -> Hashable:
-        """Return what changes whenever the file is replaced, for caches; None when it is not there."""
+        """Return what changes whenever `update` replaces the file, for caches; None when it is not there.
+
+        It may lag behind an update by another process for some seconds, never behind one of this object's own.
+        """
         ...
 
     def create(self, name: str, data: bytes) -> bool:
@@ -30,7 +57,14 @@ class Storage(Protocol):
         ...
 
     def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
-        """Replace a file by `change` of its content, as if no other process ran at the same time."""
+        """Replace a file by `change` of its content, as if no other process ran at the same time.
+
+        Where another process was faster, `change` is called again; where it raises, the file stays as it was.
+
+        Raises
+        ------
+        ValueError : `name` is no ``.json`` file at the top of the store
+        """
         ...
 
     def folders(self, name: str = "") -> list[str]:
@@ -38,20 +72,26 @@ class Storage(Protocol):
         ...
 
     def age_hours(self, name: str) -> float:
-        """Return hours since a file last changed, 0 when it is not there."""
+        """Return hours since a folder was published or touched, 0 when it is not there."""
         ...
 
     def touch(self, name: str) -> None:
-        """Set the time of change of a file or folder to now; nothing happens when it is not there."""
+        """Let the age of a published folder count from now; nothing happens when it is not there."""
         ...
 
     def remove(self, name: str) -> None:
-        """Remove a folder; a reader finds all of it or nothing."""
+        """Remove a folder, also what a killed `publish` or `remove` left of it; first what makes it whole.
+
+        Parents that become empty go too; nothing happens when it is not there.
+        """
         ...
 
     @contextmanager
     def claim(self, name: str, *, wait: bool) -> Iterator[bool]:
-        """Hold the right to work on `name`; yield False when another process has it and `wait` is False."""
+        """Hold the right to work on `name`; yield False when somebody else has it and `wait` is False.
+
+        Storage that knows no claims yields True to everybody: two do the same work, which must harm nothing.
+        """
         ...
 
     def require_private(self, name: str) -> None:
@@ -63,9 +103,16 @@ class Storage(Protocol):
         ...
 
     def publish(self, staging: Path, name: str) -> bool:
-        """Make a staging folder appear as `name`, whole; return False when `name` is already there."""
+        """Make a staging folder appear as `name`, whole; return False when `name` is already there.
+
+        The staging folder holds `ENTRY_FILE`, and is gone afterwards either way. Of several writers at the same time
+        one gets True; they bring the same content.
+        """
         ...
 
     def stale_staging(self, older_than_hours: float) -> list[Path]:
-        """Return staging folders that nothing touched for so long: left by writers that were killed."""
+        """Return staging folders that nothing touched for so long: left by writers that were killed.
+
+        Empty where the system itself cleans the place of staging folders.
+        """
         ...

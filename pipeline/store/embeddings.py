@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.provenance import canonical_json, config_hash
-from pipeline.store.base import Storage
+from pipeline.store.base import ENTRY_FILE, Storage
 from pipeline.store.local_folder import LocalFolder
 from pipeline.store.manifest import (
     EmbeddingKey,
@@ -29,7 +29,7 @@ from pipeline.store.manifest import (
     manifest_version,
 )
 from pipeline.store.object_storage import ObjectFolder
-from pipeline.store.version_folder import ENTRY_FILE, PatientEmbeddings, PatientWriter
+from pipeline.store.version_folder import PatientEmbeddings, PatientWriter
 
 MANIFEST = "manifest.json"
 KEY_FILE = "patient_key"

@@ -3,6 +3,7 @@
 `pipeline.store.object_storage` offers the same for object storage.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -22,6 +23,9 @@ from pipeline.foundation.atomic import (
     write_bytes,
 )
 from pipeline.foundation.errors import StoreError
+from pipeline.store.base import require_updatable
+
+PUBLISH_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,7 @@ class LocalFolder:
 
     def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
         """Replace a file by `change` of its content while holding its lock."""
+        require_updatable(name)
         with self.claim(f"{name}.update", wait=True):
             before = self.read(name)
             after = change(before)
@@ -105,14 +110,14 @@ class LocalFolder:
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) if folder.is_dir() else []
 
     def age_hours(self, name: str) -> float:
-        """Return hours since a file last changed, 0 when it is not there."""
+        """Return hours since a folder's own entry last changed, 0 when it is not there."""
         try:
             return max(0.0, time.time() - (self.root / name).stat().st_mtime) / 3600
         except FileNotFoundError:
             return 0.0
 
     def touch(self, name: str) -> None:
-        """Set the time of change of a file or folder to now; nothing happens when it is not there."""
+        """Set a folder's time of change to now; nothing happens when it is not there."""
         with suppress(FileNotFoundError):
             os.utime(self.root / name)
 
@@ -121,11 +126,18 @@ class LocalFolder:
         path = self.root / name
         with explained_os_errors(path):
             rubbish = Path(tempfile.mkdtemp(prefix="removed-", dir=make_private_dir(self.staging)))
-            path.rename(rubbish / "content")
+            with suppress(FileNotFoundError):  # somebody else was faster
+                path.rename(rubbish / "content")
             shutil.rmtree(rubbish)
-            parent = path.parent
-            if parent != self.root and not any(parent.iterdir()):
-                parent.rmdir()
+            for parent in path.relative_to(self.root).parents[:-1]:
+                try:
+                    (self.root / parent).rmdir()
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    break
 
     @contextmanager
     def claim(self, name: str, *, wait: bool) -> Iterator[bool]:
@@ -146,12 +158,19 @@ class LocalFolder:
 
     def publish(self, staging: Path, name: str) -> bool:
         """Flush a staging folder and rename it to `name`; return False when `name` is already there."""
-        try:
-            publish_folder(staging, self.root / name)
-        except FileExistsError:
-            shutil.rmtree(staging)
-            return False
-        return True
+        attempts = PUBLISH_ATTEMPTS
+        while True:
+            attempts -= 1
+            try:
+                publish_folder(staging, self.root / name)
+            except FileExistsError:
+                shutil.rmtree(staging)
+                return False
+            except FileNotFoundError:  # a `remove` took the empty parent away before the renaming
+                if not attempts:
+                    raise
+                continue
+            return True
 
     def stale_staging(self, older_than_hours: float) -> list[Path]:
         """Return staging folders that nothing touched for so long: left by writers that were killed."""

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,12 +25,12 @@ import zarr
 from zarr.storage import FsspecStore
 
 from pipeline.foundation.errors import ConfigError, StoreError
+from pipeline.store.base import ENTRY_FILE, is_updatable, require_updatable
 
 log = logging.getLogger(__name__)
 
 REVISIONS = ".revisions"
 KEPT_REVISIONS = 20
-LAST_FILE = "entry.json"
 TOKEN_SECONDS = 2.0
 """A reader may see a commit that much later: asking costs a request."""
 
@@ -71,14 +71,18 @@ class ObjectFolder:
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, of its last revision if it has revisions; None when it is not there."""
-        number = self._last_revision(name)
-        try:
-            return self._fs.cat_file(self.locate(name if number is None else _revision(name, number)))
-        except FileNotFoundError:
-            return None
+        while True:
+            number = self._last_revision(name)
+            try:
+                return self._fs.cat_file(self.locate(name if number is None else _revision(name, number)))
+            except FileNotFoundError:
+                if number is None:
+                    return None  # else so many updates came in between that the revision is gone: ask again
 
     def token(self, name: str) -> Hashable:
-        """Return the number of the last revision, up to `TOKEN_SECONDS` old."""
+        """Return the number of the last revision, up to `TOKEN_SECONDS` old; of other files whether they exist."""
+        if not is_updatable(name):
+            return self._fs.exists(self.locate(name)) or None
         asked, number = self._tokens.get(name, (-np.inf, None))
         if time.monotonic() - asked > TOKEN_SECONDS:
             number = self._last_revision(name)
@@ -86,7 +90,14 @@ class ObjectFolder:
         return number
 
     def create(self, name: str, data: bytes) -> bool:
-        """Create a file; return False, changing nothing, when it is already there."""
+        """Create a file, or its first revision; return False, changing nothing, when it is already there."""
+        if not is_updatable(name):
+            return self._put_new(name, data)
+        created = self._last_revision(name) is None and self._put_new(_revision(name, 0), data)
+        self._tokens.pop(name, None)
+        return created
+
+    def _put_new(self, name: str, data: bytes) -> bool:
         try:
             self._fs.pipe_file(self.locate(name), data, mode="create")
         except FileExistsError:
@@ -99,45 +110,51 @@ class ObjectFolder:
 
     def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
         """Add a revision made by `change` of the last one; start again when somebody else was faster."""
+        require_updatable(name)
         while True:
             number = self._last_revision(name)
-            before = None if number is None else self._fs.cat_file(self.locate(_revision(name, number)))
+            try:
+                before = None if number is None else self._fs.cat_file(self.locate(_revision(name, number)))
+            except FileNotFoundError:
+                continue  # many updates came in between
             after = change(before)
             following = 0 if number is None else number + 1
-            if after == before or self.create(_revision(name, following), after):
+            if after == before or self._put_new(_revision(name, following), after):
                 break
         self._tokens.pop(name, None)
         for old in self._revisions(name)[:-KEPT_REVISIONS]:
-            self._fs.rm_file(self.locate(_revision(name, old)))
+            with suppress(FileNotFoundError):  # somebody else was faster
+                self._fs.rm_file(self.locate(_revision(name, old)))
 
     def folders(self, name: str = "") -> list[str]:
-        """Return the sorted names of the folders inside a folder."""
+        """Return the sorted names of the folders inside a folder; the revisions of a file are none."""
         try:
             found = self._fs.ls(self.locate(name), detail=True, refresh=True)
         except FileNotFoundError:
             return []
-        return sorted(
-            item["name"].rstrip("/").rsplit("/", 1)[-1] for item in found if item["type"] == "directory"
-        )
+        names = (item["name"].rstrip("/").rsplit("/", 1)[-1] for item in found if item["type"] == "directory")
+        return sorted(folder for folder in names if not folder.endswith(REVISIONS))
 
     def age_hours(self, name: str) -> float:
         """Return hours since a version's last file was written, 0 when it is not there."""
         try:
-            written = self._fs.modified(self.locate(f"{name}/{LAST_FILE}"))
+            written = self._fs.modified(self.locate(f"{name}/{ENTRY_FILE}"))
         except FileNotFoundError:
             return 0.0
         return max(0.0, time.time() - written.timestamp()) / 3600
 
     def touch(self, name: str) -> None:
         """Write a version's last file again, so that its age counts from now."""
-        data = self.read(f"{name}/{LAST_FILE}")
+        data = self.read(f"{name}/{ENTRY_FILE}")
         if data is not None:
-            self._fs.pipe_file(self.locate(f"{name}/{LAST_FILE}"), data)
+            self._fs.pipe_file(self.locate(f"{name}/{ENTRY_FILE}"), data)
 
     def remove(self, name: str) -> None:
         """Remove a folder, first the file that makes it complete."""
-        self._fs.rm_file(self.locate(f"{name}/{LAST_FILE}"))
-        self._fs.rm(self.locate(name), recursive=True)
+        with suppress(FileNotFoundError):  # a killed `publish` or `remove` left the rest
+            self._fs.rm_file(self.locate(f"{name}/{ENTRY_FILE}"))
+        with suppress(FileNotFoundError):
+            self._fs.rm(self.locate(name), recursive=True)
 
     @contextmanager
     def claim(self, name: str, *, wait: bool) -> Iterator[bool]:
@@ -152,16 +169,17 @@ class ObjectFolder:
         return Path(tempfile.mkdtemp(prefix="uniphy-writing-"))
 
     def publish(self, staging: Path, name: str) -> bool:
-        """Upload a staging folder, `LAST_FILE` last; return False when `name` is already complete."""
-        if self.read(f"{name}/{LAST_FILE}") is not None:
-            return False
-        files = sorted(path for path in staging.rglob("*") if path.is_file())
-        for path in sorted(files, key=lambda path: path.name == LAST_FILE):
-            self._fs.pipe_file(
-                self.locate(f"{name}/{path.relative_to(staging).as_posix()}"), path.read_bytes()
-            )
+        """Upload a staging folder, `ENTRY_FILE` last; return False when `name` is already complete."""
+        published = False
+        if self.read(f"{name}/{ENTRY_FILE}") is None:
+            last = staging / ENTRY_FILE
+            for path in sorted(path for path in staging.rglob("*") if path.is_file() and path != last):
+                self._fs.pipe_file(
+                    self.locate(f"{name}/{path.relative_to(staging).as_posix()}"), path.read_bytes()
+                )
+            published = self._put_new(f"{name}/{ENTRY_FILE}", last.read_bytes())
         shutil.rmtree(staging)
-        return True
+        return published
 
     def stale_staging(self, older_than_hours: float) -> list[Path]:
         """Return nothing: the system cleans its folder for temporary files."""
@@ -172,7 +190,7 @@ class ObjectFolder:
         return {}
 
     def _last_revision(self, name: str) -> int | None:
-        if "/" in name or not name.endswith(".json"):
+        if not is_updatable(name):
             return None
         return max(self._revisions(name), default=None)
 

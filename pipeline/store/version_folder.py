@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from pipeline.foundation.atomic import explained_os_errors
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
-from pipeline.store.base import Storage
+from pipeline.store.base import ENTRY_FILE, Storage
 from pipeline.store.chunk_files import ChunkFiles
 from pipeline.store.manifest import EmbeddingKey, ManifestEntry, entry_to_json
 from pipeline.store.object_storage import ObjectRows, object_group
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 CHUNK_WINDOWS = 2016
 QUALITY_BINS = 10
-ENTRY_FILE = "entry.json"
 FLOAT16_LIMIT = 65504
 
 

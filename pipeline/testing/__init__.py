@@ -8,5 +8,17 @@ Never: used by the product.
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["cohort", "handmade", "metrics", "training_runs", "waveforms"]
+    __name__,
+    submodules=[
+        "clinical_folders",
+        "cohort",
+        "conformance",
+        "damage",
+        "handmade",
+        "metrics",
+        "networks",
+        "training_runs",
+        "waveform_folders",
+        "waveforms",
+    ],
 )

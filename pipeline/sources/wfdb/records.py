@@ -90,11 +90,16 @@ def open_record(path: Path, root: Path, channel: str = PLETH) -> Header:
         raise BadRecord("layout header alone", f"{path} only lists channels; its record is a master header.")
     if not header.segments and header.n_frames is None:
         header = _with_length(header, root, channel)
+    if not header.n_frames:
+        raise BadRecord("no samples", f"{path} is 0 samples long; copy the record again.")
     return header
 
 
 def record_files(header: Header, root: Path, channel: str = PLETH) -> tuple[Path, ...]:
-    """List the files that the channel's samples depend on: headers, and data files that hold it."""
+    """List the files that the channel's samples depend on: headers, and data files that hold it.
+
+    A file that is absent or that a link takes out of `root` is none of them: it is counted when it is read.
+    """
     files = [header.path]
     names = dict.fromkeys(name for name, _ in header.segments if name != "~")
     files.extend(_sibling(header.path, f"{name}.hea") for name in names)
@@ -105,7 +110,7 @@ def record_files(header: Header, root: Path, channel: str = PLETH) -> tuple[Path
             continue  # counted when it is read; its header still belongs to the content
         names = {signals[i].file_name for i in _positions(signals, channel)[:1]} - {"~"}
         files.extend(path.parent / name for name in names)
-    return tuple(sorted(path for path in dict.fromkeys(files) if path.is_file()))
+    return tuple(sorted(path for path in dict.fromkeys(files) if _is_inside(path, root)))
 
 
 def read_stretches(
@@ -147,6 +152,13 @@ def read_stretches(
             yield from _chunks(segment)
         except BadRecord as problem:
             exclusions[f"segment: {problem.reason}"] += 1
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    try:
+        return contained(path, root).is_file()
+    except BadRecord:
+        return False
 
 
 def _sibling(path: Path, name: str) -> Path:

@@ -10,21 +10,12 @@ from models.encoders.papagei import PaPaGeiS
 from models.encoders.pulse_ppg import PulsePPG
 from models.encoders.resnet1d import ResNet1D
 from models.errors import CheckpointMismatch
-
-
-def randomised(model, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    for name, tensor in model.state_dict().items():
-        if name.endswith("running_var"):
-            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=g))
-        elif name.endswith("running_mean") or name.endswith("bias"):
-            tensor.copy_(0.1 * torch.randn(tensor.shape, generator=g))
-    return model.eval()
+from pipeline.testing.networks import seeded
 
 
 def published_papagei(seed=0):
     """The checkpoint's layout: every key under ``module.``, morphology heads included."""
-    state = randomised(PaPaGeiS(), seed).state_dict()
+    state = seeded(PaPaGeiS, seed).state_dict()
     for head, second in (("expert_layers_1", 2), ("expert_layers_2", 3)):
         for i in range(3):
             first = nn.Linear(512, 256).state_dict()
@@ -70,7 +61,7 @@ def papagei(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pulse(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "checkpoint_best.pkl"
-    state = randomised(PulsePPG()).state_dict()
+    state = seeded(PulsePPG).state_dict()
     torch.save({"net": state, "optimizer": {"lr": 1e-4}, "epoch": 5, "test_loss": 0.3}, path)
     return PulsePPG.from_checkpoint(path)
 

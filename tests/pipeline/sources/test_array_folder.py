@@ -1,4 +1,3 @@
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -11,18 +10,8 @@ import pytest
 from pipeline.foundation.errors import RecordError
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.sources.base import WaveformSource
+from pipeline.testing.waveform_folders import START, START_US, waveform_table, write_npy_record
 from pipeline.windows.cutting import WindowConfig, iterate_windows
-
-START = "2150-02-01T10:00:00"
-START_US = 5682996000_000_000
-SIDECAR = {"patient_id": "A-17", "start": START, "sampling_rate_hz": 125}
-
-
-def write_npy(folder: Path, samples: np.ndarray, name: str = "bed7", **sidecar) -> Path:
-    path = folder / f"{name}.npy"
-    np.save(path, samples)
-    path.with_suffix(".json").write_text(json.dumps(SIDECAR | sidecar))
-    return path
 
 
 def read(root: Path):
@@ -36,7 +25,7 @@ def test_an_array_and_its_sidecar(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.sources.array_folder.CHUNK_SECONDS", 20)
     samples = np.random.default_rng(0).normal(size=6000)
     samples[5] = np.inf
-    path = write_npy(tmp_path, samples)
+    path = write_npy_record(tmp_path, samples)
     source = ArrayFolder(tmp_path)
     assert isinstance(source, WaveformSource)
     (record,) = source.catalog().records
@@ -51,14 +40,14 @@ def test_an_array_and_its_sidecar(tmp_path, monkeypatch):
 
 
 def test_whole_numbers_have_rails_and_may_have_a_missing_code(tmp_path):
-    write_npy(tmp_path, np.array([-32768, -3, 0, 5] * 100, np.int16), missing=-32768)
+    write_npy_record(tmp_path, np.array([-32768, -3, 0, 5] * 100, np.int16), missing=-32768)
     stretch = read(tmp_path)[0][0]
     assert stretch.rails == (-32768.0, 32767.0)
     assert np.isnan(stretch.samples).mean() == 0.25
 
 
 def test_rails_as_given(tmp_path):
-    write_npy(tmp_path, np.ones(100), low=-1, high=4.003)
+    write_npy_record(tmp_path, np.ones(100), low=-1, high=4.003)
     assert read(tmp_path)[0][0].rails == (-1.0, float(np.float32(4.003)))
 
 
@@ -72,11 +61,12 @@ def test_rails_as_given(tmp_path):
         ({"sampling_rate_hz": 5000}, "sampling rate out of range"),
         ({"sampling_rate_hz": "fast"}, "sidecar unreadable"),
         ({"sampling_rate_hz": None}, "sidecar unreadable"),
+        ({"sampling_rate_hz": 10**400}, "sidecar unreadable"),
     ],
 )
 def test_a_bad_sidecar_is_counted(tmp_path, sidecar, reason):
-    write_npy(tmp_path, np.ones(100), **sidecar)
-    write_npy(tmp_path, np.ones(100), name="good")
+    write_npy_record(tmp_path, np.ones(100), **sidecar)
+    write_npy_record(tmp_path, np.ones(100), name="good")
     found = ArrayFolder(tmp_path).catalog()
     assert [r.name for r in found.records] == ["good.npy"]
     assert found.exclusions == {f"record: {reason}": 1}
@@ -97,25 +87,15 @@ def test_a_bad_sidecar_is_counted(tmp_path, sidecar, reason):
     ],
 )
 def test_a_bad_array_is_counted(tmp_path, spoil, reason):
-    spoil(write_npy(tmp_path, np.ones(100)))
+    spoil(write_npy_record(tmp_path, np.ones(100)))
     found = ArrayFolder(tmp_path).catalog()
     assert not found.records
     assert found.exclusions == {f"record: {reason}": 1}
 
 
-def table(**changes) -> pa.Table:
-    rows = {
-        "patient_id": ["A", "B", "A"],
-        "start": pa.array(pd.to_datetime(["2150-02-01T11:00:00", START, START]), pa.timestamp("us")),
-        "sampling_rate_hz": [100.0, 125.0, 125.0],
-        "samples": pa.array([[1.0, 2.0], [3.0], [4.0, None, 6.0]], pa.list_(pa.float32())),
-    }
-    return pa.table(rows | changes)
-
-
 @pytest.mark.parametrize("rows_in_group", [1, 10])
 def test_rows_of_a_table(tmp_path, rows_in_group):
-    pq.write_table(table(), tmp_path / "waves.parquet", row_group_size=rows_in_group)
+    pq.write_table(waveform_table(), tmp_path / "waves.parquet", row_group_size=rows_in_group)
     source = ArrayFolder(tmp_path)
     first, second = source.catalog().records
     assert (first.patient_id, second.patient_id) == ("A", "B")
@@ -127,7 +107,7 @@ def test_rows_of_a_table(tmp_path, rows_in_group):
 
 
 def test_rows_that_cannot_be_used_are_counted(tmp_path):
-    spoilt = table(
+    spoilt = waveform_table(
         patient_id=["", "B", "A"],
         sampling_rate_hz=[100.0, 5.0, 125.0],
         samples=pa.array([[1], [2], [3, 4]], pa.list_(pa.int16())),
@@ -146,14 +126,23 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path):
     [
         (lambda t: t.drop_columns(["start"]), "table lacks columns"),
         (lambda t: t.set_column(3, "samples", [[1.0, 2.0, 3.0]]), "table of a wrong type"),
+        (lambda t: t.set_column(2, "sampling_rate_hz", [["fast", "125", "125"]]), "table unreadable"),
         (lambda t: t.set_column(1, "start", t["start"].cast(pa.timestamp("us", "UTC"))), "table unreadable"),
     ],
 )
 def test_a_bad_table_is_counted(tmp_path, spoil, reason):
-    pq.write_table(spoil(table()), tmp_path / "waves.parquet")
+    pq.write_table(spoil(waveform_table()), tmp_path / "waves.parquet")
     found = ArrayFolder(tmp_path).catalog()
     assert not found.records
     assert found.exclusions == {f"record: {reason}": 1}
+
+
+def test_whole_numbers_beyond_float32_are_rounded(tmp_path):
+    samples = pa.array([[20_000_001], [3], [4, 5]], pa.list_(pa.int32()))
+    pq.write_table(waveform_table(samples=samples), tmp_path / "waves.parquet")
+    stretches, exclusions = read(tmp_path)
+    assert [s.samples.tolist() for s in stretches] == [[4, 5], [20_000_000], [3]]
+    assert not exclusions
 
 
 def test_a_file_that_is_no_table_is_counted(tmp_path):
@@ -164,14 +153,14 @@ def test_a_file_that_is_no_table_is_counted(tmp_path):
 def test_links_out_of_the_folder_are_counted(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
-    path = write_npy(tmp_path, np.ones(100))
+    path = write_npy_record(tmp_path, np.ones(100))
     (root / "bed7.npy").symlink_to(path)
     assert ArrayFolder(root).catalog().exclusions == {"record: path leaves the folder": 1}
 
 
 def test_both_kinds_become_windows(tmp_path):
     rng = np.random.default_rng(0)
-    write_npy(tmp_path, rng.normal(size=7500))
+    write_npy_record(tmp_path, rng.normal(size=7500))
     samples = pa.array([rng.normal(size=3000).tolist()], pa.list_(pa.float64()))
     row = {
         "patient_id": [17],

@@ -13,16 +13,12 @@ from pipeline.sources.detect import DESCRIPTION, open_clinical, open_waveforms
 from pipeline.sources.lab_table import LabTable
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.wfdb.folder import WfdbFolder
-
-HEADER = "rec1 1 125 250\nrec1.dat 80 255(-128)/NU 8 0 0 0 0 PLETH\n"
+from pipeline.testing.waveform_folders import write_wfdb_record
 
 
 @pytest.fixture
 def wfdb(tmp_path: Path) -> Path:
-    folder = tmp_path / "waves" / "bed7"
-    folder.mkdir(parents=True)
-    (folder / "rec1.hea").write_text(HEADER)
-    (folder / "rec1.dat").write_bytes(bytes(range(1, 251)))
+    write_wfdb_record(tmp_path / "waves" / "bed7", "rec1", when="")
     return tmp_path / "waves"
 
 

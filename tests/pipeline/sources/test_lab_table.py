@@ -7,40 +7,17 @@ from pipeline.foundation.errors import LabError
 from pipeline.foundation.schema import ADMISSION_COLUMNS
 from pipeline.sources.base import ClinicalSource
 from pipeline.sources.lab_table import LabTable, LabTableConfig
+from pipeline.testing.clinical_folders import LONG_TABLE, LONG_TABLE_COLUMNS, STAYS, write_table
+from pipeline.testing.waveform_folders import START_US
 
 HOUR_US = 3_600_000_000
-START_US = 5682996000_000_000
-"""2150-02-01 10:00"""
-COLUMNS = {
-    "patient_id": "MRN", "code": "Test", "value": "Result", "unit": "Unit",
-    "sampled_at": "Collected", "available_at": "Reported",
-}  # fmt: skip
-TABLE = pd.DataFrame(
-    {
-        "MRN": ["A-1", "A-1", "p000020", "", "A-1"],
-        "Test": ["KALIUM", "GLU", "2947-0", "KALIUM", "KALIUM"],
-        "Result": ["4.1", "5,5", "<100", "4", "4"],
-        "Unit": ["mmol/L", "", "mmol/L", "mmol/L", "mmol/L"],
-        "Collected": ["2150-02-01 10:00:00"] * 4 + ["soon"],
-        "Reported": ["2150-02-01 11:00:00", "", "2150-02-01 11:00:00", "", ""],
-    }
-)
-
-
-def write(folder, frame: pd.DataFrame, kind: str):
-    path = folder / f"labs.{kind}"
-    if kind == "parquet":
-        frame.to_parquet(path, index=False)
-    else:
-        frame.to_csv(path, index=False)
-    return path
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet"])
 def test_a_table_unlike_mimic(tmp_path, kind):
     source = LabTable(
-        write(tmp_path, TABLE, kind),
-        column_map=COLUMNS,
+        write_table(tmp_path, LONG_TABLE, kind),
+        column_map=LONG_TABLE_COLUMNS,
         code_map={"KALIUM": "potassium", "GLU": "glucose"},
         units={"glucose": "mmol/L"},
         time_offset=datetime.timedelta(hours=-1),
@@ -69,7 +46,7 @@ def test_typed_parquet_columns(tmp_path):
             "sampled_at": pd.array(["2150-02-01T10:00", None], dtype="datetime64[ns]"),
         }
     )
-    found = LabTable(write(tmp_path, frame, "parquet"), units={"50971": "mEq/L"}).tables()
+    found = LabTable(write_table(tmp_path, frame, "parquet"), units={"50971": "mEq/L"}).tables()
     assert found.labs[["patient_id", "code", "value", "unit", "sampled_at_us"]].to_numpy().tolist() == [
         ["20", "50971", 4.1, "mEq/L", START_US]
     ]
@@ -78,15 +55,15 @@ def test_typed_parquet_columns(tmp_path):
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_column_that_is_not_there_is_named(tmp_path, kind):
-    path = write(tmp_path, TABLE.drop(columns=["Collected"]), kind)
+    path = write_table(tmp_path, LONG_TABLE.drop(columns=["Collected"]), kind)
     with pytest.raises(LabError, match="has no column Collected"):
-        LabTable(path, column_map=COLUMNS).tables()
+        LabTable(path, column_map=LONG_TABLE_COLUMNS).tables()
 
 
 def test_time_zones_are_refused(tmp_path):
-    frame = TABLE.assign(Collected="2150-02-01T10:00:00Z")
+    frame = LONG_TABLE.assign(Collected="2150-02-01T10:00:00Z")
     with pytest.raises(LabError, match="column Collected carries time zones"):
-        LabTable(write(tmp_path, frame, "csv"), column_map=COLUMNS).tables()
+        LabTable(write_table(tmp_path, frame, "csv"), column_map=LONG_TABLE_COLUMNS).tables()
 
 
 def test_what_is_no_table_is_one_clear_error(tmp_path):
@@ -104,21 +81,13 @@ def test_an_unknown_name_in_the_column_map():
 
 @pytest.mark.parametrize("described", [True, False])
 def test_admissions(tmp_path, described):
-    stays = pd.DataFrame(
-        {
-            "patient_id": ["A-1", "A-2"],
-            "admission_id": ["7", "8"],
-            "admitted_at": ["2150-02-01 10:00:00"] * 2,
-            "discharged_at": ["2150-02-03 10:00:00", ""],
-        }
-    )
+    stays = STAYS
     if described:
         stays = stays.assign(age_years=["61.5", ""], sex=["F", ""], care_unit=["MICU", ""])
-    path = tmp_path / "stays.csv"
-    stays.to_csv(path, index=False)
-    labs = write(tmp_path, TABLE, "csv")
+    path = write_table(tmp_path, stays, "csv", "stays")
+    labs = write_table(tmp_path, LONG_TABLE, "csv")
     offset = datetime.timedelta(hours=1)
-    found = LabTable(labs, column_map=COLUMNS, admissions=path, time_offset=offset).tables()
+    found = LabTable(labs, column_map=LONG_TABLE_COLUMNS, admissions=path, time_offset=offset).tables()
     (row,) = found.admissions.itertuples(index=False)
     assert tuple(found.admissions.columns) == ADMISSION_COLUMNS
     assert (row.patient_id, row.admission_id, row.admitted_us) == ("A-1", "7", START_US + HOUR_US)

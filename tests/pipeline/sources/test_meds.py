@@ -5,26 +5,10 @@ import pytest
 
 from pipeline.foundation.errors import LabError
 from pipeline.sources.meds import MedsTables, understand
+from pipeline.testing.clinical_folders import write_meds_shard
+from pipeline.testing.waveform_folders import START, START_US
 
 HOUR_US = 3_600_000_000
-START = pd.Timestamp("2150-02-01T10:00:00")
-START_US = 5682996000_000_000
-
-
-def write(root, events: list[tuple], name: str = "train/0.parquet", **changes) -> None:
-    """Events are (subject, hours after the start or None, code, number, text)."""
-    path = root / "data" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    subject, hours, code, number, text = zip(*events, strict=True)
-    times = [None if h is None else START + pd.Timedelta(hours=h) for h in hours]
-    columns = {
-        "subject_id": pa.array(subject, pa.int64()),
-        "time": pa.array(times, pa.timestamp("us")),
-        "code": pa.array(code, pa.string()),
-        "numeric_value": pa.array(number, pa.float32()),
-        "text_value": pa.array(text, pa.large_string()),
-    }
-    pq.write_table(pa.table({n: c for n, c in (columns | changes).items() if c is not None}), path)
 
 
 def labs(root) -> tuple[list[list], dict]:
@@ -41,7 +25,7 @@ def labs(root) -> tuple[list[list], dict]:
 
 
 def test_results_and_draws_give_both_times(tmp_path):
-    write(
+    write_meds_shard(
         tmp_path,
         [
             (1, None, "GENDER//F", None, None),
@@ -63,12 +47,14 @@ def test_results_and_draws_give_both_times(tmp_path):
 
 
 def test_older_extracts_have_the_draw_alone(tmp_path):
-    write(tmp_path, [(1, 3, "LAB//50813//mmol/L", 2.0, None), (1, None, "LAB//50813//mmol/L", 2.0, None)])
+    write_meds_shard(
+        tmp_path, [(1, 3, "LAB//50813//mmol/L", 2.0, None), (1, None, "LAB//50813//mmol/L", 2.0, None)]
+    )
     assert labs(tmp_path) == ([["1", "50813", 2.0, "mmol/L", 3, None]], {"lab: no time": 1})
 
 
 def test_codes_by_their_loinc_parent(tmp_path):
-    write(
+    write_meds_shard(
         tmp_path, [(1, 0, "hospital//NA+//mmol/L", 140.0, None), (1, 1, "hospital//CL-//mmol/L", 100.0, None)]
     )
     codes = pa.table(
@@ -84,15 +70,17 @@ def test_codes_by_their_loinc_parent(tmp_path):
 
 
 def test_all_shards_are_read_and_columns_may_be_absent(tmp_path):
-    write(tmp_path, [(1, 0, "LAB//50971//mEq/L", 4.0, None)], text_value=None)
-    write(tmp_path, [(2, 1, "LOINC//2345-7", None, "<10")], "held_out/0.parquet", numeric_value=None)
-    write(tmp_path, [(3, 2, "HR", 80.0, None)], "tuning/0.parquet")
+    write_meds_shard(tmp_path, [(1, 0, "LAB//50971//mEq/L", 4.0, None)], text_value=None)
+    write_meds_shard(
+        tmp_path, [(2, 1, "LOINC//2345-7", None, "<10")], "held_out/0.parquet", numeric_value=None
+    )
+    write_meds_shard(tmp_path, [(3, 2, "HR", 80.0, None)], "tuning/0.parquet")
     rows, _ = labs(tmp_path)
     assert rows == [["1", "50971", 4.0, "mEq/L", 0, None], ["2", "2345-7", "<10", "", 1, None]]
 
 
 def test_a_unit_column_is_used_where_the_code_has_none(tmp_path):
-    write(tmp_path, [(1, 0, "LOINC//2345-7", 5.0, None)], unit=pa.array(["mmol/L"]))
+    write_meds_shard(tmp_path, [(1, 0, "LOINC//2345-7", 5.0, None)], unit=pa.array(["mmol/L"]))
     assert labs(tmp_path)[0] == [["1", "2345-7", 5.0, "mmol/L", 0, None]]
 
 
@@ -118,21 +106,24 @@ def test_other_codes_mean_nothing(code):
         ({"subject_id": pa.array([1.0])}, "column subject_id is double; MEDS 0.4 wants int64"),
         ({"time": pa.array(["2150-02-01"])}, "column time is string"),
         ({"code": None}, "column code is absent"),
-        ({"time": pa.array([START], pa.timestamp("us", "UTC"))}, "column time carries time zones"),
+        (
+            {"time": pa.array([pd.Timestamp(START)], pa.timestamp("us", "UTC"))},
+            "column time carries time zones",
+        ),
     ],
 )
 def test_a_shard_that_breaks_the_standard_is_explained(tmp_path, changes, message):
-    write(tmp_path, [(1, 0, "LAB//50971//mEq/L", 4.0, None)], **changes)
+    write_meds_shard(tmp_path, [(1, 0, "LAB//50971//mEq/L", 4.0, None)], **changes)
     with pytest.raises(LabError, match=message):
         MedsTables(tmp_path).tables()
 
 
 @pytest.mark.parametrize("kind", ["s", "ms", "ns"])
 def test_other_resolutions_and_dictionaries_do_no_harm(tmp_path, kind):
-    write(
+    write_meds_shard(
         tmp_path,
         [(1, 0, "LAB//50971//mEq/L", 4.0, None)],
-        time=pa.array([START], pa.timestamp(kind)),
+        time=pa.array([pd.Timestamp(START)], pa.timestamp(kind)),
         code=pa.array(["LAB//50971//mEq/L"]).dictionary_encode(),
     )
     assert labs(tmp_path)[0] == [["1", "50971", 4.0, "mEq/L", 0, None]]

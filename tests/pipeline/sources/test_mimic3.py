@@ -1,7 +1,6 @@
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -9,6 +8,8 @@ from pipeline.foundation.errors import LabError, RecordError
 from pipeline.foundation.schema import ADMISSION_COLUMNS
 from pipeline.sources.base import ClinicalSource, WaveformSource
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
+from pipeline.testing.clinical_folders import MIMIC_TABLES, write_mimic_tables
+from pipeline.testing.waveform_folders import write_matched_subset_record
 from pipeline.windows.cutting import WindowConfig, iterate_windows
 
 SHARED = Path(__file__).parents[3].parent / "shared"
@@ -16,37 +17,10 @@ needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared is abse
 HOUR_US = 3_600_000_000
 
 
-def write_record(
-    root: Path, subject: int, stem: str, when: str, n: int = 7500, master_lines: str = ""
-) -> Path:
-    """One Matched Subset record: master, layout, one segment after a gap of 10 s, and a numerics decoy."""
-    folder = root / f"p{subject // 10000:02d}" / f"p{subject:06d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    day, clock = when.split(" ")
-    year, month, dom = day.split("-")
-    name = f"p{subject:06d}-{day}-{clock[:5].replace(':', '-')}"
-    lines = master_lines or f"{stem}_layout 0\n~ 1250\n{stem}_0001 {n}\n"
-    total = sum(int(line.split()[1]) for line in lines.splitlines())
-    head = f"{name}/{len(lines.splitlines())} 1 125 {total} {clock} {dom}/{month}/{year}\n"
-    (folder / f"{name}.hea").write_text(head + lines)
-    (folder / f"{name}n.hea").write_text(
-        f"{name}n 1 0.0166 10 {clock} {dom}/{month}/{year}\n{stem}n.dat 16 1/bpm\n"
-    )
-    (folder / f"{stem}_layout.hea").write_text(
-        f"{stem}_layout 1 125 0\n~ 0 255(-128)/NU 8 0 -128 0 0 PLETH\n"
-    )
-    (folder / f"{stem}_0001.hea").write_text(
-        f"{stem}_0001 1 125 {n}\n{stem}_0001.dat 80 255(-128)/NU 8 0 0 0 0 PLETH\n"
-    )
-    codes = np.random.default_rng(subject).integers(2, 250, n).astype(np.uint8)
-    (folder / f"{stem}_0001.dat").write_bytes(codes.tobytes())
-    return folder / f"{name}.hea"
-
-
 def test_catalog_holds_masters_alone_in_order(tmp_path):
-    write_record(tmp_path, 20, "3000002", "2183-04-29 10:00:00")
-    write_record(tmp_path, 20, "3000001", "2183-04-28 17:47:00")
-    write_record(tmp_path, 10013, "3000003", "2125-10-04 23:37:00")
+    write_matched_subset_record(tmp_path, 20, "3000002", "2183-04-29 10:00:00")
+    write_matched_subset_record(tmp_path, 20, "3000001", "2183-04-28 17:47:00")
+    write_matched_subset_record(tmp_path, 10013, "3000003", "2125-10-04 23:37:00")
     source = Mimic3Waveforms(tmp_path)
     assert isinstance(source, WaveformSource)
     found = source.catalog()
@@ -64,7 +38,7 @@ def test_catalog_holds_masters_alone_in_order(tmp_path):
 
 
 def test_from_record_to_windows(tmp_path):
-    write_record(tmp_path, 20, "3000001", "2183-04-28 17:47:00", n=3750 * 2)
+    write_matched_subset_record(tmp_path, 20, "3000001", "2183-04-28 17:47:00", n=3750 * 2)
     source = Mimic3Waveforms(tmp_path)
     record = source.catalog().records[0]
     exclusions = Counter()
@@ -74,14 +48,14 @@ def test_from_record_to_windows(tmp_path):
 
 
 def test_bad_records_are_counted_and_the_rest_stays(tmp_path):
-    write_record(tmp_path, 20, "3000001", "2183-04-28 17:47:00")
-    write_record(tmp_path, 21, "3000002", "2183-04-28 17:47:00").write_text("")
-    write_record(
+    write_matched_subset_record(tmp_path, 20, "3000001", "2183-04-28 17:47:00")
+    write_matched_subset_record(tmp_path, 21, "3000002", "2183-04-28 17:47:00").write_text("")
+    write_matched_subset_record(
         tmp_path, 22, "3000003", "2183-04-28 17:47:00", master_lines="3000003_layout 0\n~ 9999999999\n"
     )
-    undated = write_record(tmp_path, 23, "3000004", "2183-04-28 17:47:00")
+    undated = write_matched_subset_record(tmp_path, 23, "3000004", "2183-04-28 17:47:00")
     undated.write_text(undated.read_text().replace(" 28/04/2183", ""))
-    looped = write_record(tmp_path, 24, "3000005", "2183-04-28 17:47:00")
+    looped = write_matched_subset_record(tmp_path, 24, "3000005", "2183-04-28 17:47:00")
     looped.write_text(looped.read_text().replace("3000005_0001", looped.stem))
     found = Mimic3Waveforms(tmp_path).catalog()
     assert [r.patient_id for r in found.records] == ["20"]
@@ -94,7 +68,7 @@ def test_bad_records_are_counted_and_the_rest_stays(tmp_path):
 
 
 def test_a_record_that_vanished_since_is_counted(tmp_path):
-    path = write_record(tmp_path, 20, "3000001", "2183-04-28 17:47:00")
+    path = write_matched_subset_record(tmp_path, 20, "3000001", "2183-04-28 17:47:00")
     source = Mimic3Waveforms(tmp_path)
     record = source.catalog().records[0]
     path.unlink()
@@ -109,42 +83,9 @@ def test_an_absent_folder_is_one_clear_error(tmp_path, make, error):
         make(tmp_path / "absent")
 
 
-LABS = """row_id,subject_id,hadm_id,itemid,charttime,value,valuenum,valueuom,flag
-1,20,,50971,2183-04-28 17:00:00,4.1,4.1,mEq/L,
-2,020,7,50813,2183-04-28 18:00:00,<0.5,0.5,mmol/L,
-3,20.0,7,50983.0,2183-04-28 19:00:00,LESS THAN 100 mEq/L,,mEq/L,abnormal
-4,20,7,50931,2183-04-28 20:00:00,___,,mg/dL,
-5,20,7,50912,2183-04-28 20:00:00,1.1,1.1,mg/dL,
-6,20,7,50809,2183-04-28 20:00:00,100,100,mg/dL,
-7,,7,50971,2183-04-28 20:00:00,4,4,mEq/L,
-8,20,7,50971,yesterday,4,4,mEq/L,
-"""
-ADMISSIONS = """subject_id,hadm_id,admittime,dischtime,ethnicity
-20,7,2183-04-28 10:00:00,2183-05-02 10:00:00,WHITE
-21,8,2183-04-28 10:00:00,2183-05-02 10:00:00,
-22,9,2183-04-28 10:00:00,,ASIAN
-"""
-PATIENTS = """subject_id,gender,dob
-20,F,2107-04-28 10:00:00
-21,M,1880-01-01 00:00:00
-"""
-STAYS = """subject_id,hadm_id,first_careunit,intime
-20,7,SICU,2183-04-30 00:00:00
-20,7,MICU,2183-04-28 11:00:00
-"""
-
-
-def write_tables(root: Path, *, upper: bool = False, **changes: str) -> Path:
-    tables = {"LABEVENTS": LABS, "ADMISSIONS": ADMISSIONS, "PATIENTS": PATIENTS, "ICUSTAYS": STAYS} | changes
-    for name, text in tables.items():
-        header, _, body = text.partition("\n")
-        (root / f"{name}.csv").write_text((header.upper() if upper else header) + "\n" + body)
-    return root
-
-
 @pytest.mark.parametrize("upper", [False, True])
 def test_labs_as_they_are_written(tmp_path, upper):
-    source = Mimic3Tables(write_tables(tmp_path, upper=upper))
+    source = Mimic3Tables(write_mimic_tables(tmp_path, upper=upper))
     assert isinstance(source, ClinicalSource)
     found = source.tables()
     assert found.labs[["patient_id", "code", "value", "unit"]].to_numpy().tolist() == [
@@ -160,7 +101,7 @@ def test_labs_as_they_are_written(tmp_path, upper):
 
 
 def test_admissions_with_age_sex_and_first_unit(tmp_path):
-    found = Mimic3Tables(write_tables(tmp_path)).tables().admissions
+    found = Mimic3Tables(write_mimic_tables(tmp_path)).tables().admissions
     assert tuple(found.columns) == ADMISSION_COLUMNS
     assert found[["patient_id", "admission_id", "sex", "ethnicity", "care_unit"]].to_numpy().tolist() == [
         ["20", "7", "F", "WHITE", "MICU"],
@@ -171,7 +112,7 @@ def test_admissions_with_age_sex_and_first_unit(tmp_path):
 
 
 def test_patients_and_stays_are_optional_and_labs_are_not(tmp_path):
-    write_tables(tmp_path)
+    write_mimic_tables(tmp_path)
     (tmp_path / "PATIENTS.csv").unlink()
     (tmp_path / "ICUSTAYS.csv").unlink()
     found = Mimic3Tables(tmp_path).tables()
@@ -184,10 +125,8 @@ def test_patients_and_stays_are_optional_and_labs_are_not(tmp_path):
 
 
 def test_tables_without_rows(tmp_path):
-    first_lines = {
-        name: text.splitlines()[0] + "\n" for name, text in [("LABEVENTS", LABS), ("ADMISSIONS", ADMISSIONS)]
-    }
-    found = Mimic3Tables(write_tables(tmp_path, **first_lines)).tables()
+    first_lines = {name: MIMIC_TABLES[name].splitlines()[0] + "\n" for name in ("LABEVENTS", "ADMISSIONS")}
+    found = Mimic3Tables(write_mimic_tables(tmp_path, **first_lines)).tables()
     assert len(found.labs) == len(found.admissions) == 0
 
 

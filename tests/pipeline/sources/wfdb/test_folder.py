@@ -9,23 +9,13 @@ import wfdb
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.sources.base import WaveformSource
 from pipeline.sources.wfdb.folder import WfdbFolder, WfdbFolderConfig, parse_assume_start
+from pipeline.testing.waveform_folders import WFDB_START, write_wfdb_record
 from pipeline.windows.cutting import WindowConfig, iterate_windows
 
 SHARED = Path(__file__).parents[4].parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared is absent")
-DATED = "10:00:00 01/02/2150"
 START = parse_assume_start("2100-01-01T00:00")
 START_US = 4102444800_000_000
-
-
-def write_record(folder: Path, name: str, when: str = DATED, channel: str = "PLETH", n: int = 7500) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.dat").write_bytes(
-        np.random.default_rng(0).integers(5, 250, n).astype(np.uint8).tobytes()
-    )
-    path = folder / f"{name}.hea"
-    path.write_text(f"{name} 1 125 {n} {when}\n{name}.dat 80 255(-128)/NU 8 0 0 0 0 {channel}\n")
-    return path
 
 
 def windows(source: WfdbFolder):
@@ -44,9 +34,9 @@ def windows(source: WfdbFolder):
     ],
 )
 def test_patients_by_folder_record_or_pattern(tmp_path, rule, patients, excluded):
-    write_record(tmp_path / "ward" / "p15" / "rec1", "rec1")
-    write_record(tmp_path / "ward" / "A7", "rec2")
-    write_record(tmp_path, "top")
+    write_wfdb_record(tmp_path / "ward" / "p15" / "rec1", "rec1")
+    write_wfdb_record(tmp_path / "ward" / "A7", "rec2")
+    write_wfdb_record(tmp_path, "top")
     source = WfdbFolder(tmp_path, patient_from=rule)
     assert isinstance(source, WaveformSource)
     found = source.catalog()
@@ -55,9 +45,9 @@ def test_patients_by_folder_record_or_pattern(tmp_path, rule, patients, excluded
 
 
 def test_segments_belong_to_their_master(tmp_path):
-    write_record(tmp_path, "s_0001")
-    write_record(tmp_path, "s_0002")
-    (tmp_path / "m.hea").write_text(f"m/3 1 125 18750 {DATED}\ns_0001 7500\n~ 3750\ns_0002 7500\n")
+    write_wfdb_record(tmp_path, "s_0001")
+    write_wfdb_record(tmp_path, "s_0002")
+    (tmp_path / "m.hea").write_text(f"m/3 1 125 18750 {WFDB_START}\ns_0001 7500\n~ 3750\ns_0002 7500\n")
     source = WfdbFolder(tmp_path)
     assert [r.name for r in source.catalog().records] == ["m"]
     starts, exclusions = windows(source)
@@ -66,37 +56,37 @@ def test_segments_belong_to_their_master(tmp_path):
 
 
 def test_records_without_a_date_need_a_start(tmp_path):
-    write_record(tmp_path, "a", when="10:00:00")
+    write_wfdb_record(tmp_path, "a", when="10:00:00")
     assert WfdbFolder(tmp_path).catalog().exclusions == {"record: no base date": 1}
     starts, _ = windows(WfdbFolder(tmp_path, assume_start=START))
     assert starts[0] == START_US
 
 
 def test_a_date_in_the_header_wins(tmp_path):
-    write_record(tmp_path, "a")
+    write_wfdb_record(tmp_path, "a")
     dated, assumed = (WfdbFolder(tmp_path, **c).catalog().records for c in ({}, {"assume_start": START}))
     assert dated[0].start_us == assumed[0].start_us
 
 
 def test_another_channel_name(tmp_path):
-    write_record(tmp_path, "a", channel="SpO2-Wave")
+    write_wfdb_record(tmp_path, "a", channel="SpO2-Wave")
     assert WfdbFolder(tmp_path).catalog().exclusions == {"record: record without PLETH": 1}
     assert len(windows(WfdbFolder(tmp_path, channel="spo2-wave"))[0]) == 2
 
 
 def test_lists_of_records_are_never_followed(tmp_path):
     """RECORDS may name anything: a path outside, a URL. It is not read at all."""
-    write_record(tmp_path / "elsewhere", "b")
+    write_wfdb_record(tmp_path / "elsewhere", "b")
     root = tmp_path / "root"
-    write_record(root, "a")
+    write_wfdb_record(root, "a")
     (root / "RECORDS").write_text("../elsewhere/b\n/etc/passwd\ns3://bucket/x\na\n")
     assert [r.name for r in WfdbFolder(root).catalog().records] == ["a"]
 
 
 def test_links_out_of_the_folder_are_counted(tmp_path):
-    write_record(tmp_path / "elsewhere", "b")
+    write_wfdb_record(tmp_path / "elsewhere", "b")
     root = tmp_path / "root"
-    write_record(root, "a")
+    write_wfdb_record(root, "a")
     (root / "b.hea").symlink_to(tmp_path / "elsewhere" / "b.hea")
     found = WfdbFolder(root).catalog()
     assert [r.name for r in found.records] == ["a"]
@@ -105,12 +95,12 @@ def test_links_out_of_the_folder_are_counted(tmp_path):
 
 @pytest.mark.parametrize("name", ["mit Leerzeichen", "病房", "x" * 150])
 def test_unusual_folder_names(tmp_path, name):
-    write_record(tmp_path / name, "a")
+    write_wfdb_record(tmp_path / name, "a")
     assert len(windows(WfdbFolder(tmp_path))[0]) == 2
 
 
 def test_broken_headers_are_counted(tmp_path):
-    write_record(tmp_path, "a")
+    write_wfdb_record(tmp_path, "a")
     (tmp_path / "b.hea").write_text("b 1 125Hz 10\n")
     found = WfdbFolder(tmp_path).catalog()
     assert len(found.records) == 1
@@ -127,7 +117,7 @@ def test_mimic4_layout(tmp_path):
                 baseline=[-2048], write_dir=str(folder))  # fmt: skip
     (folder / "81739927_0001p.hea").unlink()
     (folder / "81739927.hea").write_text(
-        f"81739927/2 1 62.4725/999.56 {n} {DATED}\n81739927_0000 0\n81739927_0001 {n}\n"
+        f"81739927/2 1 62.4725/999.56 {n} {WFDB_START}\n81739927_0000 0\n81739927_0001 {n}\n"
     )
     (folder / "81739927_0000.hea").write_text(
         "81739927_0000 1 62.4725 0\n~ 0x2 4096(-2048)/NU 12 0 0 0 0 Pleth\n"
