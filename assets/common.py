@@ -70,7 +70,8 @@ def stage_asset(
             yield materialized(project)
         else:
             context.log.info(
-                "%s takes hours and was not asked for: set start to true in this asset's run config.", asset_name
+                "%s takes hours and was not asked for: set start to true in this asset's run config.",
+                asset_name,
             )
 
     return decorate(run_if_asked if by_hand else run)

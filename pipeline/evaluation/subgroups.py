@@ -13,7 +13,7 @@ from jaxtyping import Shaped
 
 from pipeline.cohort.scored_sets import ScoredSet, scored_sets
 from pipeline.evaluation.judge import EvaluationConfig, evaluate_sets
-from pipeline.prediction.intervals import GAP_EDGES_HOURS, gap_labels, gap_names
+from pipeline.prediction.coverage import GAP_EDGES_HOURS, gap_labels, gap_names
 
 GROUPINGS = {
     "gap": "Hours since the last lab",

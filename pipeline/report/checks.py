@@ -10,7 +10,7 @@ from pipeline.cohort.scored_sets import ScoredSet
 from pipeline.evaluation.agreement import repeated_bland_altman
 from pipeline.foundation.number_format import UNITS, error_digits, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.prediction.intervals import GAP_EDGES_HOURS, gap_names
+from pipeline.prediction.coverage import GAP_EDGES_HOURS, gap_names
 from pipeline.report import style
 from pipeline.report.html import MINUS
 

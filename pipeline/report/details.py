@@ -18,7 +18,7 @@ from pipeline.foundation.number_format import (
     signed,
 )
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.prediction.intervals import coverage, reliability
+from pipeline.prediction.coverage import coverage, reliability
 from pipeline.report import checks as report_checks
 from pipeline.report import html as report_html
 from pipeline.report.html import Row, Section, paragraph, text

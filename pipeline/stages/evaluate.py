@@ -14,7 +14,8 @@ from pipeline.foundation.number_format import UNITS, short_label
 from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
-from pipeline.prediction.intervals import coverage, fit_intervals
+from pipeline.prediction.coverage import coverage
+from pipeline.prediction.intervals import fit_intervals
 from pipeline.report.comparison_text import comparison_table
 from pipeline.store.embeddings import EmbeddingStore
 
