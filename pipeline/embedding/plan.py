@@ -79,7 +79,7 @@ def plan_embedding(
     ------
     StoreError : the store cannot be read
     """
-    hashes, manifest = SourceHashes(store), store.manifest()
+    hashes, manifest = SourceHashes(store.storage), store.manifest()
     template = EmbeddingKey(
         source_hash="",
         encoder_name=encoder_label(encoder),

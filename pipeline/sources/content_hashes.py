@@ -7,14 +7,27 @@ restore with new times costs the hashing, never the embedding.
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 from pipeline.sources.base import Record
-from pipeline.store.embeddings import EmbeddingStore
 
 CACHE_FILE = "source_hashes.json"
 SETTLED_SECONDS = 2.0
 """A file changed less than this before it was hashed may change again without a new time: never cached."""
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """Where hashes are remembered between runs; a store's `Storage` is one."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, None when it is not there."""
+        ...
+
+    def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Replace a file by `change` of its content, as if no other process ran at the same time."""
+        ...
 
 
 def fingerprint(records: Iterable[Record]) -> str:
@@ -53,11 +66,11 @@ def content_hash(records: Iterable[Record]) -> str:
 
 
 class SourceHashes:
-    """Content hashes by patient, remembered in the store under the patients' keyed hashes."""
+    """Content hashes by patient, remembered under the patients' keyed hashes."""
 
-    def __init__(self, store: EmbeddingStore) -> None:
-        self._store = store
-        self._known = _parse(store.storage.read(CACHE_FILE))
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._known = _parse(memory.read(CACHE_FILE))
         self._new: dict[str, list[str]] = {}
 
     def of(self, patient: str, records: Sequence[Record]) -> tuple[str, str]:
@@ -85,20 +98,20 @@ class SourceHashes:
     def save(self) -> None:
         """Remember what was hashed since; entries that other processes added meanwhile stay."""
         if self._new:
-            self._store.storage.update(
+            self._memory.update(
                 CACHE_FILE, lambda before: json.dumps(_parse(before) | self._new, sort_keys=True).encode()
             )
 
 
-def forget_hash(store: EmbeddingStore, patient: str) -> None:
-    """Remove one patient's keyed hash from the cache."""
+def forget_hash(memory: Memory, patient: str) -> None:
+    """Remove what is remembered under one patient's keyed hash."""
 
     def drop(before: bytes | None) -> bytes:
         kept = {name: pair for name, pair in _parse(before).items() if name != patient}
         return json.dumps(kept, sort_keys=True).encode()
 
-    if patient in _parse(store.storage.read(CACHE_FILE)):
-        store.storage.update(CACHE_FILE, drop)
+    if patient in _parse(memory.read(CACHE_FILE)):
+        memory.update(CACHE_FILE, drop)
 
 
 def _parse(data: bytes | None) -> dict[str, list[str]]:

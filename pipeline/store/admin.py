@@ -151,7 +151,7 @@ def forget_patient(store: EmbeddingStore, patient_id: str) -> tuple[str, ...]:
         store.change_manifest(partial(_drop, patient))
         for version in versions:
             store.storage.remove(f"{patient}/{version}")
-        forget_hash(store, patient)
+        forget_hash(store.storage, patient)
     return OTHER_ARTEFACTS
 
 
