@@ -54,8 +54,13 @@ class Encoding:
         projection = "" if self.projection == "none" else f", projection {self.projection[:8]}"
         return (
             f"{self.encoder_name} ({self.weights_hash[:8]}, {self.preprocessing_version}, {self.dtype}, "
-            f"{self.readout}{projection}, {self.precision} on {self.device} by {self.batch_windows})"
+            f"{self.readout}{projection}, {self.arithmetic})"
         )
+
+    @property
+    def arithmetic(self) -> str:
+        """Precision, device and batch in one phrase."""
+        return f"{self.precision} on {self.device} by {self.batch_windows}"
 
     def plain(self) -> dict[str, Any]:
         """Return the fields as they are written and hashed: without those that have their old meaning."""

@@ -167,11 +167,22 @@ def encoding_of(provenance: Mapping[str, Any]) -> Encoding | None:
     """Return how the embeddings that a checkpoint was trained on were made; None where it does not say.
 
     Older checkpoints name fewer fields; the others are what they were then (`Encoding`).
+
+    Raises
+    ------
+    CheckpointError : it names a field that this version does not know
     """
     told = provenance.get("encoder")
     if not told:
         return None
-    return Encoding(**{_LONG.get(name, name): value for name, value in told.items()})
+    values: dict[str, Any] = {_LONG.get(name, name): value for name, value in told.items()}
+    try:
+        return Encoding(**values)
+    except TypeError as error:
+        raise CheckpointError(
+            f"the checkpoint describes its encoder in words that this version does not know ({error}): upgrade, or "
+            "train again"
+        ) from error
 
 
 def encoder_identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,8 +208,8 @@ def check_encoding(loaded: LoadedModel, found: Encoding) -> None:
     expected = encoding_of(loaded.provenance)
     if expected is not None and not expected.serves(found):
         raise CheckpointError(
-            f"the checkpoint was trained on embeddings of {expected}, the store holds those of {found}; embed with "
-            "the same encoder, read-out, precision and window configuration"
+            f"the checkpoint was trained on embeddings of {expected}, these are of {found}; embed with the same "
+            "encoder weights, read-out, precision and window configuration"
         )
 
 
