@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as compute
 import pyarrow.parquet as pq
 
 from pipeline.foundation.atomic import write_parquet
@@ -39,7 +38,9 @@ def load_catalog(path: Path, root: Path, patients: Collection[str] | None = None
     """
     table = _table(path)
     if patients is not None:
-        table = table.filter(compute.field("patient_id").isin(sorted(patients)))
+        wanted = set(patients)
+        rows = [patient in wanted for patient in table["patient_id"].to_pylist()]
+        table = table.filter(pa.array(rows, pa.bool_()))
     base = str(root)
     records = (
         Record(
