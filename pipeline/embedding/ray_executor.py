@@ -91,7 +91,7 @@ def shares(resources: Mapping[str, float], n_actors: int, *, on_gpu: bool) -> di
             "the encoder is on a GPU, and Ray's cluster has none: start Ray where the GPUs are, or use --set "
             "embedding.device=cpu"
         )
-    share = {"num_cpus": _share(cores, n_actors), "num_gpus": _share(gpus, n_actors) if on_gpu else 0}
+    share = {"num_cpus": _share(cores, n_actors), "num_gpus": _share(gpus, n_actors) if on_gpu else 0.0}
     if 0 < share["num_gpus"] < 1:
         log.info("%d actors share %d GPUs", n_actors, int(gpus))
     return share
@@ -101,10 +101,10 @@ def _share(available: float, n_actors: int) -> float:
     """Return the share of one unit that lets `n_actors` run at once; none is asked for where there is no unit."""
     whole = math.floor(available)
     if whole == 0:
-        return 0
+        return 0.0
     per_unit = math.ceil(n_actors / whole)
     # Ray counts in steps of 1/10000: rounded down, or the last of three thirds would not fit.
-    return 1 if per_unit == 1 else math.floor(10_000 / per_unit) / 10_000
+    return 1.0 if per_unit == 1 else math.floor(10_000 / per_unit) / 10_000
 
 
 def _embed(pool: list[Any], tasks: Sequence[PatientTask], meter: Meter) -> BatchResult:
