@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.embedding.plan import EmbeddingPlan
 from pipeline.embedding.run import (
     EncodingConfig,
     embed,
     embed_batch,
     plan_embedding,
 )
-from pipeline.sources import content_hashes as source_hashes
-from pipeline.sources.base import Record
 from pipeline.store.embeddings import EmbeddingStore
-from pipeline.testing.waveforms import CONFIG, ORIGIN_US, FakeEncoder, FakeSource, add_record, content
+from pipeline.testing.waveforms import CONFIG, FakeEncoder, FakeSource, add_record, content
 from pipeline.windows.cutting import WindowConfig
 
 
@@ -44,40 +41,6 @@ def test_touched_files_cost_hashing_only(source: FakeSource, store: EmbeddingSto
     encoder = FakeEncoder()
     assert embed(source, store, encoder, CONFIG).unchanged == 4
     assert encoder.windows == 0
-
-
-def test_hash_cache(source: FakeSource, store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed: list[str] = []
-    original = source_hashes.content_hash
-
-    def counted(records: tuple[Record, ...]) -> str:
-        hashed.extend({record.patient_id for record in records})
-        return original(records)
-
-    monkeypatch.setattr(source_hashes, "content_hash", counted)
-
-    def plan() -> EmbeddingPlan:
-        hashed.clear()
-        return plan_embedding(source.catalog(), store, FakeEncoder(), WindowConfig())
-
-    plan()
-    assert len(hashed) == 4
-    plan()
-    assert len(hashed) == 4, "files that changed just now may change again unseen: never cached"
-    for path in source.root.glob("*/*.npy"):
-        os.utime(path, ns=(10**18, 10**18))
-    first = plan()
-    assert len(hashed) == 4
-    second = plan()
-    assert hashed == []
-    assert [task.key for task in first.stale] == [task.key for task in second.stale]
-    path = source.root / "patient-3" / f"{ORIGIN_US}.npy"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(bytes(data))
-    assert plan().stale[3].key != second.stale[3].key
-    assert hashed == ["patient-3"]
-    assert b"patient" not in (store.root / source_hashes.CACHE_FILE).read_bytes()
 
 
 def test_moving_the_whole_source_changes_nothing(

@@ -1,0 +1,100 @@
+"""A store that an earlier version wrote: embedding into it embeds nothing, and its names stay."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.embedding.encoders import make_encoder
+from pipeline.embedding.run import EncodingConfig, embed
+from pipeline.sources.array_folder import ArrayFolder
+from pipeline.store.embeddings import MANIFEST, EmbeddingStore
+from pipeline.store.version_folder import ENTRY_FILE
+
+FIRST, SECOND = "945faa7ce489114af699345304509453", "ce718d6644afe9a20c1099fb05ca73c1"
+SOURCES = {FIRST: "b53ae0b5a4db1af25bf8b110ee35e8bf", SECOND: "13d73f878e12f914ce0a7cb613cf74de"}
+"""Content hashes of the two patients' files."""
+WEIGHTS = "b7ad71d5ae78d1769bc488041cdbc183eff9e51e631fc7cf8cce3cef0636d9a8"
+LABELS = {"float32": "ppg_gpt_1m_long+mean", "bfloat16": "ppg_gpt_1m_long+mean_bfloat16_r2"}
+FOLDERS = {
+    "float32": {FIRST: "4b3079c9e4c2d49e5421e4ce65510536", SECOND: "a978f2a381259fdfdd076794d9720790"},
+    "bfloat16": {FIRST: "f0159391f7aa088f0c01a13c7a1859b9", SECOND: "f6de7c7fbaab9aac500c44b69db355ec"},
+}
+DATA_HASHES = {
+    "float32": {FIRST: "05b9fb47ed682e5d2679b5e8b573c0ed", SECOND: "9f25e37ff353d152c457ad0e975f8eea"},
+    "bfloat16": {FIRST: "04f08f97e9a9ea12f70a90e107a1e591", SECOND: "706687e8db54d5ca7087fd5213f0f519"},
+}
+PROVENANCE = {"float32": "6b7628a1ea7f42c6fd14642e552a3094", "bfloat16": "7842cfdeb96f52a37c4cf897440487aa"}
+DATA_VERSIONS = {
+    "float32": "8a62f61a832d4f55afc1c7068c105fe601bf006ac5ee1a27cc0146babe16ea0a",
+    "bfloat16": "09b9ca36e9c0d51fa58cdc31f881515fa880bf3eaed20254e7048f1f63457b42",
+}
+
+
+def entries_of(precision: str) -> dict[str, dict]:
+    return {
+        patient: {
+            "data_hash": DATA_HASHES[precision][patient],
+            "exclusions": {},
+            "key": {
+                "dtype": "float16",
+                "encoder_name": LABELS[precision],
+                "preprocessing_version": "windows-1-5cee58dc0afc",
+                "source_hash": SOURCES[patient],
+                "weights_hash": WEIGHTS,
+            },
+            "n_windows": 3,
+            "path": f"{patient}/{folder}",
+            "patient": patient,
+            "provenance": PROVENANCE[precision],
+            "quality_histogram": [*(0,) * 9, 3],
+            "retired": False,
+            "width": 128,
+        }
+        for patient, folder in FOLDERS[precision].items()
+    }
+
+
+def write_patients(root: Path) -> ArrayFolder:
+    root.mkdir()
+    for patient in range(2):
+        path = root / f"bed{patient}.npy"
+        np.save(path, (np.arange(1200 * 3) * (7 + patient) % 101).astype(np.float32))
+        about = {"patient_id": f"A{patient}", "start": "2111-05-02T10:00:00", "sampling_rate_hz": 40}
+        path.with_suffix(".json").write_text(json.dumps(about))
+        os.utime(path, ns=(10**18, 10**18))
+    return ArrayFolder(root)
+
+
+def empty_store(root: Path) -> EmbeddingStore:
+    root.mkdir()
+    (root / "patient_key").write_bytes(b"k" * 32)
+    (root / "patient_key").chmod(0o600)
+    return EmbeddingStore.open(root)
+
+
+@pytest.mark.parametrize("precision", LABELS)
+def test_a_store_of_the_version_before_stays_valid(tmp_path: Path, precision: str) -> None:
+    source, store, entries = (
+        write_patients(tmp_path / "waveforms"),
+        empty_store(tmp_path / "store"),
+        entries_of(precision),
+    )
+    text = json.dumps({"format": 1, "entries": entries}, sort_keys=True, indent=1)
+    (store.root / MANIFEST).write_text(f"{text}\n")
+    for entry in entries.values():
+        (store.root / entry["path"]).mkdir(parents=True)
+        written = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+        (store.root / entry["path"] / ENTRY_FILE).write_text(written)
+    before = (store.root / MANIFEST).read_bytes()
+    encoder = make_encoder("ppg_gpt_1m_long+mean", precision=precision, device="cpu")
+    summary = embed(source, store, encoder, EncodingConfig())
+    assert (summary.embedded, summary.adopted, summary.unchanged) == (0, 0, 2)
+    assert summary.data_version == DATA_VERSIONS[precision], "nothing downstream is out of date"
+    assert (store.root / MANIFEST).read_bytes() == before
+    fresh = empty_store(tmp_path / "fresh")
+    embed(source, fresh, encoder, EncodingConfig())
+    paths = {patient: entry.path for patient, entry in fresh.manifest().items()}
+    assert paths == {patient: entry["path"] for patient, entry in entries.items()}
