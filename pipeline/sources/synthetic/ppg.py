@@ -14,7 +14,7 @@ amplitude wanders freely: min-max removes it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -91,6 +91,26 @@ def plan_beats(
         notch=shape["notch_depth"].astype(np.float32),
         period_s=(60 / shape["heart_rate"]).astype(np.float32),
         noise=float(rng.uniform(parameters.recording.noise_low, parameters.recording.noise_high)),
+    )
+
+
+def prolonged(track: BeatTrack, samples: int) -> BeatTrack:
+    """Return `track` with beats until past sample `samples`: its last ones again, backwards, in the last shape.
+
+    The intervals of beats are random and add up to the record's length on average alone: over days the last beat
+    may lie minutes before the record's end. Read backwards, intervals, amplitudes and feet go on without a jump.
+    """
+    intervals = np.diff(track.onsets)
+    missing = int((samples + BLOCK_SAMPLES - track.onsets[-1]) / intervals.mean()) + 1
+    while track.onsets[-1] + np.resize(intervals[::-1], missing).sum() <= samples:
+        missing *= 2
+    again = np.resize(np.arange(intervals.size)[::-1], missing)
+    return replace(
+        track,
+        onsets=np.append(track.onsets, track.onsets[-1] + np.cumsum(intervals[again])),
+        amplitude=np.append(track.amplitude, track.amplitude[again]),
+        foot=np.append(track.foot, track.foot[again]),
+        block=np.append(track.block, np.full(missing, track.block[-1])),
     )
 
 
