@@ -123,14 +123,19 @@ def _breath_phase(
     return 2 * np.pi * np.interp(nominal, edges, breaths_by)
 
 
+def amplitude_levels(recording: Recording, blocks: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw the pulse's amplitude in each 30 s block, (blocks,) share of full scale: it wanders freely."""
+    slow = 1 / (1 + np.exp(-(rng.standard_normal() + ornstein_uhlenbeck(blocks, BLOCK_SECONDS / 3600, rng))))
+    return recording.amplitude_low + (recording.amplitude_high - recording.amplitude_low) * slow
+
+
 def _amplitudes(
     recording: Recording, shape: Mapping[str, np.ndarray], block: np.ndarray, breath: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Give each beat's amplitude and foot as shares of full scale; the slow part is the nuisance."""
     blocks = shape["heart_rate"].size
-    slow = 1 / (1 + np.exp(-(rng.standard_normal() + ornstein_uhlenbeck(blocks, BLOCK_SECONDS / 3600, rng))))
-    level = (recording.amplitude_low + (recording.amplitude_high - recording.amplitude_low) * slow)[block]
+    level = amplitude_levels(recording, blocks, rng)[block]
     depth = shape["modulation"][block]
     jitter = 1 + 0.015 * rng.standard_normal(block.size)
     amplitude = level * jitter * (1 + depth * np.sin(breath + rng.uniform(0, 2 * np.pi))) / (1 + depth)

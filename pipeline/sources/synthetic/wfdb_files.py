@@ -148,7 +148,7 @@ def _last_chunk(segments: tuple[Segment, ...]) -> int:
     return max(chunks, default=-1)
 
 
-def _codes(plan: RecordPlan, first: int, stop: int) -> np.ndarray:
+def digital_codes(plan: RecordPlan, first: int, stop: int) -> np.ndarray:
     """Quantise samples `first`..`stop` - 1 of PLETH, (n,) int16 (int8 for format 80)."""
     coding = plan.format
     scale = float(coding.highest - coding.lowest)
@@ -191,7 +191,7 @@ def pack(codes: np.ndarray, code: int) -> bytes:
 
 def _write_samples(stream: BinaryIO, plan: RecordPlan, segment: Segment, first: int) -> list[tuple[int, int]]:
     """Write one segment's samples chunk by chunk; return (first code, checksum) of each channel."""
-    sources: dict[str, Callable[[RecordPlan, int, int], np.ndarray]] = {"PLETH": _codes, "II": _ecg}
+    sources: dict[str, Callable[[RecordPlan, int, int], np.ndarray]] = {"PLETH": digital_codes, "II": _ecg}
     initial, sums = [0] * len(segment.channels), [0] * len(segment.channels)
     for at in range(first, first + segment.samples, CHUNK_SAMPLES):
         stop = min(at + CHUNK_SAMPLES, first + segment.samples)
