@@ -15,6 +15,7 @@ from pipeline.cohort.alignment_config import AlignmentConfig, authors_alignment,
 from pipeline.cohort.normalization import ScalerConfig
 from pipeline.cohort.sequences import SequenceConfig
 from pipeline.cohort.splits import SplitConfig
+from pipeline.embedding.config import EmbeddingConfig
 from pipeline.evaluation.judge import EvaluationConfig
 from pipeline.foundation.errors import ConfigError
 from pipeline.labs.cleaning import LabConfig
@@ -84,9 +85,12 @@ class ExperimentConfig:
     encoder: str = "ppg_gpt_1m"
     """Name of a shipped encoder, or the path of a checkpoint; ``+mean`` embeds by the mean over positions."""
     encoder_precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of PPG-GPT; auto: bfloat16 where the processor multiplies it natively. Part of the store's key."""
+    """Arithmetic of PPG-GPT; auto: bfloat16 where the encoder's device multiplies it natively. Part of the store's key,
+    and of a checkpoint, as what it came to."""
     embedding_executor: Literal["local", "ray"] = "local"
     """Where the encoder runs; changes no number."""
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    """How stage 1 uses the machine."""
     window: WindowConfig = field(default_factory=WindowConfig)
     labs: LabConfig = field(default_factory=LabConfig)
     splits: SplitConfig = field(default_factory=SplitConfig)

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 EMBED_BATCH = 32
 """Windows per forward pass on a CPU, always: the rounding of a matrix product depends on its shape. Few, so that a
 layer's numbers stay in a core's cache and a single window comes soon; more are no faster (19M: 1 to 2 %)."""
-GPU_EMBED_BATCH = 256
-"""The same on a GPU, which so few would not fill."""
+GPU_EMBED_BATCH = 4096
+"""The same on a GPU, which so few would not fill; a model's ``gpu_batch_windows`` replaces it. Fixed, not chosen by
+free memory: it is part of the store's key, so two cards would not share a store. The widest tensor of the 19M model,
+inside its FFN, takes 1 GiB in float32 at this size (4096 windows x 31 positions x 2048 numbers); a card needs a few."""
 
 
 @runtime_checkable
@@ -49,6 +51,19 @@ class Encoder(Protocol):
         ...
 
 
+def fixed_batch(model: object) -> int:
+    """Return how many windows each forward pass of `model` takes where it lies; part of what its bits depend on."""
+    if device_kind(model) == "cpu":
+        return EMBED_BATCH
+    return getattr(model, "gpu_batch_windows", GPU_EMBED_BATCH)
+
+
+def device_kind(model: object) -> str:
+    """Return the kind of device that `model` computes on, "cpu" or "cuda"; without weights it is a CPU."""
+    weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return "cpu" if weight is None else weight.device.type
+
+
 def embed_in_batches(
     model: nn.Module,
     features: Callable[[Tensor], Tensor],
@@ -58,7 +73,8 @@ def embed_in_batches(
 ) -> Float[Tensor, "n width"]:
     """Apply `features` of a frozen `model` to batches of one size, zeros added to the last.
 
-    The bits of a window's row depend neither on its neighbours, nor on its place, nor on the number of threads.
+    The bits of a window's row depend neither on its neighbours, nor on its place, nor on the number of threads, nor on
+    whether the caller is in ``torch.inference_mode()``: the result is an ordinary tensor without gradient.
 
     Parameters
     ----------
@@ -66,14 +82,18 @@ def embed_in_batches(
     autocast : compute matrix products in this type; the result is float32 all the same
     """
     device = next(model.parameters()).device
-    size = EMBED_BATCH if device.type == "cpu" else GPU_EMBED_BATCH
-    out = torch.empty(len(windows), width, device=device)
+    size = fixed_batch(model)
+    with torch.inference_mode(
+        False
+    ):  # a thread has a mode of its own, and may not write into an inference tensor
+        out = torch.empty(len(windows), width, device=device)
 
     def fill(start: int) -> None:
         part = windows[start : start + size]
-        batch = torch.zeros(size, windows.shape[1], device=device)
-        batch[: len(part)] = part
-        with torch.no_grad(), torch.autocast(device.type, autocast, enabled=autocast is not None):
+        mode = torch.autocast(device.type, autocast, enabled=autocast is not None)
+        with torch.inference_mode(False), torch.no_grad(), mode:
+            batch = torch.zeros(size, windows.shape[1], device=device)
+            batch[: len(part)] = part
             out[start : start + len(part)] = features(batch)[: len(part)]
 
     was_training = model.training

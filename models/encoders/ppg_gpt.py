@@ -233,16 +233,17 @@ class PPGGPT(nn.Module):
     def _frozen_copy(self) -> FrozenPPGGPT:
         """Return the copy of the weights as they are now."""
         parameters = tuple(self.parameters())
-        state = (self.precision, self.readout, *((id(p), p.data_ptr(), p._version) for p in parameters))
+        state = (self.precision, self.readout, *((id(p), p.data_ptr(), _version(p)) for p in parameters))
         if self._frozen is None or self._frozen.state != state:
-            forward = FrozenPPGGPT(
-                self.patch_embedding,
-                self.gpt_layers,
-                n_patches=WINDOW_SAMPLES // self.config.patch,
-                batch=EMBED_BATCH,
-                dtype=getattr(torch, self.precision),
-                readout=self.readout,
-            )
+            with torch.inference_mode(False):  # the copy outlives the caller's mode
+                forward = FrozenPPGGPT(
+                    self.patch_embedding,
+                    self.gpt_layers,
+                    n_patches=WINDOW_SAMPLES // self.config.patch,
+                    batch=EMBED_BATCH,
+                    dtype=getattr(torch, self.precision),
+                    readout=self.readout,
+                )
             self._frozen = _Frozen(state, parameters, forward)
         return self._frozen.forward
 
@@ -254,6 +255,11 @@ class PPGGPT(nn.Module):
         if self.config.is_laplace:
             windows = windows * (1 - 2 * SQUEEZE_MARGIN) + SQUEEZE_MARGIN
         return windows.unflatten(-1, (-1, self.config.patch))
+
+
+def _version(parameter: Tensor) -> object:
+    """Return what differs after each change in place; one made in inference mode counts none, so it always differs."""
+    return object() if parameter.is_inference() else parameter._version
 
 
 def logit_laplace_nll(

@@ -1,22 +1,26 @@
 """Encoders by name or path, and how each wants its windows prepared."""
 
 import functools
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from models.encoders.base import Encoder
+from models.encoders.base import Encoder, device_kind, fixed_batch
 from models.encoders.papagei import PaPaGeiS
-from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT
+from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, fast_precision
 from models.encoders.pulse_ppg import PulsePPG
 from models.errors import CheckpointMismatch
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.windows.decoding import Prepare
 from pipeline.windows.resample import prepare_ppg_gpt
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = Path(__file__).parents[2] / "models" / "encoders" / "weights"
 """Weights that come with the project, ``<name>.safetensors``."""
@@ -29,7 +33,35 @@ MEAN = "+mean"
 """After the name or path of a PPG-GPT: embed by the mean over its positions."""
 
 
-def make_encoder(name_or_path: str, *, precision: str = "float32", device: str = "auto") -> Encoder:
+def chosen_device(wanted: str = "auto") -> str:
+    """Return the device that "auto" stands for on this machine: the GPU where there is one; others as they are.
+
+    Raises
+    ------
+    ConfigError : a GPU is wanted, and PyTorch finds none
+    """
+    found = torch.cuda.is_available()
+    if wanted == "auto":
+        return "cuda" if found else "cpu"
+    if torch.device(wanted).type == "cuda" and not found:
+        raise ConfigError(
+            f"embedding.device is {wanted!r}, and PyTorch finds no GPU here: use --set embedding.device=cpu"
+        )
+    return wanted
+
+
+def chosen_precision(wanted: str, device: str) -> str:
+    """Return the precision that "auto" stands for on `device`: bfloat16 where it multiplies it natively."""
+    return fast_precision(device) if wanted == "auto" else wanted
+
+
+def make_encoder(
+    name_or_path: str,
+    *,
+    precision: str = "float32",
+    device: str = "auto",
+    gpu_batch_windows: int | None = None,
+) -> Encoder:
     """Build a frozen encoder.
 
     Parameters
@@ -37,16 +69,19 @@ def make_encoder(name_or_path: str, *, precision: str = "float32", device: str =
     name_or_path : ``ppg_gpt_<scale>_random`` (seeded random weights), ``ppg_gpt_1m`` or another shipped one,
         the path of a PPG-GPT checkpoint, each with ``+mean`` for the mean over positions instead of the last one;
         or ``papagei_s:<path>`` and ``pulse_ppg:<path>``
-    precision : of PPG-GPT, "float32" or "bfloat16"; part of the store's key
+    precision : of PPG-GPT, "float32" or "bfloat16", or "auto": what the device is fastest in; part of the store's key
     device : a torch device, or "auto": the GPU where there is one
+    gpu_batch_windows : windows of each forward pass on a GPU; part of the store's key
 
     Raises
     ------
-    ConfigError : no such name, weights that are not shipped, or an unknown precision
+    ConfigError : no such name, weights that are not shipped, an unknown precision, or no GPU
     CheckpointError : the checkpoint does not fit
     """
-    if precision not in ("float32", "bfloat16"):
-        raise ConfigError(f"precision is {precision!r}; choose float32 or bfloat16")
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ConfigError(f"precision is {precision!r}; choose float32 or bfloat16, or auto")
+    device = chosen_device(device)
+    precision = chosen_precision(precision, device)
     try:
         encoder = _build(name_or_path.removesuffix(MEAN), precision)
         if name_or_path.endswith(MEAN):
@@ -55,23 +90,39 @@ def make_encoder(name_or_path: str, *, precision: str = "float32", device: str =
             encoder.readout, encoder.name = "mean", encoder.name + MEAN
     except CheckpointMismatch as error:
         raise CheckpointError(str(error)) from error
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return encoder.to(device) if isinstance(encoder, torch.nn.Module) else encoder  # type: ignore[return-value]
+    if not isinstance(encoder, torch.nn.Module):
+        return encoder
+    if gpu_batch_windows is not None:
+        encoder.gpu_batch_windows = gpu_batch_windows  # type: ignore[assignment]
+    if getattr(encoder, "precision", "float32") != "float32" and fast_precision(device) == "float32":
+        log.warning(EMULATED)
+    return encoder.to(device)  # type: ignore[return-value]
 
 
+EMULATED = (
+    "this processor has no bfloat16 of its own: the encoder computes it by emulation, several times slower. Embeddings "
+    "differ from those of another processor by rounding alone, as those of two processors with bfloat16 do"
+)
+"""Measured on ppg_gpt_1m_long: docs/encoder.md."""
 REDUCED_ROUNDING = 2
 """Raise when a reduced precision comes to round otherwise, so that no store mixes the two (1: autocast; 2: packed
 weights, about 2 % of an embedding apart)."""
 
 
-def kept_encoder(name_or_path: str, *, precision: str = "float32") -> Encoder:
-    """Return what `make_encoder` builds, the same object while name, precision and weights file stay the same.
+def kept_encoder(
+    name_or_path: str,
+    *,
+    precision: str = "float32",
+    device: str = "auto",
+    gpu_batch_windows: int | None = None,
+) -> Encoder:
+    """Return what `make_encoder` builds, the same object while arguments and weights file stay the same.
 
     For batches that run one after another in a process: weights are read and packed once. Do not change it, and call
     `release_encoder` after the last batch.
     """
-    return _kept(name_or_path, precision, _state_of_weights(name_or_path))
+    state = _state_of_weights(name_or_path)
+    return _kept(name_or_path, precision, device, gpu_batch_windows, state)
 
 
 def release_encoder() -> None:
@@ -80,8 +131,10 @@ def release_encoder() -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _kept(name_or_path: str, precision: str, _state: tuple[int, int, int] | None) -> Encoder:
-    return make_encoder(name_or_path, precision=precision)
+def _kept(
+    name_or_path: str, precision: str, device: str, batch: int | None, _state: tuple[int, int, int] | None
+) -> Encoder:
+    return make_encoder(name_or_path, precision=precision, device=device, gpu_batch_windows=batch)
 
 
 def _state_of_weights(name_or_path: str) -> tuple[int, int, int] | None:
@@ -104,6 +157,17 @@ def encoder_label(encoder: Encoder) -> str:
     """Return the encoder's name in the store's key; a reduced precision, rounded otherwise, is another encoder."""
     precision = getattr(encoder, "precision", "float32")
     return encoder.name if precision == "float32" else f"{encoder.name}_{precision}_r{REDUCED_ROUNDING}"
+
+
+def encoder_fields(encoder: Encoder) -> dict[str, Any]:
+    """Return the fields of `Encoding` that the encoder decides, but for its label and weights."""
+    return {
+        "readout": getattr(encoder, "readout", "last"),
+        "projection": getattr(encoder, "projection_hash", "none"),
+        "precision": getattr(encoder, "precision", "float32"),
+        "device": device_kind(encoder),
+        "batch_windows": fixed_batch(encoder),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

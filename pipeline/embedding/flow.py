@@ -9,17 +9,19 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
-from models.encoders.base import Encoder
+from models.encoders.base import Encoder, fixed_batch
 from pipeline.embedding.encoders import prepare_for
-from pipeline.embedding.plan import PatientTask
+from pipeline.embedding.plan import PatientTask, hashed
+from pipeline.foundation.errors import ConfigError
 from pipeline.sources.base import WaveformSource
-from pipeline.sources.content_hashes import content_hash, fingerprint
+from pipeline.sources.content_hashes import SourceHashes, fingerprint
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import ManifestEntry
 from pipeline.store.version_folder import PatientWriter
@@ -98,13 +100,15 @@ class EmbeddingFlow:
 
         Raises
         ------
+        ConfigError : the encoder's batch does not fit into the GPU's memory
         StoreError : an embedding that cannot be stored, or a disk that cannot be written
         """
         claim = self.store.storage.claim
         with ExitStack() as claims:
             mine = [task for task in tasks if claims.enter_context(claim(task.patient, wait=False))]
             result = self._embed_claimed(mine)
-        others = sorted((task for task in tasks if task not in mine), key=lambda task: task.patient)
+        taken = {task.patient for task in mine}
+        others = sorted((task for task in tasks if task.patient not in taken), key=lambda task: task.patient)
         if others:
             log.info("waiting for another run that embeds %d of these patients", len(others))
             with ExitStack() as claims:  # ordered, so that two runs that wait cannot block each other
@@ -115,46 +119,63 @@ class EmbeddingFlow:
 
     def _embed_claimed(self, tasks: Sequence[PatientTask]) -> BatchResult:
         """Embed what nobody has finished; a source that changes while it is read gets one more try."""
-        result, todo = self._adopt(tasks)
-        for _ in range(2):
-            fresh, result = self._refresh(todo, result)
-            encoded, todo = self._encode(fresh) if fresh else (BatchResult(), [])
-            result += encoded
+        hashes, result, todo = SourceHashes(self.store.storage), BatchResult(), list(tasks)
+        try:
+            for _ in range(2):
+                todo, adopted = self._adopt(*self._refresh(todo, hashes))
+                encoded, todo = self._encode(todo, hashes) if todo else (BatchResult(), [])
+                result += adopted + encoded
+        finally:
+            hashes.save()
         for task in todo:
             self.meter.ended(task)
         return result + BatchResult(failures=Counter({CHANGED: len(todo)} if todo else {}))
 
-    def _adopt(self, tasks: Sequence[PatientTask]) -> tuple[BatchResult, list[PatientTask]]:
+    def _refresh(
+        self, tasks: Sequence[PatientTask], hashes: SourceHashes
+    ) -> tuple[list[PatientTask], BatchResult]:
+        """Find out what may have been embedded already; what cannot have been is hashed while it is decoded."""
+        fresh: list[PatientTask] = []
+        unknown: list[PatientTask] = []
+        failures: Counter[str] = Counter()
+        for task in tasks:
+            try:
+                same = task.fingerprint is not None and fingerprint(task.records) == task.fingerprint
+                known = task if same else task.of_state(hashes.remembered(task.patient, task.records))
+            except OSError:
+                failures[UNREADABLE] += 1
+                self.meter.ended(task)
+                continue
+            if known.fingerprint is None and self.store.has_finished(task.patient, task.key.encoding):
+                unknown.append(task)
+            else:
+                fresh.append(known)
+        for task, state in hashed(unknown, hashes):
+            if state is None:
+                failures[UNREADABLE] += 1
+                self.meter.ended(task)
+            else:
+                fresh.append(task.of_state(state))
+        return fresh, BatchResult(failures=failures)
+
+    def _adopt(
+        self, tasks: Sequence[PatientTask], result: BatchResult
+    ) -> tuple[list[PatientTask], BatchResult]:
         """Take over versions that are finished though perhaps not committed; return the rest."""
         entries, rest = [], []
         for task in tasks:
-            entry = self.store.published(task.patient_id, task.key)
+            known = task.fingerprint is not None
+            entry = self.store.published(task.patient_id, task.key) if known else None
             if entry is None:
                 rest.append(task)
             else:
                 entries.append(entry)
                 self.meter.ended(task)
-        return BatchResult(entries=tuple(entries), adopted=len(entries)), rest
+        return rest, result + BatchResult(entries=tuple(entries), adopted=len(entries))
 
-    def _refresh(
-        self, tasks: Sequence[PatientTask], result: BatchResult
-    ) -> tuple[list[PatientTask], BatchResult]:
-        """Hash again what has changed since it was planned."""
-        fresh: list[PatientTask] = []
-        failures: Counter[str] = Counter()
-        for task in tasks:
-            try:
-                now = fingerprint(task.records)
-                if now != task.fingerprint:
-                    key = task.key.for_source(content_hash(task.records))
-                    task = replace(task, fingerprint=now, key=key)
-                fresh.append(task)
-            except OSError:
-                failures[UNREADABLE] += 1
-                self.meter.ended(task)
-        return fresh, result + BatchResult(failures=failures)
-
-    def _encode(self, tasks: Sequence[PatientTask]) -> tuple[BatchResult, list[PatientTask]]:
+    def _encode(
+        self, tasks: Sequence[PatientTask], hashes: SourceHashes
+    ) -> tuple[BatchResult, list[PatientTask]]:
         """Run the flow over `tasks`; return what came out, and the tasks whose source changed meanwhile."""
         failures: Counter[str] = Counter()
         changed: list[PatientTask] = []
@@ -172,7 +193,9 @@ class EmbeddingFlow:
                     changed.append(tasks[end.task])
                     continue
                 if end.failure is None:
-                    writers.finish(end.task, end.exclusions)
+                    if end.state is not None:
+                        hashes.remember(tasks[end.task].patient, end.state)
+                    writers.finish(end.task, end.exclusions, end.state and end.state.content)
                 else:
                     failures[end.failure] += 1
                 self.meter.ended(tasks[end.task])
@@ -204,7 +227,13 @@ class EmbeddingFlow:
     def _embed_batch(
         self, samples: np.ndarray, parts: list["_Part"], tasks: Sequence[PatientTask], writers: "_Writers"
     ) -> None:
-        embeddings = self.encoder.embed(torch.from_numpy(samples)).float().cpu().numpy()
+        try:
+            embeddings = self.encoder.embed(torch.from_numpy(samples)).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"batches of {fixed_batch(self.encoder)} windows do not fit into the GPU's memory: try --set "
+                f"embedding.gpu_batch_windows={max(32, fixed_batch(self.encoder) // 4)} (part of the store's key)"
+            ) from error
         first = 0
         for part in parts:
             last = first + len(part.start_us)
@@ -277,9 +306,10 @@ class _Writers:
         """Write the next windows of a patient, later; an earlier failure is raised here."""
         self._submit(self._writer(task).append, start_us, embeddings, quality)
 
-    def finish(self, task: int, exclusions: Mapping[str, int]) -> None:
-        """Publish a patient's version, later."""
-        self._entries.append(self._submit(self._writer(task).finish, exclusions))
+    def finish(self, task: int, exclusions: Mapping[str, int], source_hash: str | None) -> None:
+        """Publish a patient's version, later; with the source's hash, where the task did not know it."""
+        act = partial(self._writer(task).finish, exclusions, source_hash=source_hash)
+        self._entries.append(self._submit(act))
 
     def entries(self) -> tuple[ManifestEntry, ...]:
         """Wait for the disk and return what was published."""

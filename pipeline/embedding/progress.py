@@ -39,19 +39,25 @@ class ProgressMeter:
         self._callback = callback
         self._patients = len(tasks)
         self._left = {task.patient: task.planned_windows for task in tasks}
+        self._windows_left = sum(self._left.values())
         self._windows = 0
         self._began = time.monotonic()
 
     def embedded(self, task: PatientTask, n_windows: int) -> None:
         """Count `n_windows` more of a patient."""
         self._windows += n_windows
-        self._left[task.patient] = max(0, self._left.get(task.patient, 0) - n_windows)
+        left = self._left.get(task.patient, 0)
+        self._count_down(min(left, n_windows))
+        self._left[task.patient] = max(0, left - n_windows)
         self._tell()
 
     def ended(self, task: PatientTask) -> None:
         """Count a patient as finished, adopted or failed."""
-        self._left.pop(task.patient, None)
+        self._count_down(self._left.pop(task.patient, 0))
         self._tell()
+
+    def _count_down(self, n_windows: int) -> None:
+        self._windows_left -= n_windows  # a sum over all patients at each batch would be quadratic
 
     def _tell(self) -> None:
         if self._callback is None:
@@ -63,7 +69,7 @@ class ProgressMeter:
                 patients=self._patients,
                 windows=self._windows,
                 windows_per_second=rate,
-                seconds_left=sum(self._left.values()) / rate if rate > 0 else None,
+                seconds_left=self._windows_left / rate if rate > 0 else None,
             )
         )
 

@@ -3,16 +3,18 @@
 The store must lie where every actor can write it: a shared disk, or object storage. Needs the extra ``ray``.
 """
 
+import logging
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-
-import torch
 
 from pipeline.embedding.flow import BatchResult, Meter
 from pipeline.embedding.plan import PatientTask
 from pipeline.foundation.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 TURNS = 4
 """Pieces of a batch for each actor: small enough that actors finish together."""
@@ -38,14 +40,20 @@ class _Actor:
 
 @contextmanager
 def actors(
-    work: Callable[[Sequence[PatientTask]], BatchResult], n_actors: int, meter: Meter
+    work: Callable[[Sequence[PatientTask]], BatchResult], n_actors: int, meter: Meter, *, on_gpu: bool
 ) -> Iterator[Callable[[Sequence[PatientTask]], BatchResult]]:
     """Start actors and give a function that embeds a batch of patients on them; the actors end with the block.
 
     Parameters
     ----------
     work : embeds some patients; a copy travels to each actor
-    n_actors : how many; each takes one processor, and one GPU where this machine has one
+    n_actors : how many; each takes a processor core, and a GPU for an encoder on one; where there are fewer of either
+        than actors, they share them
+    on_gpu : whether the encoder lies on a GPU
+
+    Raises
+    ------
+    ConfigError : the encoder needs a GPU and the cluster has none
 
     Notes
     -----
@@ -56,7 +64,7 @@ def actors(
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves a hospital
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
-        remote = ray.remote(num_cpus=1, num_gpus=int(torch.cuda.is_available()))(_Actor)
+        remote = ray.remote(**shares(ray.cluster_resources(), n_actors, on_gpu=on_gpu))(_Actor)
         shared = ray.put(work)
         pool: list[Any] = [remote.remote(shared) for _ in range(n_actors)]
         yield lambda tasks: _embed(pool, tasks, meter)
@@ -65,6 +73,38 @@ def actors(
     finally:
         if started_here:
             ray.shutdown()
+
+
+def shares(resources: Mapping[str, float], n_actors: int, *, on_gpu: bool) -> dict[str, float]:
+    """Return what each actor asks Ray for, so that all of them find a place at the same time.
+
+    Whole cores and GPUs while there are enough; else each takes 1/k of one, with the fewest k that have room. An actor
+    that asked for a whole one would wait for ever for another to end.
+
+    Raises
+    ------
+    ConfigError : a GPU is needed and the cluster has none
+    """
+    cores, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    if on_gpu and gpus < 1:
+        raise ConfigError(
+            "the encoder is on a GPU, and Ray's cluster has none: start Ray where the GPUs are, or use --set "
+            "embedding.device=cpu"
+        )
+    share = {"num_cpus": _share(cores, n_actors), "num_gpus": _share(gpus, n_actors) if on_gpu else 0}
+    if 0 < share["num_gpus"] < 1:
+        log.info("%d actors share %d GPUs", n_actors, int(gpus))
+    return share
+
+
+def _share(available: float, n_actors: int) -> float:
+    """Return the share of one unit that lets `n_actors` run at once; none is asked for where there is no unit."""
+    whole = math.floor(available)
+    if whole == 0:
+        return 0
+    per_unit = math.ceil(n_actors / whole)
+    # Ray counts in steps of 1/10000: rounded down, or the last of three thirds would not fit.
+    return 1 if per_unit == 1 else math.floor(10_000 / per_unit) / 10_000
 
 
 def _embed(pool: list[Any], tasks: Sequence[PatientTask], meter: Meter) -> BatchResult:

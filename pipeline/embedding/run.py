@@ -9,12 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
-from models.encoders.base import Encoder
-from pipeline.embedding.encoders import encoder_label, make_encoder
+from models.encoders.base import Encoder, device_kind
+from pipeline.embedding.config import EncodingConfig
+from pipeline.embedding.encoders import encoder_fields, encoder_label, make_encoder
 from pipeline.embedding.flow import BatchResult, EmbeddingFlow, Meter
 from pipeline.embedding.plan import EmbeddingPlan, PatientTask, plan_embedding
 from pipeline.embedding.progress import EmbeddingProgress, ProgressCallback, ProgressMeter, log_progress
@@ -23,7 +23,6 @@ from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.sources.base import Catalog, WaveformSource
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.version_folder import QUALITY_BINS
-from pipeline.windows.cutting import WindowConfig
 
 __all__ = [
     "EmbeddingPlan", "EmbeddingProgress", "EmbeddingSummary", "EncodingConfig", "PatientTask",
@@ -31,39 +30,6 @@ __all__ = [
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodingConfig:
-    """How stage 1 runs; `window` alone decides what comes out.
-
-    Attributes
-    ----------
-    window : which windows are usable; part of the store's key
-    batch_windows : windows given to the encoder at once
-    batch_patients : patients between two commits
-    decode_workers : processes that read and resample; 0 = one thread, enough beside an encoder on a CPU
-    queue_blocks : blocks of at most 512 windows that may wait for the encoder
-    executor : "local", or "ray": actors that keep the encoder loaded, on one machine or many
-    actors : Ray actors
-    """
-
-    window: WindowConfig = field(default_factory=WindowConfig)
-    batch_windows: int = 256
-    batch_patients: int = 32
-    decode_workers: int = 0
-    queue_blocks: int = 4
-    executor: Literal["local", "ray"] = "local"
-    actors: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("batch_windows", "batch_patients", "queue_blocks", "actors"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.decode_workers < 0:
-            raise ValueError(f"decode_workers is {self.decode_workers}; it must not be negative")
-        if self.executor not in ("local", "ray"):
-            raise ValueError(f"executor is {self.executor!r}; choose local or ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +107,7 @@ def embed(
     """
     began = time.monotonic()
     plan = plan_embedding(catalog or source.catalog(), store, encoder, config.window)
-    log.info(
-        "%d patients to embed, %d unchanged, %d vanished", len(plan.stale), plan.unchanged, len(plan.retired)
-    )
+    log.info("%s", plan)
     results = []
     if plan.stale:
         with _runner(source, store, encoder, config, ProgressMeter(plan.stale, progress)) as run:
@@ -190,7 +154,7 @@ def _runner(
 
         local = replace(config, executor="local")
         work = partial(embed_batch, source=source, store=store, encoder=encoder, config=local)
-        with actors(work, config.actors, meter) as run:
+        with actors(work, config.actors, meter, on_gpu=device_kind(encoder) != "cpu") as run:
             yield run
     else:
         flow = EmbeddingFlow(
@@ -214,6 +178,7 @@ def _provenance(source: WaveformSource, encoder: Encoder, config: EncodingConfig
             "name": encoder_label(encoder),
             "weights_hash": encoder.weights_hash,
             "width": encoder.width,
+            **encoder_fields(encoder),
             "sampling_rate_hz": encoder.sampling_rate_hz,
             "config": to_plain(getattr(encoder, "config", None)),
         },

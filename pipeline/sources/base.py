@@ -1,7 +1,7 @@
 """What every data source offers: a catalogue of records, their samples stretch by stretch, and clinical tables."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -29,6 +29,11 @@ class Record:
     files: tuple[Path, ...]
     start_us: int
     end_us: int
+
+
+def in_time_order(records: Iterable[Record]) -> list[Record]:
+    """Return records in the one order in which they are hashed and cut into windows."""
+    return sorted(records, key=lambda record: (record.start_us, record.name))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,20 +1,56 @@
-"""Content hashes of patients' source records, cached so that a nightly check costs one ``stat`` a file.
+"""Content hashes of patients' source records, remembered so that a nightly check costs one ``stat`` a file.
 
 Names, sizes and times of change say whether a file may have changed; content says whether it did. A copy or a
-restore with new times costs the hashing, never the embedding.
+restore with new times costs the hashing, never the embedding. A new patient's files are hashed record by record just
+before each is decoded (`ContentDigest`), so that they come from the disk once.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from pipeline.sources.base import Record
-from pipeline.store.embeddings import EmbeddingStore
+from pipeline.sources.base import Record, in_time_order
 
 CACHE_FILE = "source_hashes.json"
 SETTLED_SECONDS = 2.0
-"""A file changed less than this before it was hashed may change again without a new time: never cached."""
+"""A file changed less than this before it was hashed may change again without a new time: never remembered."""
+SAVE_SECONDS = 5.0
+"""What a killed run may lose of its hashing."""
+SAVE_SHARE = 0.05
+"""Highest share of the time that saving may take: each save writes all hashes."""
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """Where hashes are remembered between runs; a store's `Storage` is one."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, None when it is not there."""
+        ...
+
+    def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Replace a file by `change` of its content, as if no other process ran at the same time."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceState:
+    """One patient's records as they were read.
+
+    Attributes
+    ----------
+    fingerprint, content : `fingerprint` before the content was hashed, and `content_hash`
+    settled : the files are older than `SETTLED_SECONDS`, so that an equal fingerprint means an equal content
+    """
+
+    fingerprint: str
+    content: str
+    settled: bool
 
 
 def fingerprint(records: Iterable[Record]) -> str:
@@ -25,9 +61,9 @@ def fingerprint(records: Iterable[Record]) -> str:
     OSError : a file has vanished or may not be read
     """
     digest = hashlib.blake2b(digest_size=16)
-    for record in _ordered(records):
+    for record in in_time_order(records):
         digest.update(f"{record.name}|{record.start_us}\n".encode())
-        for path in sorted(record.files):
+        for path in _sorted(record.files):
             status = path.stat()
             digest.update(f"{path.name}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
@@ -42,26 +78,69 @@ def content_hash(records: Iterable[Record]) -> str:
     ------
     OSError : a file has vanished or may not be read
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for record in _ordered(records):
-        digest.update(f"{record.name}|{record.start_us}\n".encode())
-        for path in sorted(record.files):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-            digest.update(f"{path.name}|{content.hexdigest()}\n".encode())
+    digest = ContentDigest()
+    for record in in_time_order(records):
+        digest.add(record)
     return digest.hexdigest()
 
 
+class ContentDigest:
+    """`content_hash` that grows record by record, in time order."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add(self, record: Record) -> None:
+        """Read and hash the files of the next record.
+
+        Raises
+        ------
+        OSError : a file has vanished or may not be read
+        """
+        self._digest.update(f"{record.name}|{record.start_us}\n".encode())
+        for path in _sorted(record.files):
+            self._digest.update(f"{path.name}|{_file_hash(path)}\n".encode())
+
+    def hexdigest(self) -> str:
+        """Return the hash of the records so far."""
+        return self._digest.hexdigest()
+
+
+def source_state(records: Sequence[Record]) -> SourceState:
+    """Read and hash one patient's records.
+
+    Raises
+    ------
+    OSError : a file has vanished or may not be read
+    """
+    began, print_ = time.time(), fingerprint(records)
+    content = content_hash(records)
+    settled = is_settled(records, began) and fingerprint(records) == print_
+    return SourceState(fingerprint=print_, content=content, settled=settled)
+
+
+def is_settled(records: Iterable[Record], began: float) -> bool:
+    """Whether no file was changed shortly before `began` (seconds since the epoch) or later.
+
+    Raises
+    ------
+    OSError : a file has vanished or may not be read
+    """
+    newest = max((path.stat().st_mtime for record in records for path in record.files), default=0.0)
+    return newest < began - SETTLED_SECONDS
+
+
 class SourceHashes:
-    """Content hashes by patient, remembered in the store under the patients' keyed hashes."""
+    """Content hashes by patient, remembered under the patients' keyed hashes."""
 
-    def __init__(self, store: EmbeddingStore) -> None:
-        self._store = store
-        self._known = _parse(store.storage.read(CACHE_FILE))
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._known = _parse(memory.read(CACHE_FILE))
         self._new: dict[str, list[str]] = {}
+        self._next_save = time.monotonic() + SAVE_SECONDS
 
-    def of(self, patient: str, records: Sequence[Record]) -> tuple[str, str]:
-        """Return fingerprint and content hash of one patient's records; read files only if they may differ.
+    def remembered(self, patient: str, records: Sequence[Record]) -> SourceState | None:
+        """Return what is remembered of a patient's records as they are now; reads no file.
 
         Parameters
         ----------
@@ -71,39 +150,62 @@ class SourceHashes:
         ------
         OSError : a file has vanished or may not be read
         """
-        began = time.time()
-        print_ = fingerprint(records)
-        remembered = self._new.get(patient) or self._known.get(patient)
-        if remembered and remembered[0] == print_:
-            return print_, remembered[1]
-        content = content_hash(records)
-        newest = max((path.stat().st_mtime for record in records for path in record.files), default=0.0)
-        if newest < began - SETTLED_SECONDS and fingerprint(records) == print_:
-            self._new[patient] = [print_, content]
-        return print_, content
+        known = self._new.get(patient) or self._known.get(patient)
+        if known is None or known[0] != fingerprint(records):
+            return None
+        return SourceState(fingerprint=known[0], content=known[1], settled=True)
+
+    def remember(self, patient: str, state: SourceState) -> None:
+        """Keep what was hashed, if it can be recognised again; saved now and then, and by `save`."""
+        if not state.settled:
+            return
+        self._new[patient] = [state.fingerprint, state.content]
+        began = time.monotonic()
+        if began >= self._next_save:
+            self.save()
+            took = time.monotonic() - began
+            self._next_save = began + max(SAVE_SECONDS, took / SAVE_SHARE)
 
     def save(self) -> None:
-        """Remember what was hashed since; entries that other processes added meanwhile stay."""
-        if self._new:
-            self._store.storage.update(
-                CACHE_FILE, lambda before: json.dumps(_parse(before) | self._new, sort_keys=True).encode()
+        """Write what was hashed since the last save; entries that other processes added meanwhile stay."""
+        new, self._new = self._new, {}
+        if new:
+            self._known |= new
+            self._memory.update(
+                CACHE_FILE, lambda before: json.dumps(_parse(before) | new, sort_keys=True).encode()
             )
 
 
-def forget_hash(store: EmbeddingStore, patient: str) -> None:
-    """Remove one patient's keyed hash from the cache."""
+def forget_hash(memory: Memory, patient: str) -> None:
+    """Remove what is remembered under one patient's keyed hash."""
 
     def drop(before: bytes | None) -> bytes:
         kept = {name: pair for name, pair in _parse(before).items() if name != patient}
         return json.dumps(kept, sort_keys=True).encode()
 
-    if patient in _parse(store.storage.read(CACHE_FILE)):
-        store.storage.update(CACHE_FILE, drop)
+    if patient in _parse(memory.read(CACHE_FILE)):
+        memory.update(CACHE_FILE, drop)
+
+
+def _file_hash(path: Path) -> str:
+    """Return the hash of a file; of one that many patients share (a table), it is read once while it stays as it is."""
+    status = path.stat()
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    settled = status.st_ctime < time.time() - SETTLED_SECONDS
+    return _hash_of(path, state) if settled else _hash_of.__wrapped__(path, state)
+
+
+@lru_cache(maxsize=1024)
+def _hash_of(path: Path, _state: tuple[int, ...]) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _sorted(paths: Iterable[Path]) -> list[Path]:
+    return sorted(
+        paths, key=lambda path: path.parts
+    )  # the order of paths, without comparing them part by part
 
 
 def _parse(data: bytes | None) -> dict[str, list[str]]:
     return {} if data is None else json.loads(data)
-
-
-def _ordered(records: Iterable[Record]) -> list[Record]:
-    return sorted(records, key=lambda record: (record.start_us, record.name))

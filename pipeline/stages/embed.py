@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
@@ -11,15 +12,16 @@ from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.foundation.summary import Scalar, StageSummary
 from pipeline.foundation.workspace import Workspace, require
-from pipeline.sources.base import Catalog, WaveformSource
-from pipeline.sources.catalog import load_catalog
+from pipeline.sources.base import WaveformSource
+from pipeline.sources.catalog import catalogued_patients, load_catalog, release_catalog
 from pipeline.stages.ingest import waveform_source
 from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
     from models.encoders.base import Encoder
+    from pipeline.embedding.config import EncodingConfig
     from pipeline.embedding.plan import EmbeddingPlan
-    from pipeline.embedding.run import EmbeddingSummary, EncodingConfig
+    from pipeline.embedding.run import EmbeddingSummary
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class BatchCounts(TypedDict):
 
 class _Inputs(NamedTuple):
     source: WaveformSource
-    catalog: Catalog
+    catalog_file: Path
     store: EmbeddingStore
     encoder: "Encoder"
     config: "EncodingConfig"
@@ -47,30 +49,55 @@ class _Inputs(NamedTuple):
     def plan(self, only: Sequence[str] | None = None) -> "EmbeddingPlan":
         from pipeline.embedding.run import plan_embedding  # imports torch, which definitions must not
 
-        return plan_embedding(self.catalog, self.store, self.encoder, self.config.window, only=only)
+        patients = None
+        if only is not None:
+            wanted = set(only)
+            everyone = catalogued_patients(self.catalog_file)
+            patients = [patient for patient in everyone if self.store.patient_key(patient) in wanted]
+        catalog = load_catalog(self.catalog_file, self.source.root, patients)
+        return plan_embedding(catalog, self.store, self.encoder, self.config.window, only=only)
 
 
 def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> _Inputs:
-    from models.encoders.ppg_gpt import fast_precision  # imports torch, which definitions must not
-    from pipeline.embedding.encoders import kept_encoder
-    from pipeline.embedding.run import EncodingConfig
-
-    source, root = waveform_source(workspace)
-    catalog = load_catalog(require(workspace.catalog, made_by="waveform_catalog", asset=ASSET), root)
+    source, _ = waveform_source(workspace)
+    catalog_file = require(workspace.catalog, made_by="waveform_catalog", asset=ASSET)
     store = EmbeddingStore.open(workspace.store, create=True)
-    config = EncodingConfig(window=experiment.window, executor=experiment.embedding_executor)
-    precision = fast_precision() if experiment.encoder_precision == "auto" else experiment.encoder_precision
-    encoder = kept_encoder(experiment.encoder, precision=precision)
-    return _Inputs(source, catalog, store, encoder, config)
+    encoder = experiment_encoder(experiment)
+    return _Inputs(source, catalog_file, store, encoder, encoding_config(experiment, encoder))
+
+
+def experiment_encoder(experiment: ExperimentConfig) -> "Encoder":
+    """Return the experiment's encoder on its device, where "auto" becomes a precision; kept for the next call."""
+    from pipeline.embedding.encoders import kept_encoder  # imports torch, which definitions must not
+
+    how = experiment.embedding
+    return kept_encoder(
+        experiment.encoder,
+        precision=experiment.encoder_precision,
+        device=how.device,
+        gpu_batch_windows=how.gpu_batch_windows,
+    )
+
+
+def encoding_config(experiment: ExperimentConfig, encoder: "Encoder") -> "EncodingConfig":
+    """Return how stage 1 runs on this machine, for an encoder that lies on its device."""
+    import torch  # not at the top: definitions must not load it
+
+    from models.encoders.base import device_kind
+
+    return experiment.embedding.on(
+        device_kind(encoder),
+        window=experiment.window,
+        executor=experiment.embedding_executor,
+        gpus=torch.cuda.device_count(),
+    )
 
 
 def plan_embedding_batches(workspace: Workspace, experiment: ExperimentConfig) -> list[list[str]]:
     """Return the patients to embed, as keyed hashes, in batches of minutes of work."""
     inputs = _inputs(workspace, experiment)
     plan = inputs.plan()
-    logger.info(
-        "%d patients to embed, %d unchanged, %d vanished", len(plan.stale), plan.unchanged, len(plan.retired)
-    )
+    logger.info("%s", plan)
     return [[task.patient for task in batch] for batch in plan.batches(inputs.config.batch_patients)]
 
 
@@ -97,15 +124,20 @@ def finish_embedding(
 ) -> StageSummary:
     """Retire vanished patients and describe the store."""
     from pipeline.embedding.encoders import release_encoder  # imports torch, as above
+    from pipeline.embedding.plan import key_template
     from pipeline.embedding.run import finish_embedding as finish
 
     inputs = _inputs(workspace, experiment)
+    encoding = key_template(inputs.encoder, experiment.window)
     state = finish(inputs.store, inputs.plan(), ())
     release_encoder()
+    release_catalog()
     failures = sum((Counter(batch["failures"]) for batch in batches), Counter[str]())
     embedded = sum(batch["embedded"] for batch in batches)
     hours = _patients_by_hours(inputs.store)
-    return _summary(workspace, experiment, state, embedded, state.failures + failures, hours)
+    return _summary(
+        workspace, experiment, state, embedded, state.failures + failures, hours, encoding.arithmetic
+    )
 
 
 def ppg_embeddings(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
@@ -147,11 +179,13 @@ def _summary(
     embedded: int,
     failures: Counter[str],
     hours_per_patient: list[dict[str, Scalar]],
+    arithmetic: str,
 ) -> StageSummary:
     return StageSummary(
         stage=ASSET,
         counts={
             "encoder": experiment.encoder,
+            "arithmetic": arithmetic,
             "patients": state.patients,
             "patients_embedded_now": embedded,
             "patients_unchanged": state.unchanged - embedded,

@@ -15,7 +15,7 @@ from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
 from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction.intervals import Intervals
-from pipeline.stages.embed import ppg_embeddings
+from pipeline.stages.embed import experiment_encoder, ppg_embeddings
 from pipeline.stages.ingest import lab_events, waveform_catalog
 from pipeline.store.embeddings import EmbeddingStore
 
@@ -27,13 +27,14 @@ def predict_new_patients(
 ) -> StageSummary:
     """Catalogue, embed and clean the new patients' data, then estimate each lab every 30 s.
 
-    Encoder, windows and lab cleaning are those the checkpoint was trained with; `workspace` says where the new data
-    lie and where their embeddings are cached.
+    Encoder, its precision, windows and lab cleaning are those the checkpoint was trained with; `workspace` says where
+    the new data lie and where their embeddings are cached, and `experiment` how this machine is used
+    (``embedding``). Device and batch of the encoder may differ from those of the training; both are printed.
 
     Raises
     ------
     CheckpointError
-        No checkpoint there, or one that cannot serve.
+        No checkpoint there, or one that cannot serve: the encoder under its name has other weights today.
     ConfigError
         The output folder is that of an experiment, whose patients the new ones would replace.
     """
@@ -44,7 +45,8 @@ def predict_new_patients(
 
     workspace = _of_their_own(workspace)
     folder = Path(checkpoint)
-    trained_with = _experiment_of(folder, experiment.name)
+    trained_with = _experiment_of(folder, experiment)
+    arithmetic = _arithmetic(folder, trained_with)  # the encoder is looked at before any work
     catalog = waveform_catalog(workspace, trained_with)
     embedded = ppg_embeddings(workspace, trained_with)
     cleaned = lab_events(workspace, trained_with)
@@ -66,7 +68,7 @@ def predict_new_patients(
     states = {f"rows_{state}": int(n) for state, n in table["state"].value_counts().items()}
     return StageSummary(
         stage="predict",
-        counts={"patients": len(set(table["patient"])), "rows": len(table), **states},
+        counts={"patients": len(set(table["patient"])), "rows": len(table), **states, **arithmetic},
         exclusions=dropped,
         artefacts={"predictions": Path(out)},
     )
@@ -82,16 +84,46 @@ def _of_their_own(workspace: Workspace) -> Workspace:
     return dataclasses.replace(workspace, embeddings=None)
 
 
-def _experiment_of(folder: Path, name: str) -> ExperimentConfig:
-    from pipeline.training.checkpoints import checkpoint_folders, load_model  # imports torch, as above
+def _experiment_of(folder: Path, here: ExperimentConfig) -> ExperimentConfig:
+    """Return the experiment that a checkpoint was trained with, named and run as the one at hand."""
+    from pipeline.training.checkpoints import (
+        checkpoint_folders,
+        encoding_of,
+        load_model,
+    )  # imports torch, as above
 
-    stored = load_model(checkpoint_folders(folder)[0]).experiment
+    loaded = load_model(checkpoint_folders(folder)[0])
+    encoding = encoding_of(loaded.provenance)
     try:
-        return dataclasses.replace(from_plain(ExperimentConfig, stored), name=name)
+        stored = from_plain(ExperimentConfig, loaded.experiment)
+        own = {"name": here.name, "embedding": here.embedding, "embedding_executor": here.embedding_executor}
+        if encoding is not None:  # "auto" came to this; so did any other wish
+            own["encoder_precision"] = encoding.precision
+        return dataclasses.replace(stored, **own)
     except (ConfigError, TypeError, ValueError) as problem:
         raise CheckpointError(
             f"{folder} does not hold the configuration of its experiment ({problem}); train the method again."
         ) from None
+
+
+def _arithmetic(folder: Path, experiment: ExperimentConfig) -> dict[str, str]:
+    """Refuse an encoder that is not the checkpoint's; return how it computes here, and how it did for the training."""
+    from pipeline.embedding.plan import key_template  # imports torch, as above
+    from pipeline.training.checkpoints import check_encoding, checkpoint_folders, encoding_of, load_model
+
+    here = key_template(experiment_encoder(experiment), experiment.window).encoding
+    loaded = [load_model(checkpoint) for checkpoint in checkpoint_folders(folder)]
+    for model in loaded:
+        check_encoding(model, here)
+    told = {"embedded": here.arithmetic}
+    then = encoding_of(loaded[0].provenance)
+    if then is not None and then.arithmetic != here.arithmetic:
+        told["checkpoint's embeddings"] = then.arithmetic
+        logger.warning(
+            "the checkpoint learnt from embeddings computed as %s, these are computed as %s: they differ by rounding",
+            then.arithmetic, here.arithmetic,
+        )  # fmt: skip
+    return told
 
 
 def _intervals_of(folder: Path) -> Intervals | None:

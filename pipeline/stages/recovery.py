@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from models.encoders.ppg_gpt import fast_precision
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.alignment import align
 from pipeline.cohort.normalization import fit_lab_scaler
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.cohort.splits import Splits, split_subjects
-from pipeline.embedding.run import EncodingConfig, embed, log_progress, make_encoder
+from pipeline.embedding.run import embed, log_progress
 from pipeline.evaluation.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows, recovery_text
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import make_private_dir, write_json, write_parquet, write_text
@@ -31,6 +30,7 @@ from pipeline.prediction.scoring import score, score_estimator
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import CohortParameters, write_cohort
 from pipeline.sources.synthetic.truth import CohortTruth, oracle_estimates
+from pipeline.stages.embed import encoding_config, experiment_encoder
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training.method import train
 
@@ -121,9 +121,8 @@ def _cohort(experiment: ExperimentConfig, condition: Condition, root: Path) -> _
     )  # fmt: skip
     source = Mimic3Waveforms(where / "waveforms")
     store = EmbeddingStore.open(root / f"embeddings_{kind}", create=True)
-    precision = fast_precision() if experiment.encoder_precision == "auto" else experiment.encoder_precision
-    encoder = make_encoder(experiment.encoder, precision=precision)
-    embed(source, store, encoder, EncodingConfig(window=experiment.window), progress=log_progress())
+    encoder = experiment_encoder(experiment)
+    embed(source, store, encoder, encoding_config(experiment, encoder), progress=log_progress())
     tables = Mimic3Tables(where / "clinical").tables()
     events = clean_labs(tables, experiment.labs)
     patients = sorted({record.patient_id for record in source.catalog().records})

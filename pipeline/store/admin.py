@@ -40,7 +40,7 @@ class StoreListing:
     ----------
     patients, retired : retired ones are not among `patients`
     windows, hours : of both
-    encodings : patients by "encoder (weights, preprocessing, dtype)"
+    encodings : patients by how they were embedded, in words
     bytes_referenced : raw size of the current versions' arrays
     exclusions : windows and segments left out, by reason
     licences : of the sources, as the provenance has them
@@ -96,7 +96,7 @@ def list_store(store: EmbeddingStore) -> StoreListing:
         retired=sum(entry.retired for entry in entries),
         windows=windows,
         hours=windows * WINDOW_SECONDS / 3600,
-        encodings=Counter(_encoding_text(entry) for entry in entries),
+        encodings=Counter(str(entry.encoding) for entry in entries),
         bytes_referenced=sum(entry.n_windows * (2 * entry.width + 8 + 4 * 6) for entry in entries),
         exclusions=sum((Counter(entry.exclusions) for entry in entries), Counter[str]()),
         licences=tuple(sorted({note["source"]["licence"] for note in notes if "source" in note})),
@@ -151,7 +151,7 @@ def forget_patient(store: EmbeddingStore, patient_id: str) -> tuple[str, ...]:
         store.change_manifest(partial(_drop, patient))
         for version in versions:
             store.storage.remove(f"{patient}/{version}")
-        forget_hash(store, patient)
+        forget_hash(store.storage, patient)
     return OTHER_ARTEFACTS
 
 
@@ -189,7 +189,3 @@ def _problem(store: EmbeddingStore, entry: ManifestEntry) -> str | None:
 
 def _drop(patient: str, entries: dict[str, ManifestEntry]) -> None:
     entries.pop(patient, None)
-
-
-def _encoding_text(entry: ManifestEntry) -> str:
-    return f"{entry.encoder_name} ({entry.weights_hash[:8]}, {entry.preprocessing_version}, {entry.dtype})"

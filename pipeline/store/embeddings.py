@@ -21,6 +21,7 @@ from pipeline.foundation.provenance import canonical_json, config_hash
 from pipeline.store.local_folder import LocalFolder, Storage
 from pipeline.store.manifest import (
     EmbeddingKey,
+    Encoding,
     ManifestEntry,
     entry_from_json,
     manifest_from_json,
@@ -116,8 +117,8 @@ class EmbeddingStore:
         """Return the version that an entry names."""
         return PatientEmbeddings(entry=entry, location=self.storage.locate(entry.path))
 
-    def one_encoding(self) -> tuple[str, str, str, str] | None:
-        """Return encoder name, weights hash, preprocessing version and dtype; None for an empty store.
+    def one_encoding(self) -> Encoding | None:
+        """Return how all patients were embedded; None for an empty store.
 
         Raises
         ------
@@ -125,7 +126,7 @@ class EmbeddingStore:
         """
         found = {entry.encoding for entry in self.manifest().values() if not entry.retired}
         if len(found) > 1:
-            names = sorted({f"{name} ({weights[:8]}, {version})" for name, weights, version, _ in found})
+            names = sorted(map(str, found))
             raise StoreError(f"the embedding store mixes {', '.join(names)}: run the embed stage to its end")
         return found.pop() if found else None
 
@@ -144,6 +145,12 @@ class EmbeddingStore:
         """Return the entry of a finished version with this key, even if its writer died before the commit."""
         data = self.storage.read(f"{self.patient_key(patient_id)}/{key.content_hash}/{ENTRY_FILE}")
         return None if data is None else entry_from_json(data)
+
+    def has_finished(self, patient: str, encoding: Encoding) -> bool:
+        """Whether some finished version of a patient hash, committed or not, was embedded in this way."""
+        names = (f"{patient}/{version}/{ENTRY_FILE}" for version in self.storage.folders(patient))
+        found = (self.storage.read(name) for name in names)
+        return any(data is not None and entry_from_json(data).encoding == encoding for data in found)
 
     def commit(self, entries: Sequence[ManifestEntry], *, retired: Iterable[str] = ()) -> str:
         """Make `entries` the current versions, mark patient hashes as retired, and return the data version.

@@ -106,7 +106,7 @@ class PatientWriter:
         self._width = width
         self._provenance = provenance
         self._folder = storage.new_staging_folder()
-        self._group = zarr.create_group(self._folder, attributes={"content_hash": key.content_hash})
+        self._group = zarr.create_group(self._folder)
         self._embeddings: zarr.Array | None = None
         self._pending: list[np.ndarray] = []
         self._n_pending = 0
@@ -140,16 +140,26 @@ class PatientWriter:
         if self._n_pending >= CHUNK_WINDOWS and not self._storage.one_object_per_array:
             self._flush(self._n_pending - self._n_pending % CHUNK_WINDOWS)
 
-    def finish(self, exclusions: Mapping[str, int] | None = None) -> ManifestEntry:
-        """Flush everything, rename the version folder into place and return what `commit` needs."""
+    def finish(
+        self, exclusions: Mapping[str, int] | None = None, *, source_hash: str | None = None
+    ) -> ManifestEntry:
+        """Flush everything, rename the version folder into place and return what `commit` needs.
+
+        Parameters
+        ----------
+        source_hash : of the records, where it was not known before they were read
+        """
+        key = self._key if source_hash is None else self._key.for_source(source_hash)
+        if not key.source_hash:
+            raise ValueError("a version needs the hash of its source")
         self._flush(self._n_pending)
         start_us = np.concatenate([np.empty(0, np.int64), *self._start_us])
         quality = np.concatenate([np.empty((0, len(QUALITY_COLUMNS)), np.float32), *self._quality])
         self._hash.update(start_us.tobytes() + quality.tobytes())
         entry = ManifestEntry(
             patient=self._patient,
-            path=f"{self._patient}/{self._key.content_hash}",
-            key=self._key,
+            path=f"{self._patient}/{key.content_hash}",
+            key=key,
             width=self._width,
             n_windows=len(start_us),
             data_hash=self._hash.hexdigest(),
@@ -161,6 +171,7 @@ class PatientWriter:
             for name, values in (("start_us", start_us), ("quality", quality)):
                 array = _create(self._group, name, values.shape, max(1, len(values)), values.dtype.name, 0)
                 array[...] = values
+            self._group.update_attributes({"content_hash": key.content_hash})
             (self._folder / ENTRY_FILE).write_bytes(entry_to_json(entry))
         if not self._storage.publish(self._folder, entry.path):
             log.debug("a version with the same key was there already")

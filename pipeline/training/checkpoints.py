@@ -7,7 +7,7 @@ the method, the lab scaling fitted on training patients, and where all of it cam
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from pipeline.foundation.errors import CheckpointError, ConfigError, ProjectErro
 from pipeline.foundation.provenance import from_plain, to_plain, versions
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.store.embeddings import EmbeddingStore
+from pipeline.store.manifest import Encoding
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -151,7 +152,7 @@ def checkpoint_folders(folder: Path | str) -> list[Path]:
     return found
 
 
-def store_encoder(store: WindowStore) -> dict[str, str]:
+def store_encoder(store: WindowStore) -> dict[str, Any]:
     """Return what the embeddings of a store were computed with; empty for an empty or another kind of store.
 
     Raises
@@ -159,11 +160,35 @@ def store_encoder(store: WindowStore) -> dict[str, str]:
     StoreError : its patients were embedded in different ways
     """
     encoding = store.one_encoding() if isinstance(store, EmbeddingStore) else None
-    return (
-        dict(zip(("name", "weights_hash", "preprocessing", "dtype"), encoding, strict=True))
-        if encoding
-        else {}
-    )
+    return {} if encoding is None else {_SHORT.get(k, k): value for k, value in asdict(encoding).items()}
+
+
+def encoding_of(provenance: Mapping[str, Any]) -> Encoding | None:
+    """Return how the embeddings that a checkpoint was trained on were made; None where it does not say.
+
+    Older checkpoints name fewer fields; the others are what they were then (`Encoding`).
+
+    Raises
+    ------
+    CheckpointError : it names a field that this version does not know
+    """
+    told = provenance.get("encoder")
+    if not told:
+        return None
+    values: dict[str, Any] = {_LONG.get(name, name): value for name, value in told.items()}
+    try:
+        return Encoding(**values)
+    except TypeError as error:
+        raise CheckpointError(
+            f"the checkpoint describes its encoder in words that this version does not know ({error}): upgrade, or "
+            "train again"
+        ) from error
+
+
+def encoder_identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells one way of embedding from another: the same for an older run and for this version's."""
+    encoding = encoding_of(provenance)
+    return {} if encoding is None else {_SHORT.get(k, k): value for k, value in encoding.plain().items()}
 
 
 def check_encoder(loaded: LoadedModel, store: WindowStore) -> None:
@@ -171,18 +196,26 @@ def check_encoder(loaded: LoadedModel, store: WindowStore) -> None:
 
     Raises
     ------
-    CheckpointError : the encoder's name or weights, or the windows' preprocessing differ
+    CheckpointError : weights, read-out, projection, windows or precision differ; device and batch may
     """
-    expected, found = loaded.provenance.get("encoder") or {}, store_encoder(store)
-    if expected and found and expected != found:
+    found = store.one_encoding() if isinstance(store, EmbeddingStore) else None
+    if found is not None:
+        check_encoding(loaded, found)
+
+
+def check_encoding(loaded: LoadedModel, found: Encoding) -> None:
+    """Do what `check_encoder` does, for embeddings that may not be made yet."""
+    expected = encoding_of(loaded.provenance)
+    if expected is not None and not expected.serves(found):
         raise CheckpointError(
-            f"the checkpoint was trained on embeddings of {_described(expected)}, the store holds those of "
-            f"{_described(found)}; embed with the same encoder and window configuration"
+            f"the checkpoint was trained on embeddings of {expected}, these are of {found}; embed with the same "
+            "encoder weights, read-out, precision and window configuration"
         )
 
 
-def _described(encoder: Mapping[str, str]) -> str:
-    return f"{encoder['name']} (weights {encoder['weights_hash'][:8]}, windows {encoder['preprocessing']})"
+_SHORT = {"encoder_name": "name", "preprocessing_version": "preprocessing"}
+"""Names of an `Encoding`'s fields in checkpoints."""
+_LONG = {short: name for name, short in _SHORT.items()}
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

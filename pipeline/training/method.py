@@ -27,7 +27,7 @@ from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.provenance import config_hash, from_plain, to_plain
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.training.batches import BatchSource, PieceSource, WindowInputs, embedding_width
-from pipeline.training.checkpoints import store_encoder
+from pipeline.training.checkpoints import encoder_identity, encoding_of, store_encoder
 from pipeline.training.config import TrainingConfig, TrainingProgress, TrainingResult
 from pipeline.training.distributed import Ranks, joined_ranks, pick_device
 from pipeline.training.draw_source import DrawSource
@@ -148,7 +148,7 @@ class _Recipe:
             optimizer=torch.optim.AdamW(groups, lr=self.config.warmup_start, betas=(0.9, 0.999)),
             validate=self._validate(data, device, ranks), scaler=data.scaler, device=device, ranks=ranks,
             identity=config_hash({"method": self.method, "part": self.part, **_without_hardware(described)}),
-            experiment={**to_plain(self.experiment), "training": to_plain(self.config)},
+            experiment={**_resolved(self.experiment, known), "training": to_plain(self.config)},
             provenance={**to_plain(self.provenance), **known, "config_hash": config_hash(described)},
         )  # fmt: skip
 
@@ -268,4 +268,12 @@ def _fields_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def _without_hardware(described: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what changes no result: a run may be resumed on another machine."""
     training = {k: v for k, v in described["training"].items() if k not in ("device", "tensorboard")}
-    return {**described, "training": training}
+    return {**described, "training": training, "encoder": encoder_identity(described)}
+
+
+def _resolved(experiment: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the experiment with the precision that the embeddings have: "auto" means another one elsewhere."""
+    encoding, plain = encoding_of(known), to_plain(experiment)
+    if encoding is not None and "encoder_precision" in plain:
+        plain["encoder_precision"] = encoding.precision
+    return plain

@@ -5,14 +5,14 @@ nothing and embedding needs no clinical table.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
-from pipeline.sources.base import Record, Stretch, WaveformSource
+from pipeline.sources.base import Record, Stretch, WaveformSource, in_time_order
 from pipeline.windows.quality import window_quality
 from pipeline.windows.resample import samples_per_window
 
@@ -71,7 +71,11 @@ class RawWindows:
 
 
 def iterate_windows(
-    source: WaveformSource, records: Sequence[Record], config: WindowConfig, exclusions: Counter[str]
+    source: WaveformSource,
+    records: Sequence[Record],
+    config: WindowConfig,
+    exclusions: Counter[str],
+    before_record: Callable[[Record], None] | None = None,
 ) -> Iterator[RawWindows]:
     """Cut one patient's records into usable windows.
 
@@ -81,6 +85,7 @@ def iterate_windows(
     records : of one patient, in any order; where they overlap, the earliest is used
     config : what makes a window unusable
     exclusions : receives one count for each window dropped, by reason, beside what the source skips
+    before_record : called with each record just before it is read
 
     Yields
     ------
@@ -88,7 +93,9 @@ def iterate_windows(
     alone.
     """
     free_from_us = None
-    for record in sorted(records, key=lambda record: (record.start_us, record.name)):
+    for record in in_time_order(records):
+        if before_record is not None:
+            before_record(record)
         for stretch, starts_us, samples in _grid_windows(source.stretches(record, exclusions), exclusions):
             if free_from_us is not None and starts_us[0] < free_from_us:
                 late = starts_us >= free_from_us

@@ -1,12 +1,15 @@
 """Reading, windowing and resampling beside the encoder: workers fill a bounded queue, the encoder empties it.
 
-One worker reads one patient at a time, so a patient's windows arrive in order while patients interleave.
+One worker reads one patient at a time, so a patient's windows arrive in order while patients interleave. Where the
+content is not known yet it hashes each record just before it decodes it: the decoder then finds the record's files in
+memory, and the disk is read once.
 Imports no torch, so that a worker process starts quickly.
 """
 
 import multiprocessing
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -19,7 +22,7 @@ import numpy as np
 
 from pipeline.foundation.errors import RecordError
 from pipeline.sources.base import Record, WaveformSource
-from pipeline.sources.content_hashes import fingerprint
+from pipeline.sources.content_hashes import ContentDigest, SourceState, fingerprint, is_settled
 from pipeline.windows.cutting import WindowConfig, iterate_windows
 
 POLL_SECONDS = 0.2
@@ -42,11 +45,15 @@ class PreparedWindows:
 
 @dataclass(frozen=True, kw_only=True)
 class EndOfPatient:
-    """Task number `task` has been read: what was left out, and why it failed, if it did."""
+    """Task number `task` has been read: what was left out, and why it failed, if it did.
+
+    `state` is what the records were found to be, of a task that did not know and did not fail.
+    """
 
     task: int
     exclusions: Counter[str]
     failure: str | None = None
+    state: SourceState | None = None
 
 
 @runtime_checkable
@@ -71,23 +78,36 @@ class Decoder:
     items: _Queue
     stop: _Event
 
-    def decode(self, task: int, records: tuple[Record, ...], expected: str) -> None:
-        """Read one patient and put its windows; files that differ from the fingerprint `expected` fail it."""
+    def decode(self, task: int, records: tuple[Record, ...], expected: str | None) -> None:
+        """Read one patient and put its windows; files that differ from the fingerprint `expected` fail it.
+
+        Without a fingerprint the files are taken as they are found, and hashed; they must not change meanwhile.
+        """
         exclusions: Counter[str] = Counter()
-        failure = None
+        failure, state = None, None
         try:
-            for windows in iterate_windows(self.source, records, self.window, exclusions):
+            before = fingerprint(records) if expected is None else expected
+        except OSError:
+            self._put(EndOfPatient(task=task, exclusions=exclusions, failure=UNREADABLE))
+            return
+        try:
+            content, began = ContentDigest(), time.time()
+            hashing = content.add if expected is None else None
+            for windows in iterate_windows(self.source, records, self.window, exclusions, hashing):
                 samples = self.prepare(windows.samples, windows.sampling_rate_hz, windows.rails)
                 block = PreparedWindows(
                     task=task, start_us=windows.start_us, samples=samples, quality=windows.quality
                 )
                 if not self._put(block):
                     return
-            if fingerprint(records) != expected:
+            if fingerprint(records) != before:
                 failure = CHANGED
+            elif expected is None:
+                settled = is_settled(records, began)
+                state = SourceState(fingerprint=before, content=content.hexdigest(), settled=settled)
         except (OSError, RecordError):
-            failure = CHANGED if _differs(records, expected) else UNREADABLE
-        self._put(EndOfPatient(task=task, exclusions=exclusions, failure=failure))
+            failure = CHANGED if _differs(records, before) else UNREADABLE
+        self._put(EndOfPatient(task=task, exclusions=exclusions, failure=failure, state=state))
 
     def _put(self, item: PreparedWindows | EndOfPatient) -> bool:
         while not self.stop.is_set():
@@ -103,15 +123,16 @@ def decoded(
     source: WaveformSource,
     prepare: Prepare,
     window: WindowConfig,
-    tasks: Sequence[tuple[tuple[Record, ...], str]],
+    tasks: Sequence[tuple[tuple[Record, ...], str | None]],
     *,
     workers: int,
     queue_blocks: int,
 ) -> Generator[PreparedWindows | EndOfPatient, None, None]:
-    """Yield the windows of all tasks (records, fingerprint) and one end for each, patients interleaved.
+    """Yield the windows of all tasks and one end for each, patients interleaved.
 
     Parameters
     ----------
+    tasks : records and fingerprint of each patient; None instead of the fingerprint: hash the content as well
     workers : processes that read; 0 = one thread of this process
     queue_blocks : blocks of at most 512 windows that may wait for the encoder
 

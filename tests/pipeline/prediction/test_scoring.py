@@ -216,5 +216,5 @@ def test_the_embedding_store_serves_as_the_memory_does_and_its_encoder_is_checke
     in_memory = score(folder, cohort.aligned, cohort.store, cohort.splits, device="cpu")
     pd.testing.assert_frame_equal(rows, in_memory)
     other = real_store(cohort, tmp_path / "other", "b" * 64)
-    with pytest.raises(CheckpointError, match="embed with the same encoder"):
+    with pytest.raises(CheckpointError, match="embed with the same encoder weights"):
         score(folder, cohort.aligned, other, cohort.splits, device="cpu")

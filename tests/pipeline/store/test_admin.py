@@ -59,7 +59,7 @@ def test_listing(store: EmbeddingStore) -> None:
     listing = list_store(store)
     assert (listing.patients, listing.retired, listing.windows) == (1, 1, CHUNK_WINDOWS + 125)
     assert listing.hours == pytest.approx((CHUNK_WINDOWS + 125) / 120)
-    assert dict(listing.encodings) == {"fake (abababab, 1, float16)": 2}
+    assert dict(listing.encodings) == {"fake (abababab, 1, float16, last, float32 on cpu by 32)": 2}
     assert dict(listing.exclusions) == {"window: flat": 4}
     assert listing.licences == ("ODbL",)
     assert listing.data_version == store.data_version()

@@ -234,10 +234,12 @@ def test_every_part_of_the_key_names_another_version() -> None:
         key("other").content_hash,
         *(
             key(**{name: "x"}).content_hash
-            for name in ("encoder_name", "weights_hash", "preprocessing_version", "dtype")
+            for name in ("encoder_name", "weights_hash", "preprocessing_version", "dtype", "readout",
+                         "projection", "precision", "device")
         ),
-    }
-    assert len(hashes) == 6
+        key(batch_windows=4096).content_hash,
+    }  # fmt: skip
+    assert len(hashes) == 11
 
 
 def test_private_and_anonymous(store: EmbeddingStore) -> None:
@@ -310,13 +312,13 @@ def test_one_encoding(store: EmbeddingStore) -> None:
     assert store.one_encoding() is None
     old = write(store, "p1", 4)
     store.commit([old])
-    assert store.one_encoding() == ("fake", "ab" * 32, "windows-1-0", "float16")
+    assert store.one_encoding() == key().encoding
     with store.stage("p2", key(weights_hash="cd" * 32), width=WIDTH) as writer:
         store.commit([writer.finish()])
     with pytest.raises(StoreError, match="mixes fake"):
         store.one_encoding()
     store.commit([], retired=[old.patient])
-    assert store.one_encoding() == ("fake", "cd" * 32, "windows-1-0", "float16")
+    assert store.one_encoding() == key(weights_hash="cd" * 32).encoding
 
 
 def test_another_process_sees_a_commit(store: EmbeddingStore) -> None:
