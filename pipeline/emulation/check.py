@@ -43,11 +43,9 @@ class ReadoutRow:
 
     @property
     def difference(self) -> float:
-        """The larger of both differences."""
-        window, mean = (
-            self.window_emulated - self.window_rendered,
-            self.mean_emulated - self.mean_rendered,
-        )
+        """The larger of both differences; what a read-out that is worse than the mean tells counts as 0."""
+        window = max(self.window_emulated, 0.0) - max(self.window_rendered, 0.0)
+        mean = max(self.mean_emulated, 0.0) - max(self.mean_rendered, 0.0)
         return window if abs(window) > abs(mean) else mean
 
 
@@ -119,9 +117,7 @@ def _grouped(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     return sums / np.bincount(group)[:, None]
 
 
-def _r2(
-    x: np.ndarray, y: np.ndarray, fitted: np.ndarray, judged_on: np.ndarray | None = None
-) -> list[float]:
+def _r2(x: np.ndarray, y: np.ndarray, fitted: np.ndarray, judged_on: np.ndarray | None = None) -> list[float]:
     """Return R2 of each column of `y` by ridge regression on standardised `x`."""
     mean, sd = x[fitted].mean(axis=0), x[fitted].std(axis=0) + 1e-9
     z, level = (x - mean) / sd, y[fitted].mean(axis=0)

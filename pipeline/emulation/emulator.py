@@ -22,9 +22,12 @@ from safetensors.numpy import save as save_tensors
 
 from pipeline.foundation.atomic import write_bytes, write_json
 from pipeline.foundation.errors import CheckpointError, MissingArtifactError
+from pipeline.store.manifest import EmbeddingKey
 
 FORMAT_VERSION = 1
 TENSORS_FILE, RECORD_FILE = "emulator.safetensors", "emulator.json"
+EMULATED = "emulated:"
+"""How the encoder's name in a store of emulated embeddings begins."""
 COARSE_STEPS_A_TIME_CONSTANT = 10
 """Points a time constant at which what lasts is drawn; a line joins them."""
 
@@ -35,16 +38,24 @@ class EmulatorKey:
 
     Attributes
     ----------
-    encoder : label in the store's key, precision and read-out included
-    weights_hash : of the encoder
-    preprocessing : of the windows before the encoder
+    encoder_name, weights_hash, preprocessing_version, readout, projection, precision : as in ``store.Encoding``
     parameters_sha256 : of the cohort's parameters
     """
 
-    encoder: str
+    encoder_name: str
     weights_hash: str
-    preprocessing: str
+    preprocessing_version: str
+    readout: str
+    projection: str
+    precision: str
     parameters_sha256: str
+
+    def store_key(self, source_hash: str) -> EmbeddingKey:
+        """Return the key of emulated embeddings: the encoder's own but for its name, so that no store mixes both."""
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "parameters_sha256"}
+        return EmbeddingKey(
+            **known | {"encoder_name": f"{EMULATED}{self.encoder_name}"}, source_hash=source_hash
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,16 +189,15 @@ class Emulator:
         return cls(
             key=key,
             layers=tuple(
-                (tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]) for i in range(_n_layers(tensors))
+                (tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"])
+                for i in range(_n_layers(tensors))
             ),
             time_constant_steps=float(tensors["time_constant_steps"][0]),
             **{name: tensors[name] for name in _ARRAYS},
         )
 
 
-_ARRAYS = tuple(
-    f.name for f in fields(Emulator) if f.name not in ("key", "layers", "time_constant_steps")
-)
+_ARRAYS = tuple(f.name for f in fields(Emulator) if f.name not in ("key", "layers", "time_constant_steps"))
 
 
 def emulator_record(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Fit an emulator on rendered windows: the network on most patients, the residual's law on the others."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -8,11 +8,10 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from models.encoders.base import Encoder
-from pipeline.embedding.encoders import encoder_label
+from pipeline.embedding.plan import key_template
 from pipeline.emulation.emulator import Emulator, EmulatorKey
 from pipeline.emulation.rendered import RenderedWindows
 from pipeline.foundation.errors import ConfigError
-from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.windows.cutting import WindowConfig
@@ -46,11 +45,10 @@ class EmulatorFitConfig:
 
 def emulator_key(encoder: Encoder, window: WindowConfig) -> EmulatorKey:
     """Return what an emulator of `encoder` must carry."""
+    known = key_template(encoder, window)
+    shared = {f.name for f in fields(EmulatorKey)} - {"parameters_sha256"}
     return EmulatorKey(
-        encoder=encoder_label(encoder),
-        weights_hash=encoder.weights_hash,
-        preprocessing=f"{window.version}-{config_hash(window)[:12]}",
-        parameters_sha256=CohortParameters.load().sha256,
+        **{name: getattr(known, name) for name in shared}, parameters_sha256=CohortParameters.load().sha256
     )
 
 
@@ -146,7 +144,9 @@ def _with_residual(
     scores = residual @ directions / np.sqrt(np.maximum(sizes, 1e-12))
     constant, time_constant = _decay(windows, scores)
     return Emulator(
-        **{name: getattr(bare, name) for name in ("key", "layers", "input_mean", "input_sd", "concentration")},
+        **{
+            name: getattr(bare, name) for name in ("key", "layers", "input_mean", "input_sd", "concentration")
+        },
         fresh=(along * np.sqrt(np.maximum(rest, 0.0))).T.astype(np.float32),
         lasting=lasting.astype(np.float32),
         constant=constant.astype(np.float32),

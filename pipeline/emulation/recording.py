@@ -51,7 +51,11 @@ def emulated_recordings(
 
 
 def _recording(
-    parameters: CohortParameters, begin_us: int, end_us: int, rng: np.random.Generator, exclusions: Counter[str]
+    parameters: CohortParameters,
+    begin_us: int,
+    end_us: int,
+    rng: np.random.Generator,
+    exclusions: Counter[str],
 ) -> EmulatedRecording:
     recording = parameters.recording
     samples = (end_us - begin_us) // 1_000_000 * SAMPLING_RATE_HZ
@@ -111,7 +115,7 @@ def _pleth_runs(segments: tuple[Segment, ...]) -> np.ndarray:
 def _spans(first: np.ndarray, stop: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Return the chosen spans joined where they overlap, (n, 2) in order."""
     order = np.argsort(first[chosen], kind="stable")
-    begins, ends = first[chosen][order], np.maximum.accumulate(stop[chosen][order], initial=-1)[1:]
+    begins, ends = first[chosen][order], np.maximum.accumulate(stop[chosen][order])
     new = np.append(True, begins[1:] > ends[:-1]) if len(begins) else np.zeros(0, bool)
     last = np.append(np.flatnonzero(new)[1:] - 1, len(begins) - 1) if len(begins) else np.zeros(0, int)
     return np.stack([begins[new], ends[last]], axis=1)

@@ -5,15 +5,15 @@ embedding's residual lasts. Only the bursts are rendered; nothing is written.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float16, Float32, Float64, Int
+from jaxtyping import Float16, Float32, Int
 
 from models.encoders.base import Encoder
 from pipeline.emulation.inputs import signal_inputs
@@ -27,6 +27,8 @@ from pipeline.sources.synthetic.ppg import BLOCK_SAMPLES, SAMPLING_RATE_HZ
 from pipeline.sources.synthetic.wfdb_files import RecordPlan, digital_codes, plan_record
 from pipeline.windows.cutting import WindowConfig, iterate_windows
 
+_GROUP = 16
+"""Patients whose windows are embedded together."""
 _LICENCE = "synthetic, no patient: CC0, share freely"
 
 
@@ -97,13 +99,13 @@ def render_windows(
     ------
     ConfigError : hardly any window was usable
     """
-    work = partial(_of_patient, encoder, plan, window or WindowConfig())
+    work = partial(_of_patients, encoder, plan, window or WindowConfig())
+    groups = [range(first, min(first + _GROUP, plan.patients)) for first in range(0, plan.patients, _GROUP)]
     if workers <= 1:
-        parts = [work(patient) for patient in range(plan.patients)]
+        parts = list(map(work, groups))
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_single) as pool:
-            chunk = max(1, plan.patients // (8 * workers))
-            parts = list(pool.map(work, range(plan.patients), chunksize=chunk))
+            parts = list(pool.map(work, groups))
     windows = RenderedWindows.joined(parts)
     if len(windows) < plan.patients:
         raise ConfigError(f"only {len(windows)} windows of {plan.patients} planted patients were usable")
@@ -116,12 +118,30 @@ def _single() -> None:
     torch.set_num_threads(1)
 
 
-def _of_patient(encoder: Encoder, plan: BurstPlan, window: WindowConfig, patient: int) -> RenderedWindows:
+def _of_patients(
+    encoder: Encoder, plan: BurstPlan, window: WindowConfig, patients: Sequence[int]
+) -> RenderedWindows:
+    """Embed the windows of several patients at once: an encoder pads its batches."""
     import torch
 
+    parts, samples = [], [np.empty((0, encoder.samples_per_window), np.float32)]
+    for patient in patients:
+        for part, prepared in _rendered(encoder, plan, window, patient):
+            parts.append(part)
+            samples.append(prepared)
+    every = torch.from_numpy(np.ascontiguousarray(np.concatenate(samples)))
+    embeddings = encoder.embed(every).float().cpu().numpy().astype(np.float16)
+    joined = RenderedWindows.joined(parts) if parts else _none(CohortParameters.load())
+    return replace(joined, embeddings=embeddings)
+
+
+def _rendered(
+    encoder: Encoder, plan: BurstPlan, window: WindowConfig, patient: int
+) -> Iterator[tuple[RenderedWindows, np.ndarray]]:
+    """Yield windows without embeddings yet, and their prepared samples."""
     from pipeline.embedding.encoders import prepare_for
 
-    parameters = CohortParameters.load()
+    parameters, prepare = CohortParameters.load(), prepare_for(encoder)
     size = CohortSize(n_patients=plan.patients, hours_low=plan.hours, hours_high=plan.hours)
     cohort = CohortPlan(
         parameters=parameters, size=size, root=Path(), coupling=1.0, null=None, seed=plan.seed, real_labs=None
@@ -130,23 +150,21 @@ def _of_patient(encoder: Encoder, plan: BurstPlan, window: WindowConfig, patient
     rng = random_stream(plan.seed, patient, "records")
     records = [plan_record(parameters, course, span, stay.subject_id, rng) for span in stay.recordings]
     source = _Bursts(records, plan)
-    prepare, parts = prepare_for(encoder), []
     for number, record in enumerate(source.catalog().records):
         for raw in iterate_windows(source, [record], window, Counter()):
-            samples = prepare(raw.samples, raw.sampling_rate_hz, raw.rails)
-            embedded = encoder.embed(torch.from_numpy(np.ascontiguousarray(samples))).float().cpu().numpy()
-            parts.append(
+            count = len(raw.start_us)
+            yield (
                 RenderedWindows(
-                    patient=np.full(len(embedded), patient, np.int64),
-                    record=np.full(len(embedded), 2 * patient + number, np.int64),
+                    patient=np.full(count, patient, np.int64),
+                    record=np.full(count, 2 * patient + number, np.int64),
                     start_us=raw.start_us,
                     inputs=_inputs(parameters, course, records[number], raw.start_us),
                     latents=latents_at(course, raw.start_us + WINDOW_US // 2),
-                    embeddings=embedded.astype(np.float16),
+                    embeddings=np.empty((count, 0), np.float16),
                     concentration=raw.quality[:, QUALITY_COLUMNS.index("spectral_concentration")],
-                )
+                ),
+                prepare(raw.samples, raw.sampling_rate_hz, raw.rails),
             )
-    return RenderedWindows.joined(parts) if parts else _none(parameters, encoder.width)
 
 
 def latents_at(course: Course, at_us: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n latents"]:
@@ -167,13 +185,13 @@ def _inputs(
     return signal_inputs(parameters, shape, record.beats.noise / np.maximum(amplitude, 1e-3))
 
 
-def _none(parameters: CohortParameters, width: int) -> RenderedWindows:
+def _none(parameters: CohortParameters) -> RenderedWindows:
     columns = len(parameters.morphology) + 1
     return RenderedWindows(
         patient=np.empty(0, np.int64), record=np.empty(0, np.int64), start_us=np.empty(0, np.int64),
         inputs=np.empty((0, columns), np.float32),
         latents=np.empty((0, len(parameters.latent_names)), np.float32),
-        embeddings=np.empty((0, width), np.float16), concentration=np.empty(0, np.float32),
+        embeddings=np.empty((0, 0), np.float16), concentration=np.empty(0, np.float32),
     )  # fmt: skip
 
 
