@@ -2,7 +2,9 @@
 
 import logging
 import time
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from pipeline.emulation.cohort import EMULATED_LICENCE, EmulatedCohort, write_emulated_cohort
 from pipeline.emulation.emulator import Emulator
@@ -49,9 +51,7 @@ def generate(rehearsal: Rehearsal) -> Outcome:
     return Outcome(counts={"patients": size.patients, "windows": windows}, workers=rehearsal.workers)
 
 
-def _beneath(record: Record, root) -> Record:
-    from dataclasses import replace
-
+def _beneath(record: Record, root: Path) -> Record:
     return replace(record, path=root / record.path)
 
 
@@ -72,7 +72,7 @@ def _summaries(rehearsal: Rehearsal, store: EmbeddingStore, records: list[Record
     StageSummary(
         stage="ppg_embeddings",
         counts={
-            "encoder": rehearsal.experiment.encoder, "patients": len(entries), "windows": windows,
+            "encoder": rehearsal.staged.encoder, "patients": len(entries), "windows": windows,
             "hours": round(windows * WINDOW_SECONDS / 3600, 1),
         },
         artefacts={"store": workspace.store},

@@ -80,11 +80,11 @@ def stream_sums(rehearsal: Rehearsal) -> Outcome:
 
 def evaluate(rehearsal: Rehearsal) -> Outcome:
     """Judge every method."""
-    stages.evaluation(rehearsal.workspace, rehearsal.experiment)
+    stages.evaluation(rehearsal.workspace, rehearsal.staged)
     return Outcome(counts={"rows": len(pd.read_parquet(rehearsal.workspace.evaluation))})
 
 
 def report(rehearsal: Rehearsal) -> Outcome:
     """Write the report."""
-    summary = stages.report(rehearsal.workspace, rehearsal.experiment)
+    summary = stages.report(rehearsal.workspace, rehearsal.staged)
     return Outcome(counts=dict(summary.counts))  # type: ignore[arg-type]

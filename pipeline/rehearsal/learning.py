@@ -65,7 +65,7 @@ def train_sample(rehearsal: Rehearsal) -> Outcome:
     train(
         METHOD, part, store, scaler, splits, dataclasses.asdict(rehearsal.experiment.model), config,
         workspace.checkpoint(METHOD, config.seed), lambda progress: marks.append(time.monotonic()),
-        experiment=to_plain(rehearsal.experiment), provenance={"source": "rehearsal on planted patients"},
+        experiment=to_plain(rehearsal.staged), provenance={"source": "rehearsal on planted patients"},
     )  # fmt: skip
     source = PieceSource(
         part, store, scaler, patients=training, protocols=config.protocols, labs=LAB_NAMES, twin=False,

@@ -1,11 +1,13 @@
 """What is rehearsed, where it lies, and the claim on that folder."""
 
+import dataclasses
 import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.emulation.emulator import EMULATED
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import make_private_dir, write_json
 from pipeline.foundation.errors import ConfigError
@@ -77,6 +79,11 @@ class Rehearsal:
     def workspace(self) -> Workspace:
         """Where the stages read and write; the user's own folders play no part."""
         return Workspace(root=self.root)
+
+    @property
+    def staged(self) -> ExperimentConfig:
+        """The experiment as its stages run: its encoder is called emulated, wherever it is told."""
+        return dataclasses.replace(self.experiment, encoder=f"{EMULATED}{self.experiment.encoder}")
 
     @property
     def generated_records(self) -> Path:

@@ -22,7 +22,7 @@ _SHOWN = 6
 def _stage(run: Callable, rehearsal: Rehearsal) -> Outcome:
     """Run one of the job's own stages as it is."""
     workspace: Workspace = rehearsal.workspace
-    summary: StageSummary = run(workspace, rehearsal.experiment)
+    summary: StageSummary = run(workspace, rehearsal.staged)
     numbers = {k: v for k, v in summary.counts.items() if isinstance(v, int | float)}
     return Outcome(counts=dict(list(numbers.items())[:_SHOWN]))
 
