@@ -10,7 +10,7 @@ from pipeline.emulation.emulator import Emulator
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
 from pipeline.rehearsal import inputs, judging, learning
-from pipeline.rehearsal.measure import Outcome, Row, measured
+from pipeline.rehearsal.measure import Measure, Outcome, Row, measured
 from pipeline.rehearsal.plan import Rehearsal
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,12 @@ HEADER_STAGES: Mapping[str, Work] = {
 }
 
 
-def rehearse(rehearsal: Rehearsal) -> Iterator[Row]:
+def rehearse(rehearsal: Rehearsal, measure: Measure = measured) -> Iterator[Row]:
     """Run every stage that is not done and yield each one's row.
+
+    Parameters
+    ----------
+    measure : runs one stage; by default in a process of its own
 
     Raises
     ------
@@ -64,7 +68,7 @@ def rehearse(rehearsal: Rehearsal) -> Iterator[Row]:
         row = Row.load(path)
         if row is None:
             logger.info("rehearsal: %s", name)
-            row = measured(name, partial(work, rehearsal)).save(path)
+            row = measure(name, partial(work, rehearsal)).save(path)
         yield row
 
 
