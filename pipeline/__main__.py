@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pipeline import stages
 from pipeline.commands.evaluation import add_evaluation_commands
 from pipeline.commands.pretraining import add_pretraining_commands
+from pipeline.commands.rehearsal import add_rehearsal_commands
 from pipeline.commands.store import add_store_commands
 from pipeline.experiments import EXPERIMENTS, ExperimentConfig, default_experiment_name, experiment
 from pipeline.foundation.errors import ProjectError
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add_store_commands(commands)
     add_pretraining_commands(commands, _text)
     add_evaluation_commands(commands)
+    add_rehearsal_commands(commands)
     return parser
 
 

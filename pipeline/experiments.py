@@ -104,8 +104,8 @@ class ExperimentConfig:
     """Methods that the report expects; one that is not trained is left out and named."""
     seeds: tuple[int, ...] = (0,)
     """One training run for each."""
-    scorings: tuple[str, ...] = ("measured",)
-    """``measured`` draws alone, or ``dense`` beside them (interpolated points; labelled)."""
+    scorings: tuple[Literal["measured", "dense"], ...] = ("measured",)
+    """``measured`` draws, which are always scored; ``dense`` beside them: interpolated points, as sums, labelled."""
 
 
 def default() -> ExperimentConfig:

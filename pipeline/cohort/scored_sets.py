@@ -7,6 +7,7 @@ same draws: numbers from different draws cannot be compared.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,15 @@ SEEDLESS_METHODS = METHODS[: METHODS.index("lstm")]
 
 _DRAW = ["patient", "sequence", "sampled_at"]
 _BLOCK = ["protocol", "scoring", "seed", "lab"]
+
+
+class BlockKeys(TypedDict):
+    """What names a block."""
+
+    protocol: str
+    scoring: str
+    seed: int
+    lab: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +58,7 @@ class ScoredSet:
         return self.draws["truth"].to_numpy(dtype=np.float64)
 
     @property
-    def keys(self) -> dict[str, object]:
+    def keys(self) -> BlockKeys:
         """The four columns that name this block."""
         return {"protocol": self.protocol, "scoring": self.scoring, "seed": self.seed, "lab": self.lab}
 
@@ -81,9 +91,9 @@ def scored_sets(predictions: pd.DataFrame, split: str = "test") -> list[ScoredSe
             "predict it first, or make the cohort larger."
         )
     _check_finite(rows)
-    rows = _repeat_seedless(rows)
+    rows = repeat_seedless(rows)
     blocks = [_scored_set(block) for _, block in rows.groupby(_BLOCK, sort=False, observed=True)]
-    return sorted(blocks, key=_block_order)
+    return sorted(blocks, key=lambda block: in_schema_order(**block.keys))
 
 
 def in_method_order(methods: Sequence[str]) -> list[str]:
@@ -93,17 +103,30 @@ def in_method_order(methods: Sequence[str]) -> list[str]:
 
 def check_predictions(predictions: pd.DataFrame) -> None:
     """Refuse a predictions table that lacks columns, or has a patient in two splits (``LeakError``)."""
-    missing = [name for name in PREDICTION_COLUMNS if name not in predictions.columns]
+    check_scored_table(predictions, PREDICTION_COLUMNS, "predictions")
+
+
+def check_scored_table(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    """Refuse a table that lacks one of `columns`, or has a patient in two splits.
+
+    Raises
+    ------
+    ConfigError
+        Columns are missing.
+    LeakError
+        A patient appears in two splits.
+    """
+    missing = [column for column in columns if column not in table.columns]
     if missing:
         raise ConfigError(
-            f"The predictions lack the columns {missing}. A predictions table has "
-            f"{list(PREDICTION_COLUMNS)}: write it with the predict stage."
+            f"The {name} lack the columns {missing}. They have {list(columns)}: write them anew with "
+            "python -m pipeline score."
         )
-    homes = predictions.drop_duplicates(["patient", "split"])["patient"]
+    homes = table.drop_duplicates(["patient", "split"])["patient"]
     n_leaking = int((homes.value_counts() > 1).sum())
     if n_leaking:
         raise LeakError(
-            f"{n_leaking} patients appear in more than one split of the predictions. A patient has one "
+            f"{n_leaking} patients appear in more than one split of the {name}. A patient has one "
             "split: predict again with one splits file."
         )
 
@@ -118,7 +141,7 @@ def _check_finite(rows: pd.DataFrame) -> None:
         )
 
 
-def _repeat_seedless(rows: pd.DataFrame) -> pd.DataFrame:
+def repeat_seedless(rows: pd.DataFrame) -> pd.DataFrame:
     """Copy each seedless method that was scored under one seed beside every other seed of its protocol."""
     extra = []
     for _, part in rows.groupby(["protocol", "scoring"], sort=False, observed=True):
@@ -162,9 +185,11 @@ def _same_draws(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     return same_keys and np.array_equal(one["truth"].to_numpy(), other["truth"].to_numpy())
 
 
-def _block_order(block: ScoredSet) -> tuple[tuple[int, str], tuple[int, str], int, tuple[int, str]]:
-    protocol, scoring = _place(PROTOCOLS, block.protocol), _place(SCORINGS, block.scoring)
-    return protocol, scoring, block.seed, _place(LAB_NAMES, block.lab)
+def in_schema_order(
+    *, protocol: str, scoring: str, seed: int, lab: str
+) -> tuple[tuple[int, str], tuple[int, str], int, tuple[int, str]]:
+    """Sort key of a block: protocol, scoring, seed, lab, each as the schema lists them."""
+    return _place(PROTOCOLS, protocol), _place(SCORINGS, scoring), seed, _place(LAB_NAMES, lab)
 
 
 def _place(order: Sequence[str], name: str) -> tuple[int, str]:

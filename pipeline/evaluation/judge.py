@@ -1,7 +1,7 @@
 """Judge every method on the test patients: metrics in clinical units with intervals, and paired differences.
 
 All intervals come from one bootstrap over patients (``pipeline.foundation.bootstrap``); replicate k draws the same
-patients for every method of a block, so differences between methods are paired. With several seeds there is
+patients for every method of a set, so differences between methods are paired. With several seeds there is
 one more row a cell, the mean over them, whose replicates draw training runs too; an interval from one seed
 covers the choice of patients alone.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.cohort.scored_sets import ScoredSet, scored_sets
+from pipeline.cohort.summed_sets import SummedSet, summed_sets
 from pipeline.foundation import bootstrap
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METRICS
@@ -29,6 +29,8 @@ COMPARISON_COLUMNS = (
 
 _AGGREGATE = {"pooled": bootstrap.pooled_metrics, "patient_macro": bootstrap.patient_macro_metrics}
 Metrics = dict[str, np.ndarray]
+_Replicates = dict[str, dict[str, Metrics]]
+"""Aggregation -> method -> metric -> one value a replicate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,9 @@ class EvaluationConfig:
             raise ValueError(f"level must lie between 0 and 1, got {self.level}")
 
 
-def evaluate(predictions: pd.DataFrame, config: EvaluationConfig | None = None) -> pd.DataFrame:
+def evaluate(
+    predictions: pd.DataFrame, config: EvaluationConfig | None = None, dense: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Score every method per lab, protocol, scoring and seed, pooled over draws and as patient macro average.
 
     Parameters
@@ -60,6 +64,8 @@ def evaluate(predictions: pd.DataFrame, config: EvaluationConfig | None = None) 
         Table with ``schema.PREDICTION_COLUMNS``, estimates and truths in clinical units.
     config
         Bootstrap and split; the defaults when None.
+    dense
+        Sums over interpolated points, ``schema.DENSE_SUM_COLUMNS``; None: measured draws alone.
 
     Returns
     -------
@@ -78,27 +84,36 @@ def evaluate(predictions: pd.DataFrame, config: EvaluationConfig | None = None) 
     decision.
     """
     config = config or EvaluationConfig()
-    return evaluate_sets(scored_sets(predictions, config.split), config)
+    return evaluate_sets(summed_sets(predictions, dense, config.split), config)
 
 
-def evaluate_sets(blocks: list[ScoredSet], config: EvaluationConfig) -> pd.DataFrame:
-    """Judge blocks that are already cut; ``evaluate`` for a whole predictions table."""
+def evaluate_sets(sets: Sequence[SummedSet], config: EvaluationConfig) -> pd.DataFrame:
+    """Judge sets that are already cut and summed; ``evaluate`` for whole tables."""
+    return evaluation_of(judge_sets(sets, config), config)
+
+
+def evaluation_of(judged: Sequence["Judged"], config: EvaluationConfig) -> pd.DataFrame:
+    """Return what ``evaluate`` returns, of sets that are already judged."""
     rows = [
-        {"method": method, **judged.keys, "n_labs": judged.n_labs, "n_patients": judged.n_patients,
-         **_with_intervals(metrics, judged.n_patients, config.level)}
-        for judged in _all_judged(blocks, config)
-        for method, metrics in judged.by_method.items()
+        {"method": method, **found.keys, "n_labs": found.n_labs, "n_patients": found.n_patients,
+         **_with_intervals(metrics, found.n_patients, config.level)}
+        for found in judged
+        for method, metrics in found.by_method.items()
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(EVALUATION_COLUMNS))
 
 
 def compare(
-    predictions: pd.DataFrame, method_a: str, method_b: str, config: EvaluationConfig | None = None
+    predictions: pd.DataFrame,
+    method_a: str,
+    method_b: str,
+    config: EvaluationConfig | None = None,
+    dense: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Differences method_a - method_b, paired by patient, with Holm's correction over the labs.
 
     "What PPG added" is ``compare(predictions, "mt_pcs", "mt_pcs_twin")``. For R2 and skill a positive
-    difference favours ``method_a``; for MAE a negative one does.
+    difference favours ``method_a``; for MAE a negative one does. Parameters as in ``evaluate``.
 
     Returns
     -------
@@ -121,26 +136,29 @@ def compare(
             f"The predictions hold no row of {sorted(absent)}, only of {sorted(set(predictions['method']))}. A "
             "comparison needs both methods: train and predict them first."
         )
-    blocks = [
-        block
-        for block in scored_sets(predictions, config.split)
-        if {method_a, method_b} <= block.estimates.keys()
+    sets = summed_sets(predictions, dense, config.split)
+    both = [found for found in sets if {method_a, method_b} <= found.sums.keys()]
+    return comparison_of(judge_sets(both, config), method_a, method_b, config)
+
+
+def comparison_of(
+    judged: Sequence["Judged"], method_a: str, method_b: str, config: EvaluationConfig
+) -> pd.DataFrame:
+    """Return what ``compare`` returns, of sets that are already judged; those without both methods are left out."""
+    rows = [
+        row
+        for found in judged
+        if {method_a, method_b} <= found.by_method.keys()
+        for row in _difference_rows(found, method_a, method_b, config)
     ]
-    table = pd.DataFrame(
-        [
-            row
-            for judged in _all_judged(blocks, config)
-            for row in _difference_rows(judged, method_a, method_b, config)
-        ],
-        columns=list(COMPARISON_COLUMNS),
-    )
+    table = pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
     family = ["protocol", "scoring", "aggregation", "seed", "metric"]
     table["p_holm"] = table.groupby(family, sort=False)["p"].transform(lambda p: bootstrap.holm(list(p)))
     return table
 
 
 def _difference_rows(
-    judged: "_Judged", method_a: str, method_b: str, config: EvaluationConfig
+    judged: "Judged", method_a: str, method_b: str, config: EvaluationConfig
 ) -> Iterator[dict[str, object]]:
     names = {"method_a": method_a, "method_b": method_b, **judged.keys, "n_seeds": judged.n_seeds}
     for metric in COMPARISON_METRICS:
@@ -154,7 +172,7 @@ def _difference_rows(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Judged:
+class Judged:
     """Every method's metrics on one block, or their mean over seeds; one value a replicate (0: the estimate)."""
 
     keys: dict[str, object]
@@ -165,57 +183,62 @@ class _Judged:
     by_method: dict[str, Metrics]
 
 
-def _all_judged(blocks: Sequence[ScoredSet], config: EvaluationConfig) -> Iterator[_Judged]:
-    """Judge every block, and every set of blocks that differ in nothing but their seed."""
-    of_seeds: dict[tuple[str, str, str], list[ScoredSet]] = {}
-    for block in blocks:
-        of_seeds.setdefault((block.protocol, block.scoring, block.lab), []).append(block)
-        yield from _judged([block], config)
-    for group in of_seeds.values():
-        if len(group) > 1:
-            yield from _judged(group, config)
+def judge_sets(sets: Sequence[SummedSet], config: EvaluationConfig) -> list[Judged]:
+    """Judge every set, and the mean over the seeds of those that differ in nothing else, for both aggregations.
+
+    The replicates of a set are drawn once; evaluation and comparisons are read from them.
+
+    Raises
+    ------
+    ConfigError
+        When seeds were scored on different draws.
+    """
+    of_seeds: dict[tuple[str, str, str], list[tuple[SummedSet, _Replicates]]] = {}
+    judged = []
+    for found in sets:
+        run = (found, dict(_replicates(found, config)))
+        of_seeds.setdefault((found.protocol, found.scoring, found.lab), []).append(run)
+        judged += _judged([run], config)
+    for runs in of_seeds.values():
+        if len(runs) > 1:
+            judged += _judged(runs, config)
+    return judged
 
 
-def _judged(group: Sequence[ScoredSet], config: EvaluationConfig) -> Iterator[_Judged]:
-    """Judge one block, or the mean over the seeds of several, for both aggregations."""
-    first = group[0]
-    if any(not block.draws.equals(first.draws) for block in group):
+def _judged(runs: Sequence[tuple[SummedSet, _Replicates]], config: EvaluationConfig) -> Iterator[Judged]:
+    """Judge one set, or the mean over the seeds of several, for both aggregations."""
+    first = runs[0][0]
+    if any(found.points != first.points for found, _ in runs):
         raise ConfigError(
             f"The seeds of {first.lab} ({first.protocol}, {first.scoring}) were scored on different draws. A "
             "mean over seeds needs the same ones: predict them from the same aligned cohort."
         )
-    runs = [dict(_replicates(block, config)) for block in group]
-    shared = [name for name in first.estimates if all(name in block.estimates for block in group)]
+    shared = [name for name in first.sums if all(name in found.sums for found, _ in runs)]
     for aggregation in AGGREGATIONS:
         by_method = {
             method: {
                 name: bootstrap.mean_over_seeds(
-                    np.stack([run[aggregation][method][name] for run in runs]), config.seed
+                    np.stack([run[aggregation][method][name] for _, run in runs]), config.seed
                 )
-                for name in runs[0][aggregation][method]
+                for name in runs[0][1][aggregation][method]
             }
             for method in shared
         }
-        seed = first.seed if len(group) == 1 else ALL_SEEDS
-        yield _Judged(
+        seed = first.seed if len(runs) == 1 else ALL_SEEDS
+        yield Judged(
             keys={**first.keys, "seed": seed, "aggregation": aggregation},
-            n_seeds=len(group),
-            n_labs=len(first.draws),
-            n_patients=len(np.unique(first.patient)),
+            n_seeds=len(runs),
+            n_labs=first.n_labs,
+            n_patients=first.n_patients,
             by_method=by_method,
         )
 
 
-def _replicates(block: ScoredSet, config: EvaluationConfig) -> Iterator[tuple[str, dict[str, Metrics]]]:
+def _replicates(found: SummedSet, config: EvaluationConfig) -> Iterator[tuple[str, dict[str, Metrics]]]:
     """Per aggregation: every method's metrics, one value a replicate (index 0 is the estimate)."""
-    index, n_patients = bootstrap.index_patients(block.patient)
-    weights = bootstrap.replicate_weights(n_patients, config.bootstrap, config.seed)
-    sums = {
-        method: bootstrap.sum_by_patient(estimate, block.truth, index, n_patients)
-        for method, estimate in block.estimates.items()
-    }
+    weights = bootstrap.replicate_weights(found.n_patients, config.bootstrap, config.seed)
     for aggregation in AGGREGATIONS:
-        by_method = {method: _AGGREGATE[aggregation](sums[method], weights) for method in sums}
+        by_method = {method: _AGGREGATE[aggregation](sums, weights) for method, sums in found.sums.items()}
         for baseline in BASELINES:
             reference = by_method[baseline]["mae"] if baseline in by_method else np.zeros(len(weights))
             for metrics in by_method.values():

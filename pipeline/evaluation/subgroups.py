@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Shaped
 
 from pipeline.cohort.scored_sets import ScoredSet, scored_sets
+from pipeline.cohort.summed_sets import summed
 from pipeline.evaluation.judge import EvaluationConfig, evaluate_sets
 from pipeline.prediction.coverage import GAP_EDGES_HOURS, gap_labels, gap_names
 
@@ -103,7 +104,7 @@ def _grouping_rows(
         if len(np.unique(part.patient)) < config.minimum_patients:
             yield from ({**names, "method": m, **block.keys, "suppressed": True} for m in part.estimates)
             continue
-        judged = evaluate_sets([part], config.evaluation)
+        judged = evaluate_sets([summed(part)], config.evaluation)
         for row in judged.loc[judged["aggregation"] == "pooled"].to_dict(orient="records"):
             yield {**names, "suppressed": False, **{str(name): value for name, value in row.items()}}
 

@@ -18,14 +18,32 @@ Replicates = Float[np.ndarray, " replicates"]
 
 @dataclass(frozen=True, kw_only=True)
 class PatientSums:
-    """What the metrics of one method need to know of each patient, shape (patients,) each."""
+    """What the metrics of one method need to know of each patient, float64 of shape (patients,) each.
+
+    Attributes
+    ----------
+    count : scored draws or points
+    absolute, signed, squared : sums of |error|, error and error^2, error = estimate - truth
+    truth_mean : mean of the patient's truths
+    truth_spread : sum of squared deviations of the truths from that mean; exactly 0 where they are all equal
+
+    Mean and spread, and not the sums of truths and of their squares: the difference of two large sums of squares
+    would keep few of their digits.
+    """
 
     count: np.ndarray
     absolute: np.ndarray
     signed: np.ndarray
     squared: np.ndarray
-    truth: np.ndarray
-    truth_squared: np.ndarray
+    truth_mean: np.ndarray
+    truth_spread: np.ndarray
+
+    def about_common_mean(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return each patient's sum of truths, and of their squares, about the mean truth of all draws."""
+        # Relative to the first patient's mean, so that equal means stay equal to the last bit.
+        shifted = self.truth_mean - self.truth_mean[0]
+        centred = shifted - (self.count * shifted).sum() / self.count.sum()
+        return self.count * centred, self.truth_spread + self.count * centred**2
 
 
 def sum_by_patient(
@@ -34,22 +52,25 @@ def sum_by_patient(
     patient_index: Integer[np.ndarray, " n"],
     n_patients: int,
 ) -> PatientSums:
-    """Sum one method's errors by patient; truths are centred first, to keep the digits of their squares."""
-    error = estimate - truth
-    centred = truth - truth.mean()
-    # Equal truths must give a variance of exactly 0, not of rounding.
-    centred = np.zeros_like(centred) if np.ptp(truth) == 0 else centred
+    """Sum one method's errors by patient; every patient has at least one draw."""
 
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(patient_index, weights=values, minlength=n_patients)
 
+    error = estimate - truth
+    count = total(np.ones_like(error))
+    origin = np.zeros(n_patients)
+    origin[patient_index] = truth
+    # From one of the patient's own truths: equal truths must give a spread of exactly 0, not of rounding.
+    shifted = truth - origin[patient_index]
+    mean = total(shifted) / count
     return PatientSums(
-        count=total(np.ones_like(error)),
+        count=count,
         absolute=total(np.abs(error)),
         signed=total(error),
         squared=total(error**2),
-        truth=total(centred),
-        truth_squared=total(centred**2),
+        truth_mean=origin + mean,
+        truth_spread=total((shifted - mean[patient_index]) ** 2),
     )
 
 
@@ -86,12 +107,13 @@ def pooled_metrics(sums: PatientSums, weights: Float[np.ndarray, "rows patients"
     """MAE, ME, RMSE, R2 over all draws, one value a replicate; every draw weighs the same."""
     count = weights @ sums.count
     squared = weights @ sums.squared
-    spread = weights @ sums.truth_squared - (weights @ sums.truth) ** 2 / count
+    truth, truth_squared = (weights @ values for values in sums.about_common_mean())
+    spread = truth_squared - truth**2 / count
     return {
         "mae": weights @ sums.absolute / count,
         "me": weights @ sums.signed / count,
         "rmse": np.sqrt(squared / count),
-        "r2": _one_minus_ratio(squared, spread, scale=weights @ sums.truth_squared),
+        "r2": _one_minus_ratio(squared, spread, scale=truth_squared),
     }
 
 
@@ -101,8 +123,8 @@ def patient_macro_metrics(
     """MAE, ME, RMSE, R2 with every patient weighing the same; definitions in ``metrics.patient_macro``."""
     patients = weights.sum(axis=1)
     squared = sums.squared / sums.count
-    variance = sums.truth_squared / sums.count - (sums.truth / sums.count) ** 2
-    moves = (sums.count > 1) & (variance > 1e-12 * np.maximum(sums.truth_squared, 1e-300))
+    variance = sums.truth_spread / sums.count
+    moves = variance > 0
     return {
         "mae": weights @ (sums.absolute / sums.count) / patients,
         "me": weights @ (sums.signed / sums.count) / patients,

@@ -73,6 +73,12 @@ PREDICTION_COLUMNS = (
     "method", "protocol", "scoring", "seed", "split", "patient", "sequence", "lab", "sampled_at", "t0",
     "prediction_window_end", "estimate", "lower", "upper", "truth", "last_lab", "hours_since_last_lab",
 )  # fmt: skip
+DENSE_SUM_COLUMNS = (
+    "method", "protocol", "seed", "split", "patient", "lab", "n_points", "absolute_error", "signed_error",
+    "squared_error", "truth_mean", "truth_spread", "points_digest",
+)  # fmt: skip
+"""Sums over the scored points of one patient in clinical units (their square for the squared ones): |e|, e and e^2 of
+e = estimate - truth; mean of the truths and sum of squares about it; digest of the points' times and truths."""
 METRICS = ("mae", "me", "rmse", "r2", "skill_vs_locf", "skill_vs_shrunk_locf")
 EVALUATION_COLUMNS = (
     "method", "lab", "protocol", "scoring", "aggregation", "seed", "n_labs", "n_patients",

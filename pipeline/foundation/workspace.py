@@ -117,8 +117,8 @@ class Workspace:
 
     @property
     def predictions(self) -> Path:
-        """One row for each method and scored draw."""
-        return self.root / "predictions.parquet"
+        """Folder of the scored draws and of the dense sums, a file for each method and seed (``prediction.files``)."""
+        return self.root / "predictions"
 
     @property
     def evaluation(self) -> Path:

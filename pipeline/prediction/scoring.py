@@ -1,4 +1,7 @@
-"""Score a trained method, or a carried-forward value, on the cohort's examples: one set for all methods."""
+"""Score a trained method, or a carried-forward value, on the cohort's measured draws: one set for all methods.
+
+Interpolated points are scored in ``pipeline.prediction.dense_scoring``, as sums.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -8,10 +11,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.cohort.aligned import AlignedCohort
-from pipeline.cohort.dense_examples import dense_examples
 from pipeline.cohort.sequences import WindowStore
 from pipeline.cohort.splits import Splits
-from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import PREDICTION_COLUMNS
 from pipeline.training.checkpoints import check_encoder, checkpoint_folders, load_model
 from pipeline.training.distributed import pick_device
@@ -21,7 +22,6 @@ from pipeline.training.forecaster import Forecaster
 logger = logging.getLogger(__name__)
 
 SCORED_SPLITS = ("validation", "calibration", "test")
-SCORINGS = ("measured", "dense")
 
 
 def score(
@@ -31,7 +31,6 @@ def score(
     splits: Splits,
     *,
     splits_to_score: Sequence[str] = SCORED_SPLITS,
-    scoring: str = "measured",
     device: str = "auto",
     exact: bool = False,
 ) -> pd.DataFrame:
@@ -41,7 +40,6 @@ def score(
     ----------
     checkpoint_dir : what ``train`` returned; for st_pcs the folder that holds one model a lab
     splits_to_score : which patients
-    scoring : ``measured`` draws, or ``dense``: interpolated points too
     exact : one piece at a time, in the fixed shapes of ``prediction.predict``, for its very bits; otherwise many
         pieces in one pass, several times faster and equal but for rounding
 
@@ -56,28 +54,21 @@ def score(
     CheckpointError : no checkpoint, or one that does not fit its config or the store's encoder
     LeakError : the checkpoint's lab scaling was fitted under another division of the patients
     """
-    chosen = pick_device(device)
-    models = [load_model(folder, chosen) for folder in checkpoint_folders(checkpoint_dir)]
-    for loaded in models:
-        loaded.scaler.check(splits)
-        check_encoder(loaded, store)
-    forecasters = [Forecaster.of(loaded, chosen) for loaded in models]
+    method, forecasters = forecasters_of(checkpoint_dir, store, splits, device)
     cache = EmbeddingCache(store)
     parts = []
     for split in splits_to_score:
-        patients = _patients(aligned, splits, split)
-        if forecasters[0].twin and len(patients) == 1:
-            logger.warning("the twin's %s split has one patient, who has no twin; it is not scored", split)
+        patients = patients_of(aligned, splits, split)
+        if lacks_a_twin(forecasters[0], patients, split):
             continue
-        examples = examples_of(aligned, patients, scoring)
+        examples = examples_of(aligned, patients)
         estimate = np.full(len(examples), np.nan)
         for forecaster in forecasters:
             scaled = forecaster.scaled(examples, aligned, store, patients, cache=cache, exact=exact)
             clinical = forecaster.clinical(scaled, examples["lab"])
             estimate = np.where(examples["lab"].isin(forecaster.labs), clinical, estimate)
         known = examples["lab"].isin([lab for f in forecasters for lab in f.labs]).to_numpy()
-        table = examples.loc[known]
-        parts.append(_rows(table, estimate[known], models[0].method, split, scoring, forecasters[0].seed))
+        parts.append(_rows(examples.loc[known], estimate[known], method, split, forecasters[0].seed))
     return _joined(parts)
 
 
@@ -88,47 +79,62 @@ def score_estimator(
     splits: Splits,
     *,
     splits_to_score: Sequence[str] = SCORED_SPLITS,
-    scoring: str = "measured",
     seed: int = 0,
 ) -> pd.DataFrame:
     """Score a method without weights (LOCF and its kin): `estimate` maps examples to clinical values."""
     parts = []
     for split in splits_to_score:
-        examples = examples_of(aligned, _patients(aligned, splits, split), scoring)
+        examples = examples_of(aligned, patients_of(aligned, splits, split))
         values = np.asarray(estimate(examples), dtype=np.float64)
-        parts.append(_rows(examples, values, method, split, scoring, seed))
+        parts.append(_rows(examples, values, method, split, seed))
     return _joined(parts)
 
 
-def examples_of(aligned: AlignedCohort, patients: Sequence[str], scoring: str) -> pd.DataFrame:
-    """Return the examples of `patients`, all methods' common rows.
+def forecasters_of(
+    checkpoint_dir: Path | str, store: WindowStore, splits: Splits, device: str
+) -> tuple[str, list[Forecaster]]:
+    """Load a trained method: its name, and one model or (st_pcs) one a lab.
 
     Raises
     ------
-    ConfigError : an unknown scoring
+    CheckpointError : no checkpoint, or one that does not fit its config or the store's encoder
+    LeakError : the checkpoint's lab scaling was fitted under another division of the patients
     """
-    if scoring not in SCORINGS:
-        raise ConfigError(f"scoring = {scoring!r}: choose one of {SCORINGS}")
-    if scoring == "dense":
-        return dense_examples(aligned, patients)
+    chosen = pick_device(device)
+    models = [load_model(folder, chosen) for folder in checkpoint_folders(checkpoint_dir)]
+    for loaded in models:
+        loaded.scaler.check(splits)
+        check_encoder(loaded, store)
+    return models[0].method, [Forecaster.of(loaded, chosen) for loaded in models]
+
+
+def lacks_a_twin(forecaster: Forecaster, patients: Sequence[str], split: str) -> bool:
+    """Tell whether the method is the twin and the split has nobody else's waveform for its only patient."""
+    if not forecaster.twin or len(patients) != 1:
+        return False
+    logger.warning("the twin's %s split has one patient, who has no twin; it is not scored", split)
+    return True
+
+
+def examples_of(aligned: AlignedCohort, patients: Sequence[str]) -> pd.DataFrame:
+    """Return the examples of `patients`, all methods' common rows."""
     return aligned.examples.loc[aligned.examples["patient_id"].isin(patients)].reset_index(drop=True)
 
 
-def _patients(aligned: AlignedCohort, splits: Splits, split: str) -> list[str]:
+def patients_of(aligned: AlignedCohort, splits: Splits, split: str) -> list[str]:
+    """Return the patients of a split who have sequences, in the cohort's order."""
     members = set(splits.patients(split))
     return [p for p in dict.fromkeys(aligned.sequences["patient_id"]) if p in members]
 
 
-def _rows(
-    examples: pd.DataFrame, estimate: np.ndarray, method: str, split: str, scoring: str, seed: int
-) -> pd.DataFrame:
+def _rows(examples: pd.DataFrame, estimate: np.ndarray, method: str, split: str, seed: int) -> pd.DataFrame:
     times = {name: examples[f"{name}_us"].to_numpy().astype("datetime64[us]")
              for name in ("sampled_at", "t0", "prediction_window_end")}  # fmt: skip
     return pd.DataFrame(
         {
             "method": method,
             "protocol": examples["protocol"].to_numpy(),
-            "scoring": scoring,
+            "scoring": "measured",
             "seed": seed,
             "split": split,
             "patient": examples["patient_id"].to_numpy(),

@@ -21,7 +21,7 @@ class ReportInputs:
     experiment: str
     """Name of the experiment."""
     predictions: pd.DataFrame
-    """``schema.PREDICTION_COLUMNS``, intervals applied; splits ``test`` (shown) and ``calibration``."""
+    """``schema.PREDICTION_COLUMNS`` of measured draws, with intervals; splits ``test`` (shown) and ``calibration``."""
     evaluation: pd.DataFrame
     """``schema.EVALUATION_COLUMNS``."""
     comparisons: pd.DataFrame | None = None
@@ -75,17 +75,10 @@ class ReportInputs:
     @cached_property
     def blocks(self) -> list[ScoredSet]:
         """Measured test draws per lab under ``protocol``, lowest seed."""
-        blocks = [
-            block
-            for block in scored_sets(self.predictions)
-            if block.protocol == self.protocol and block.scoring == "measured"
-        ]
-        seed = min(block.seed for block in blocks)
-        return [block for block in blocks if block.seed == seed and self.method in block.estimates]
+        return [block for block in scored_sets(self.focus) if self.method in block.estimates]
 
     @cached_property
     def focus(self) -> pd.DataFrame:
-        """Predictions of ``protocol``, measured draws, lowest seed, all splits and methods."""
-        rows = self.predictions
-        rows = rows.loc[(rows["protocol"] == self.protocol) & (rows["scoring"] == "measured")]
+        """Predictions of ``protocol``, lowest seed, all splits and methods."""
+        rows = self.predictions.loc[self.predictions["protocol"] == self.protocol]
         return rows.loc[rows["seed"] == rows["seed"].min()]

@@ -273,8 +273,8 @@ def trajectories(inputs: ReportInputs) -> Section | None:
     draws = inputs.draws if inputs.draws is not None else inputs.trajectories.iloc[:0].assign(value=0.0)
     parts = [
         paragraph(
-            f"Estimates of {short_label(inputs.method)} every 30 s for some test patients. The band is "
-            f"the {100 * inputs.interval_level:g} % prediction interval."
+            f"Estimates of {short_label(inputs.method)} every 30 s for some test patients; a long recording is thinned "
+            f"to what a picture can show. The band is the {100 * inputs.interval_level:g} % prediction interval."
             f"{_without_band(inputs.trajectories)} Hours count from t0; no dates are shown."
         )
     ]

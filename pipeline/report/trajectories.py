@@ -1,9 +1,13 @@
-"""Trajectories for the report: a few test patients as the bedside would show them, without identity or dates."""
+"""Trajectories for the report: a few test patients as the bedside would show them, without identity or dates.
+
+A patient's estimates are made, thinned to what a picture can show, and forgotten before the next one's.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from pipeline.cohort.sequences import SequenceConfig
@@ -11,11 +15,13 @@ from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.versions import final_results
 from pipeline.prediction.intervals import INTERVAL_STATE, Intervals
-from pipeline.prediction.new_patients import PredictionConfig, predict
+from pipeline.prediction.new_patients import PredictionConfig, Predictor
 from pipeline.store.embeddings import EmbeddingStore
 
 SHOWN_PATIENTS = 4
 """Those with the most scored draws."""
+SHOWN_ESTIMATES = 2000
+"""Of one patient and lab, at equal steps: a picture is some 700 points wide, a week has 20,160 windows."""
 HOURS_BEFORE = 12
 """Draws up to so many hours before t0 are shown too: they are the history that the model starts from."""
 
@@ -29,7 +35,7 @@ def bedside_trajectories(
     sequences: SequenceConfig,
     warm_up_windows: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predict some patients every 30 s and put them on hours since t0.
+    """Predict some patients every 30 s and put them on hours since t0; of long recordings every n-th time is shown.
 
     Parameters
     ----------
@@ -44,17 +50,17 @@ def bedside_trajectories(
     most_scored = [
         patient for patient, _ in sorted(Counter(scored_patients).items(), key=lambda i: (-i[1], i[0]))
     ]
-    table = predict(
+    predictor = Predictor.load(
         checkpoint,
         store,
-        LabEvents(frame=lab_events),
         PredictionConfig(sequences=sequences),
-        patients=most_scored[:SHOWN_PATIENTS],
-        admissions=admissions,
         intervals=Intervals.load(checkpoint / "intervals.json"),
     )
+    chosen = most_scored[:SHOWN_PATIENTS]
+    labs = LabEvents(frame=lab_events.loc[lab_events["patient_id"].isin(chosen)])
     trajectories, draws = [], []
-    for letter, (patient, rows) in zip("ABCDEFGH", table.groupby("patient", sort=False), strict=False):
+    for letter, rows in zip("ABCDEFGH", predictor.patients(chosen, labs, admissions), strict=False):
+        patient = rows["patient"].iloc[0]
         longest = Counter(rows["sequence"]).most_common(1)[0][0]
         rows = rows.loc[rows["sequence"] == longest]
         end_us = rows["window_end"].to_numpy().astype("datetime64[us]").astype("int64")
@@ -63,9 +69,15 @@ def bedside_trajectories(
         hours = (end_us - t0_us) / HOUR_US
         columns = ["lab", "estimate", "lower", "upper", "protocol", INTERVAL_STATE]
         shown = rows.loc[:, columns].assign(sequence=label, hours_since_t0=hours)
-        trajectories.append(shown)
+        trajectories.append(shown.loc[_thinned(end_us)])
         draws.append(_draws_near(lab_events, str(patient), label, t0_us, int(end_us.max())))
     return pd.concat(trajectories, ignore_index=True), pd.concat(draws, ignore_index=True)
+
+
+def _thinned(end_us: np.ndarray) -> np.ndarray:
+    """Whether a row is of every n-th time, counted from the first."""
+    times = np.unique(end_us)
+    return np.isin(end_us, times[:: -(-len(times) // SHOWN_ESTIMATES)])
 
 
 def _draws_near(lab_events: pd.DataFrame, patient: str, label: str, t0_us: int, end_us: int) -> pd.DataFrame:

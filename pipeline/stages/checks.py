@@ -17,6 +17,7 @@ from pipeline.foundation.schema import DAY_US
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.labs.cleaning import PLAUSIBLE_MEDIANS
 from pipeline.labs.versions import final_results
+from pipeline.prediction.files import read_predictions
 from pipeline.sources.content_hashes import CACHE_FILE
 from pipeline.store.admin import verify_store
 from pipeline.store.embeddings import MANIFEST, EmbeddingStore
@@ -116,10 +117,8 @@ def draws_found_a_window(workspace: Workspace, experiment: ExperimentConfig) -> 
 
 def locf_recomputed_independently(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:
     """LOCF in the predictions equals the latest earlier result, looked up anew in the lab table."""
-    table = pd.read_parquet(workspace.predictions)
-    table = table.loc[
-        (table["method"] == "locf") & (table["scoring"] == "measured") & (table["split"] == "test")
-    ]
+    table = read_predictions(workspace, asset="report", methods=("locf",))
+    table = table.loc[table["split"] == "test"]
     events = pd.read_parquet(workspace.lab_events)
     results = {key: group for key, group in events.groupby(["patient_id", "lab"])}
     wrong = sum(not _is_latest(row, results) for row in table.to_dict(orient="records"))

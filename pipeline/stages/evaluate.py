@@ -1,12 +1,16 @@
 """Stages that score every method on the same draws, judge them and write the report."""
 
+import itertools
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from pipeline.cohort.splits import Splits
-from pipeline.evaluation.judge import compare, evaluate
+from pipeline.cohort.summed_sets import summed_sets
+from pipeline.evaluation.judge import comparison_of, evaluation_of, judge_sets
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import write_parquet, write_text
 from pipeline.foundation.errors import MissingArtifactError
@@ -15,9 +19,14 @@ from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.coverage import coverage
+from pipeline.prediction.files import PredictionWriter, read_dense_sums, read_predictions
 from pipeline.prediction.intervals import fit_intervals
 from pipeline.report.comparison_text import comparison_table
 from pipeline.store.embeddings import EmbeddingStore
+
+if TYPE_CHECKING:
+    from pipeline.cohort.aligned import AlignedCohort
+    from pipeline.labs.carry_forward import CarryForward
 
 logger = logging.getLogger(__name__)
 
@@ -27,30 +36,42 @@ PAIRS = (("mt_pcs", "mt_pcs_twin"), ("mt_pcs", "shrunk_locf"))
 
 
 def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
-    """Estimate every scored draw with every method that is trained, and put conformal intervals around it."""
+    """Estimate every scored draw with every method that is trained, and put conformal intervals around it.
+
+    With scoring ``dense``, sums over the points between draws are written beside.
+    """
     trained = _trained(workspace, experiment)
-    table = pd.concat(list(_scored(workspace, experiment, trained)), ignore_index=True)
+    inputs = _ScoringInputs.load(workspace)
+    writer = PredictionWriter(workspace)
+    table = pd.concat(list(_scored(workspace, experiment, trained, inputs)), ignore_index=True)
     intervals = fit_intervals(table, INTERVAL_LEVEL)
     table = intervals.apply(table)
-    write_parquet(workspace.predictions, table)
+    writer.write_measured(table)
     for method in trained:
         for seed in experiment.seeds:
             write_text(workspace.checkpoint(method, seed) / "intervals.json", intervals.to_json())
-    missing = [METHOD_LABELS[method] for method in experiment.methods if method not in trained]
+    counts = _counts(table, experiment, trained)
+    if "dense" in experiment.scorings:
+        counts["dense_points_of_test_patients"] = _write_dense(workspace, experiment, trained, inputs, writer)
+    writer.finish()
     return StageSummary(
         stage="predictions",
-        counts={
-            "methods": len(set(table["method"])),
-            "not_trained": ", ".join(missing) or "none",
-            "scored_draws_of_test_patients": len(
-                table.loc[table["split"] == "test"].drop_duplicates(
-                    ["protocol", "patient", "lab", "sampled_at"]
-                )
-            ),
-        },
+        counts=counts,
         tables={"coverage of the 90 % intervals": _coverage_rows(table)},
         artefacts={"predictions": workspace.predictions},
     ).save(workspace.summary("predictions"))
+
+
+def _counts(
+    table: pd.DataFrame, experiment: ExperimentConfig, trained: list[str]
+) -> dict[str, int | float | str]:
+    missing = [METHOD_LABELS[method] for method in experiment.methods if method not in trained]
+    draws = table.loc[table["split"] == "test"].drop_duplicates(["protocol", "patient", "lab", "sampled_at"])
+    return {
+        "methods": len(set(table["method"])),
+        "not_trained": ", ".join(missing) or "none",
+        "scored_draws_of_test_patients": len(draws),
+    }
 
 
 def _trained(workspace: Workspace, experiment: ExperimentConfig) -> list[str]:
@@ -69,23 +90,71 @@ def _trained(workspace: Workspace, experiment: ExperimentConfig) -> list[str]:
     return found
 
 
-def _scored(workspace: Workspace, experiment: ExperimentConfig, trained: list[str]) -> Iterator[pd.DataFrame]:
-    from pipeline.cohort.aligned import AlignedCohort  # imports torch, which definitions must not
-    from pipeline.labs.carry_forward import fit_carry_forward
-    from pipeline.prediction.scoring import score, score_estimator
+@dataclass(frozen=True, kw_only=True)
+class _ScoringInputs:
+    """What every method is scored with."""
 
-    aligned = AlignedCohort.load(workspace.aligned)
-    splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset="predictions"))
-    store = EmbeddingStore.open(workspace.store)
-    of_training = aligned.examples["patient_id"].isin(splits.patients("train"))
-    baselines = fit_carry_forward(aligned.examples.loc[of_training])
-    for scoring in experiment.scorings:
-        for seed in experiment.seeds:
-            for method, fitted in baselines.items():
-                yield score_estimator(method, fitted.estimate, aligned, splits, scoring=scoring, seed=seed)
-            for method in trained:
-                logger.info("scoring %s, seed %d, %s draws", METHOD_LABELS[method], seed, scoring)
-                yield score(workspace.checkpoint(method, seed), aligned, store, splits, scoring=scoring)
+    aligned: "AlignedCohort"
+    splits: Splits
+    store: EmbeddingStore
+    baselines: "dict[str, CarryForward]"
+
+    @classmethod
+    def load(cls, workspace: Workspace) -> "_ScoringInputs":
+        from pipeline.cohort.aligned import AlignedCohort  # imports torch, which definitions must not
+        from pipeline.labs.carry_forward import fit_carry_forward
+
+        aligned = AlignedCohort.load(workspace.aligned)
+        splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset="predictions"))
+        of_training = aligned.examples["patient_id"].isin(splits.patients("train"))
+        return cls(
+            aligned=aligned,
+            splits=splits,
+            store=EmbeddingStore.open(workspace.store),
+            baselines=fit_carry_forward(aligned.examples.loc[of_training]),
+        )
+
+
+def _scored(
+    workspace: Workspace, experiment: ExperimentConfig, trained: list[str], inputs: _ScoringInputs
+) -> Iterator[pd.DataFrame]:
+    """Yield the measured draws of one method after another; those without weights once, under the lowest seed."""
+    from pipeline.prediction.scoring import score, score_estimator  # imports torch, as above
+
+    for method, fitted in inputs.baselines.items():
+        yield score_estimator(
+            method, fitted.estimate, inputs.aligned, inputs.splits, seed=min(experiment.seeds)
+        )
+    for method, seed in itertools.product(trained, experiment.seeds):
+        logger.info("scoring %s, seed %d", METHOD_LABELS[method], seed)
+        yield score(workspace.checkpoint(method, seed), inputs.aligned, inputs.store, inputs.splits)
+
+
+def _write_dense(
+    workspace: Workspace,
+    experiment: ExperimentConfig,
+    trained: list[str],
+    inputs: _ScoringInputs,
+    writer: PredictionWriter,
+) -> int:
+    """Write the sums of one method after another; return how many points each method was scored on."""
+    from pipeline.prediction.dense_scoring import (
+        score_dense,
+        score_estimators_dense,
+    )  # imports torch, as above
+
+    split = experiment.evaluation.split
+    estimators = {method: fitted.estimate for method, fitted in inputs.baselines.items()}
+    logger.info("scoring interpolated points of methods without weights")
+    sums = score_estimators_dense(
+        estimators, inputs.aligned, inputs.splits, split=split, seed=min(experiment.seeds)
+    )
+    writer.write_dense(sums)
+    for method, seed in itertools.product(trained, experiment.seeds):
+        logger.info("scoring %s, seed %d, interpolated points", METHOD_LABELS[method], seed)
+        checkpoint = workspace.checkpoint(method, seed)
+        writer.write_dense(score_dense(checkpoint, inputs.aligned, inputs.store, inputs.splits, split=split))
+    return int(sums.loc[sums["method"] == "locf", "n_points"].sum())
 
 
 def _coverage_rows(table: pd.DataFrame) -> list[dict]:
@@ -105,11 +174,14 @@ def _coverage_rows(table: pd.DataFrame) -> list[dict]:
 
 def evaluation(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Compute metrics, skill and paired differences with intervals."""
-    table = pd.read_parquet(require(workspace.predictions, made_by="predictions", asset="evaluation"))
-    metrics = evaluate(table, experiment.evaluation)
+    table = read_predictions(workspace, asset="evaluation")
+    dense = read_dense_sums(workspace, asset="evaluation")
+    config = experiment.evaluation
+    judged = judge_sets(summed_sets(table, dense, config.split), config)
+    metrics = evaluation_of(judged, config)
     write_parquet(workspace.evaluation, metrics)
     methods = set(table["method"])
-    pairs = [compare(table, a, b, experiment.evaluation) for a, b in PAIRS if {a, b} <= methods]
+    pairs = [comparison_of(judged, a, b, config) for a, b in PAIRS if {a, b} <= methods]
     if pairs:
         write_parquet(workspace.comparisons, pd.concat(pairs, ignore_index=True))
     return StageSummary(

@@ -10,6 +10,7 @@ from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.provenance import config_hash, versions
 from pipeline.foundation.summary import StageSummary, load_summary
 from pipeline.foundation.workspace import Workspace, require
+from pipeline.prediction.files import read_predictions
 from pipeline.report.inputs import ReportInputs
 from pipeline.stages.ingest import source_note
 from pipeline.store.admin import list_store
@@ -31,7 +32,7 @@ def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
         write_report,  # draws with matplotlib, which definitions need not wait for
     )
 
-    predictions = pd.read_parquet(require(workspace.predictions, made_by="predictions", asset="report"))
+    predictions = read_predictions(workspace, asset="report")
     evaluation = pd.read_parquet(require(workspace.evaluation, made_by="evaluation", asset="report"))
     store = EmbeddingStore.open(workspace.store)
     trajectories, draws = _trajectories(workspace, experiment, predictions)

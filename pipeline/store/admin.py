@@ -27,7 +27,7 @@ GC_HOURS = 24.0
 OTHER_ARTEFACTS = (
     "the source records and lab tables: remove them first, or the next embed run brings the patient back",
     "catalog.parquet, lab_events.parquet, admissions.parquet, splits.json and aligned/",
-    "predictions.parquet, evaluation.parquet and report.html",
+    "predictions/, evaluation.parquet and report.html",
     "checkpoints trained on the patient, and normalization.json fitted with it",
     "backups and snapshots of the store",
 )

@@ -6,22 +6,31 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Int
 
 from models.regressor.lab_regressor import LabRegressor
 from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.normalization import LabScaler
-from pipeline.cohort.sequences import WindowStore
+from pipeline.cohort.sequences import PatientWindows, WindowStore
+from pipeline.cohort.targets import StepGrid
 from pipeline.cohort.trailing_windows import trailing_windows
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.training.checkpoints import LoadedModel
 from pipeline.training.dataset import PieceDataset, PieceItem, pack
 from pipeline.training.embedding_cache import EmbeddingCache
-from pipeline.training.inference import estimate_piece, estimate_pieces, estimate_windows, shortened
+from pipeline.training.inference import (
+    CHUNK_STEPS,
+    estimate_piece,
+    estimate_pieces,
+    estimate_windows,
+    shortened,
+)
 
 PACKED_STEPS = 32_768
 """Steps in one pass where the exact bits do not matter (validation)."""
+LSTM_STEPS = 16 * CHUNK_STEPS
+"""Steps whose windows are read at a time: ten windows each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +88,10 @@ class Forecaster:
         if examples.empty:
             return np.empty(0)
         if isinstance(self.model, WindowLSTM):
-            table = self._window_estimates(self.model, examples, aligned, store)
+            table = self._window_estimates(examples, aligned, store)
         else:
-            dataset = PieceDataset(
-                aligned, store, self.scaler, patients=patients, pooling="mean", twin=self.twin,
-                seed=self.seed, labs=self.labs, cache=cache,
-            )  # fmt: skip
-            table = self._piece_estimates(self.model, examples, dataset, exact)
+            dataset = self.dataset_of(aligned, store, patients, cache)
+            table = self._piece_estimates(examples, dataset, exact)
         place = {lab: column for column, lab in enumerate(self.labs)}
         columns = np.array([place.get(lab, -1) for lab in examples["lab"]])
         return np.where(columns >= 0, table[np.arange(len(examples)), columns], np.nan)
@@ -96,19 +102,76 @@ class Forecaster:
         """Map scaled estimates back to the units of their labs."""
         return _by_lab(self.scaler.unscale, scaled, labs)
 
-    def _piece_estimates(
-        self, model: LabRegressor, examples: pd.DataFrame, dataset: PieceDataset, exact: bool
-    ) -> np.ndarray:
+    def _piece_estimates(self, examples: pd.DataFrame, dataset: PieceDataset, exact: bool) -> np.ndarray:
         rows = _rows_by(examples["piece_id"])
         steps = examples["step"].to_numpy(dtype=np.int64)
         index = {piece: i for i, piece in enumerate(dataset.piece_ids)}
         # In the order of the data set: one patient's pieces together, so that the cache serves them.
         pieces = sorted(rows, key=index.__getitem__)
-        items = (shortened(dataset[index[piece]], int(steps[rows[piece]].max()) + 1) for piece in pieces)
+        wanted = ((index[piece], int(steps[rows[piece]].max()) + 1) for piece in pieces)
         table = np.full((len(examples), len(self.labs)), np.nan)
-        for piece, output in zip(pieces, self._outputs(model, items, exact), strict=True):
+        for piece, output in zip(pieces, self.each_piece(dataset, wanted, exact=exact), strict=True):
             table[rows[piece]] = output[steps[rows[piece]]]
         return table
+
+    def each_piece(
+        self, dataset: PieceDataset, wanted: Iterable[tuple[int, int]], *, exact: bool = False
+    ) -> Iterator[Float32[np.ndarray, "steps labs"]]:
+        """Yield the scaled estimates of one piece after another, at every step up to the last that is wanted.
+
+        Parameters
+        ----------
+        dataset : see ``dataset_of``
+        wanted : place of a piece in the data set, and how many of its steps; read no further ahead than a pass holds
+        exact : the bits that `prediction.predict` gives, instead of several pieces in one pass
+
+        Raises
+        ------
+        ValueError : the model is the LSTM, whose steps are estimated one by one (``at_steps``)
+        """
+        if isinstance(self.model, WindowLSTM):
+            raise ValueError("the LSTM has no pieces; ask for its estimates at some steps")
+        items = (shortened(dataset[index], n_steps) for index, n_steps in wanted)
+        return self._outputs(self.model, items, exact)
+
+    def dataset_of(
+        self,
+        aligned: AlignedCohort,
+        store: WindowStore,
+        patients: Sequence[str],
+        cache: EmbeddingCache | None = None,
+    ) -> PieceDataset:
+        """Return the pieces of all patients of one split as the model sees them; a twin is one of them."""
+        return PieceDataset(
+            aligned, store, self.scaler, patients=patients, pooling="mean", twin=self.twin,
+            seed=self.seed, labs=self.labs, cache=cache,
+        )  # fmt: skip
+
+    def at_steps(
+        self, windows: PatientWindows, grid: StepGrid, steps: Int[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, "n labs"]:
+        """Return the LSTM's scaled estimates at some steps of a sequence, reading a few thousand windows at a time.
+
+        Parameters
+        ----------
+        windows, grid : the patient's windows and the sequence's steps
+        steps : of the sequence (not of a piece)
+
+        Raises
+        ------
+        ValueError : the model is not the LSTM
+        """
+        if not isinstance(self.model, WindowLSTM):
+            raise ValueError("only the LSTM estimates single steps; other models run through a piece")
+        outputs = [
+            estimate_windows(
+                self.model,
+                *trailing_windows(windows, grid, steps[first : first + LSTM_STEPS], centred=self.centred),
+                self.device,
+            )
+            for first in range(0, len(steps), LSTM_STEPS)
+        ]
+        return np.concatenate(outputs) if outputs else np.zeros((0, len(self.labs)), dtype=np.float32)
 
     def _outputs(self, model: LabRegressor, items: Iterator[PieceItem], exact: bool) -> Iterator[np.ndarray]:
         waiting: list[PieceItem] = []
@@ -124,7 +187,7 @@ class Forecaster:
             yield from estimate_pieces(model, waiting, self.device)
 
     def _window_estimates(
-        self, model: WindowLSTM, examples: pd.DataFrame, aligned: AlignedCohort, store: WindowStore
+        self, examples: pd.DataFrame, aligned: AlignedCohort, store: WindowStore
     ) -> np.ndarray:
         first = dict(zip(aligned.pieces["piece_id"], aligned.pieces["first_step"], strict=True))
         steps = np.array([first[piece] for piece in examples["piece_id"]], dtype=np.int64)
@@ -132,9 +195,7 @@ class Forecaster:
         patient = dict(zip(examples["sequence_id"], examples["patient_id"], strict=True))
         table = np.full((len(examples), len(self.labs)), np.nan)
         for sequence, rows in _rows_by(examples["sequence_id"]).items():
-            read, grid = store.read(patient[sequence]), aligned.grid(sequence)
-            windows, mask = trailing_windows(read, grid, steps[rows], centred=self.centred)
-            table[rows] = estimate_windows(model, windows, mask, self.device)
+            table[rows] = self.at_steps(store.read(patient[sequence]), aligned.grid(sequence), steps[rows])
         return table
 
 

@@ -14,7 +14,7 @@ amplitude wanders freely: min-max removes it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -94,6 +94,26 @@ def plan_beats(
     )
 
 
+def prolonged(track: BeatTrack, samples: int) -> BeatTrack:
+    """Return `track` with beats until past sample `samples`: its last ones again, backwards, in the last shape.
+
+    The intervals of beats are random and add up to the record's length on average alone: over days the last beat
+    may lie minutes before the record's end. Read backwards, intervals, amplitudes and feet go on without a jump.
+    """
+    intervals = np.diff(track.onsets)
+    missing = int((samples + BLOCK_SAMPLES - track.onsets[-1]) / intervals.mean()) + 1
+    while track.onsets[-1] + np.resize(intervals[::-1], missing).sum() <= samples:
+        missing *= 2
+    again = np.resize(np.arange(intervals.size)[::-1], missing)
+    return replace(
+        track,
+        onsets=np.append(track.onsets, track.onsets[-1] + np.cumsum(intervals[again])),
+        amplitude=np.append(track.amplitude, track.amplitude[again]),
+        foot=np.append(track.foot, track.foot[again]),
+        block=np.append(track.block, np.full(missing, track.block[-1])),
+    )
+
+
 def _breath_phase(
     rate: np.ndarray, edges: np.ndarray, nominal: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
@@ -103,14 +123,19 @@ def _breath_phase(
     return 2 * np.pi * np.interp(nominal, edges, breaths_by)
 
 
+def amplitude_levels(recording: Recording, blocks: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw the pulse's amplitude in each 30 s block, (blocks,) share of full scale: it wanders freely."""
+    slow = 1 / (1 + np.exp(-(rng.standard_normal() + ornstein_uhlenbeck(blocks, BLOCK_SECONDS / 3600, rng))))
+    return recording.amplitude_low + (recording.amplitude_high - recording.amplitude_low) * slow
+
+
 def _amplitudes(
     recording: Recording, shape: Mapping[str, np.ndarray], block: np.ndarray, breath: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Give each beat's amplitude and foot as shares of full scale; the slow part is the nuisance."""
     blocks = shape["heart_rate"].size
-    slow = 1 / (1 + np.exp(-(rng.standard_normal() + ornstein_uhlenbeck(blocks, BLOCK_SECONDS / 3600, rng))))
-    level = (recording.amplitude_low + (recording.amplitude_high - recording.amplitude_low) * slow)[block]
+    level = amplitude_levels(recording, blocks, rng)[block]
     depth = shape["modulation"][block]
     jitter = 1 + 0.015 * rng.standard_normal(block.size)
     amplitude = level * jitter * (1 + depth * np.sin(breath + rng.uniform(0, 2 * np.pi))) / (1 + depth)

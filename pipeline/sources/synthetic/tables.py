@@ -89,7 +89,7 @@ def lab_rows(
         spec, process = _LAB_BY_NAME[str(lab)], parameters.labs[str(lab)]
         at, measured = draws["sampled_at_us"].to_numpy(), draws["measured"].to_numpy()
         parts.append(_rows(spec.itemid, at, measured, process.decimals, spec.unit))
-    good = pd.concat(parts)
+    good = pd.concat(parts) if parts else _rows(0, np.empty(0, np.int64), np.empty(0), 0, "")  # a short stay
     panel = np.unique(course.draws["sampled_at_us"].to_numpy())
     for itemid, _, mean, sd, unit, share in _DECOYS:
         at = panel[rng.random(panel.size) < share]

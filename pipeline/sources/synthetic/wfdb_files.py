@@ -7,7 +7,7 @@ date.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,14 @@ import numpy as np
 from pipeline.sources.synthetic.defects import Defects, apply_defects, missing_spans, plan_defects
 from pipeline.sources.synthetic.parameters import CohortParameters, Recording
 from pipeline.sources.synthetic.physiology import Course
-from pipeline.sources.synthetic.ppg import CHUNK_SAMPLES, SAMPLING_RATE_HZ, BeatTrack, plan_beats, render
+from pipeline.sources.synthetic.ppg import (
+    CHUNK_SAMPLES,
+    SAMPLING_RATE_HZ,
+    BeatTrack,
+    plan_beats,
+    prolonged,
+    render,
+)
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  naive wall clock, as everywhere
 
@@ -113,7 +120,7 @@ def plan_record(
     recording = parameters.recording
     samples = (span[1] - span[0]) // 1_000_000 * SAMPLING_RATE_HZ
     wide, packed = rng.random(2) < (recording.wide_format_share, recording.packed_share_of_wide)
-    return RecordPlan(
+    plan = RecordPlan(
         name=f"p{subject_id:06d}-{wall_clock(span[0]):%Y-%m-%d-%H-%M}",
         stem=f"{3_000_000 + int(rng.integers(1_000_000)):07d}",
         start_us=span[0],
@@ -125,9 +132,23 @@ def plan_record(
         noise_at=int(rng.integers(1 << 30)),
         numerics=bool(rng.random() < recording.numerics_share),
     )
+    if plan.beats.onsets[-1] > _last_chunk(plan.segments):
+        return plan
+    return replace(plan, beats=prolonged(plan.beats, samples))
 
 
-def _codes(plan: RecordPlan, first: int, stop: int) -> np.ndarray:
+def _last_chunk(segments: tuple[Segment, ...]) -> int:
+    """Give the sample at which the last rendered chunk begins; a record whose beats reach it needs no others."""
+    ends = np.cumsum([segment.samples for segment in segments])
+    chunks = [
+        int(end) - 1 - (segment.samples - 1) % CHUNK_SAMPLES
+        for segment, end in zip(segments, ends, strict=True)
+        if segment.samples and "PLETH" in segment.channels
+    ]
+    return max(chunks, default=-1)
+
+
+def digital_codes(plan: RecordPlan, first: int, stop: int) -> np.ndarray:
     """Quantise samples `first`..`stop` - 1 of PLETH, (n,) int16 (int8 for format 80)."""
     coding = plan.format
     scale = float(coding.highest - coding.lowest)
@@ -170,7 +191,7 @@ def pack(codes: np.ndarray, code: int) -> bytes:
 
 def _write_samples(stream: BinaryIO, plan: RecordPlan, segment: Segment, first: int) -> list[tuple[int, int]]:
     """Write one segment's samples chunk by chunk; return (first code, checksum) of each channel."""
-    sources: dict[str, Callable[[RecordPlan, int, int], np.ndarray]] = {"PLETH": _codes, "II": _ecg}
+    sources: dict[str, Callable[[RecordPlan, int, int], np.ndarray]] = {"PLETH": digital_codes, "II": _ecg}
     initial, sums = [0] * len(segment.channels), [0] * len(segment.channels)
     for at in range(first, first + segment.samples, CHUNK_SAMPLES):
         stop = min(at + CHUNK_SAMPLES, first + segment.samples)

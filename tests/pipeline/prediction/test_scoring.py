@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from pipeline.cohort.dense_examples import dense_examples
 
 from pipeline.cohort.alignment_config import AlignmentConfig
-from pipeline.cohort.dense_examples import dense_examples
 from pipeline.cohort.scored_sets import scored_sets
 from pipeline.cohort.splits import split_subjects
 from pipeline.foundation.errors import CheckpointError, ConfigError, LeakError

@@ -17,8 +17,10 @@ from pipeline.foundation.schema import LABS
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import CohortSize, CohortSummary, write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
-from pipeline.sources.synthetic.physiology import plan_course, plan_stay
-from pipeline.sources.synthetic.plan import subject_id_of
+from pipeline.sources.synthetic.physiology import Course, Stay, plan_course, plan_stay, random_stream
+from pipeline.sources.synthetic.plan import CohortPlan, plan_patient, subject_id_of
+from pipeline.sources.synthetic.ppg import render
+from pipeline.sources.synthetic.tables import lab_rows
 from pipeline.sources.synthetic.wfdb_files import (
     EIGHT_BIT,
     PACKED_TWELVE_BIT,
@@ -254,3 +256,46 @@ def test_another_cohort_or_folder_is_not_overwritten(written: CohortSummary, tmp
 def test_impossible_sizes_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="CohortSize"):
         CohortSize(**wrong)  # pyright: ignore[reportArgumentType]
+
+
+def _planned(seed: int, patient: int, hours: tuple[float, float]) -> tuple[Stay, Course]:
+    size = CohortSize(n_patients=patient + 1, hours_low=hours[0], hours_high=hours[1])
+    plan = CohortPlan(
+        parameters=PARAMETERS, size=size, root=Path(), coupling=1.0, null=None, seed=seed, real_labs=None
+    )
+    return plan_patient(plan, patient)
+
+
+def test_beats_reach_the_end_of_a_long_record(tmp_path: Path) -> None:
+    """Patient 14 of seed 12 once ran out of beats 18 s before the end: a chunk without any could not be made."""
+    stay, course = _planned(12, 14, (48.0, 96.0))
+    rng = random_stream(12, 14, "records")
+    planned = [plan_record(PARAMETERS, course, span, stay.subject_id, rng) for span in stay.recordings]
+    last = planned[-1]
+    assert last.beats.onsets[-1] > last.samples
+    assert len(last.beats.onsets) == len(last.beats.foot) == len(last.beats.amplitude) + 1
+    assert len(last.beats.block) == len(last.beats.amplitude)
+    shift = last.samples - 40 * 125  # the end alone: what precedes it takes seconds to render
+    end = render(last.beats, shift, last.samples, 1.0, 0)
+    assert np.isfinite(end).all()
+    assert np.ptp(end.reshape(40, 125), axis=1).min() > 0.05, "a pulse in every second, not a flat line"
+    write_record(tmp_path, last)
+    assert (tmp_path / f"{last.name}.hea").exists()
+
+
+def test_a_stay_without_any_draw_has_its_rows() -> None:
+    stay, course = _planned(5, 468, (0.02, 0.05))
+    assert course.draws.empty
+    rows = lab_rows(PARAMETERS, stay, course, 5, 468)
+    assert set(rows["ITEMID"]) <= {lab.itemid for lab in LABS}, "none but the planted outpatient rows"
+
+
+def test_bits_of_todays_cohorts_stay(tmp_path: Path) -> None:
+    """Hash of a cohort written before long records were mended: no later change may move a bit of it."""
+    size = CohortSize(n_patients=3, hours_low=1.0, hours_high=3.0)
+    summary = write_cohort(PARAMETERS, size, tmp_path / "cohort", seed=0)
+    digest = hashlib.sha256()
+    for path in sorted((summary.root / "waveforms").rglob("*")):
+        if path.is_file():
+            digest.update(str(path.relative_to(summary.root)).encode() + path.read_bytes())
+    assert digest.hexdigest() == "3f146e98ffed7150e88887b5084a780bd8ce20f57037b7e74f289d95bf6a941b"

@@ -1,0 +1,121 @@
+"""``python -m pipeline emulator`` and ``rehearse``: the whole job at true size on planted patients."""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from pipeline.experiments import EXPERIMENTS, ExperimentConfig, experiment
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.workspace import Workspace
+
+
+def add_rehearsal_commands(commands) -> None:
+    """Add both sub-commands."""
+    emulator = commands.add_parser(
+        "emulator", help="fit what draws an encoder's embeddings from planted physiology, and compare it"
+    )
+    _add_common(emulator)
+    emulator.add_argument("--patients", type=int, default=1500, help="planted patients it is fitted on")
+    emulator.add_argument("--check-patients", type=int, default=400, help="others, on whom it is compared")
+    emulator.set_defaults(run=_emulator)
+    rehearse = commands.add_parser(
+        "rehearse", help="run every stage at true size on emulated embeddings; time, memory, bytes; resumable"
+    )
+    _add_common(rehearse)
+    rehearse.add_argument("--patients", type=int, default=24)
+    rehearse.add_argument("--days", type=float, default=1.0, help="recorded days of each, at most 7")
+    rehearse.add_argument(
+        "--sample-steps", type=int, default=200_000, help="of training and scoring; at most 2e6"
+    )
+    rehearse.add_argument("--records", type=int, default=20, help="generated WFDB records; 0 for none")
+    rehearse.add_argument("--files", type=int, default=40, help="files of each")
+    rehearse.add_argument("--seed", type=int, default=0)
+    rehearse.add_argument(
+        "--clean", action="store_true", help="remove this rehearsal's folder and do nothing else"
+    )
+    rehearse.set_defaults(run=_rehearse)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--experiment", choices=EXPERIMENTS, default="default")
+    command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
+    command.add_argument(
+        "--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes that write"
+    )
+    command.add_argument(
+        "--emulator", type=Path, help="folder of the emulator; artifacts/emulators/<encoder>"
+    )
+    command.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="override, repeatable"
+    )
+
+
+def _project(parsed: argparse.Namespace) -> tuple[ExperimentConfig, Path, Path]:
+    """Return the experiment, the folder of all artefacts and the emulator's."""
+    config = experiment(parsed.experiment, dict(item.partition("=")[::2] for item in parsed.set))
+    base = Workspace.from_environment(config.name, artifacts=parsed.artifacts).root.parent
+    slug = re.sub(r"[^\w.+-]+", "_", Path(config.encoder).name)
+    return config, base, parsed.emulator or base / "emulators" / slug
+
+
+def _emulator(parsed: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from pipeline.emulation.check import CHECK_BURSTS, compare_readouts, readout_table
+    from pipeline.emulation.fit import EmulatorFitConfig, emulator_key, fit_emulator
+    from pipeline.emulation.rendered import BurstPlan, render_windows
+    from pipeline.stages.embed import experiment_encoder
+
+    config, _, folder = _project(parsed)
+    try:
+        plan = BurstPlan(patients=parsed.patients)
+        other = replace(CHECK_BURSTS, patients=parsed.check_patients)
+    except ValueError as problem:
+        raise ConfigError(str(problem)) from None
+    encoder = experiment_encoder(config)
+    windows = render_windows(encoder, plan, window=config.window, workers=parsed.workers)
+    emulator = fit_emulator(windows, emulator_key(encoder, config.window))
+    unseen = render_windows(encoder, other, window=config.window, workers=parsed.workers)
+    rows = compare_readouts(unseen, emulator)
+    fitted_on = {"patients": plan.patients, "windows": len(windows), "hours": plan.hours, "seed": plan.seed}
+    emulator.save(
+        folder, {"on": fitted_on, "how": vars(EmulatorFitConfig()), "readouts": [vars(row) for row in rows]}
+    )
+    sys.stdout.write(f"{readout_table(rows)}\nemulator: {folder}\n")
+
+
+def _rehearse(parsed: argparse.Namespace) -> None:
+    from pipeline.rehearsal.plan import Rehearsal, RehearsalSize
+    from pipeline.rehearsal.run import other_sizes, rehearse
+    from pipeline.rehearsal.table import growth_table, rehearsal_table
+
+    config, base, emulator = _project(parsed)
+    names = ("patients", "days", "sample_steps", "records", "files", "seed")
+    try:
+        size = RehearsalSize(**{name: getattr(parsed, name) for name in names})
+    except ValueError as problem:
+        raise ConfigError(f"rehearse: {problem}") from None
+    rehearsal = Rehearsal(
+        experiment=config, size=size, base=base, emulator=emulator, workers=max(1, parsed.workers)
+    )
+    if parsed.clean:
+        removed = rehearsal.clean()
+        sys.stdout.write(f"{'removed' if removed else 'nothing there:'} {rehearsal.root}\n")
+        return
+    _check_encoder(config, emulator)
+    rows = list(rehearse(rehearsal))
+    sys.stdout.write(
+        f"{rehearsal_table(rows)}\n\n{growth_table(size.patients, rows, other_sizes(rehearsal))}\n"
+    )
+
+
+def _check_encoder(config: ExperimentConfig, folder: Path) -> None:
+    """Refuse an emulator of another encoder before anything is written."""
+    from pipeline.emulation.emulator import Emulator
+    from pipeline.emulation.fit import emulator_key
+    from pipeline.stages.embed import experiment_encoder
+
+    emulator_key_wanted = emulator_key(experiment_encoder(config), config.window)
+    Emulator.load(folder, emulator_key_wanted)

@@ -1,0 +1,132 @@
+"""Stages of a rehearsal that plan training at full size, and train, validate and score a sample of it."""
+
+import dataclasses
+import json
+import time
+
+from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.normalization import LabScaler
+from pipeline.cohort.splits import Splits
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.provenance import to_plain
+from pipeline.foundation.schema import LAB_NAMES
+from pipeline.rehearsal.measure import Outcome
+from pipeline.rehearsal.plan import Rehearsal
+from pipeline.rehearsal.sample import epoch_steps, one_epoch, part_of, sampled_patients, scored_steps
+from pipeline.store.embeddings import EmbeddingStore
+
+METHOD = "mt_pcs"
+_PLAN, _SAMPLE = "epoch_plan.json", "sample.json"
+SCORED = ("validation", "calibration", "test")
+
+
+def _cohort(rehearsal: Rehearsal) -> tuple[AlignedCohort, Splits, LabScaler]:
+    workspace = rehearsal.workspace
+    scaler = LabScaler.from_json(json.loads(workspace.scaler.read_text()))
+    return AlignedCohort.load(workspace.aligned), Splits.load(workspace.splits), scaler
+
+
+def plan_training(rehearsal: Rehearsal) -> Outcome:
+    """Build the pieces of all training patients with their target weights, and plan one epoch."""
+    from pipeline.foundation.atomic import write_json
+    from pipeline.training.batches import PieceSource
+
+    aligned, splits, scaler = _cohort(rehearsal)
+    config = rehearsal.experiment.training
+    source = PieceSource(
+        aligned, EmbeddingStore.open(rehearsal.workspace.store), scaler, patients=splits.patients("train"),
+        protocols=config.protocols, labs=LAB_NAMES, twin=False, seed=config.seed,
+    )  # fmt: skip
+    steps = epoch_steps(source, config)
+    counts = source.counts()
+    write_json(rehearsal.root / _PLAN, {"epoch_steps": steps})
+    return Outcome(
+        counts={
+            "pieces": counts["pieces"], "steps_an_epoch": steps, "measured_targets": counts["targets_measured"],
+            "interpolated_targets": counts["targets_interpolated"],
+        }
+    )  # fmt: skip
+
+
+def train_sample(rehearsal: Rehearsal) -> Outcome:
+    """Train one epoch on a sample; its end holds the validation, which the next stage reports."""
+    from pipeline.foundation.atomic import write_json
+    from pipeline.training.batches import PieceSource
+    from pipeline.training.method import train
+
+    aligned, splits, scaler = _cohort(rehearsal)
+    size, workspace = rehearsal.size, rehearsal.workspace
+    config = one_epoch(rehearsal.experiment.training, rehearsal.experiment.seeds[0])
+    training = sampled_patients(aligned, splits.patients("train"), size.sample_steps, size.seed)
+    validation = sampled_patients(aligned, splits.patients("validation"), size.sample_steps // 2, size.seed)
+    part = part_of(aligned, [*training, *validation])
+    store = EmbeddingStore.open(workspace.store)
+    marks: list[float] = []
+    train(
+        METHOD, part, store, scaler, splits, dataclasses.asdict(rehearsal.experiment.model), config,
+        workspace.checkpoint(METHOD, config.seed), lambda progress: marks.append(time.monotonic()),
+        experiment=to_plain(rehearsal.staged), provenance={"source": "rehearsal on planted patients"},
+    )  # fmt: skip
+    source = PieceSource(
+        part, store, scaler, patients=training, protocols=config.protocols, labs=LAB_NAMES, twin=False,
+        seed=config.seed,
+    )  # fmt: skip
+    if len(marks) < 3:
+        raise ConfigError(
+            f"--sample-steps {size.sample_steps} gives {len(marks) - 1} batches, too few to time: raise it"
+        )
+    *batches, end = marks
+    steps, seconds = (
+        epoch_steps(source, config),
+        (batches[-1] - batches[0]) * len(batches) / (len(batches) - 1),
+    )
+    checked = scored_steps(part, validation, config.protocols)
+    write_json(
+        rehearsal.root / _SAMPLE, {"validation_seconds": end - batches[-1], "validation_steps": checked}
+    )
+    epoch = json.loads((rehearsal.root / _PLAN).read_text())["epoch_steps"]
+    whole = epoch / steps * seconds
+    return Outcome(
+        seconds=seconds,
+        counts={"patients": len(training), "steps": steps, "steps_per_second": round(steps / seconds)},
+        whole_seconds=whole * rehearsal.experiment.training.epochs,
+        whole_means=f"{rehearsal.experiment.training.epochs} epochs of one method and seed on this machine",
+    )
+
+
+def validate_sample(rehearsal: Rehearsal) -> Outcome:
+    """Report the validation that ended the sample's epoch."""
+    aligned, splits, _ = _cohort(rehearsal)
+    sample = json.loads((rehearsal.root / _SAMPLE).read_text())
+    training = rehearsal.experiment.training
+    every = scored_steps(aligned, splits.patients("validation"), training.protocols)
+    steps, seconds = sample["validation_steps"], sample["validation_seconds"]
+    return Outcome(
+        seconds=seconds,
+        counts={"steps": steps, "steps_of_all": every, "steps_per_second": round(steps / max(seconds, 1e-9))},
+        whole_seconds=seconds * every / max(steps, 1) * training.epochs,
+        whole_means=f"after each of {training.epochs} epochs",
+    )
+
+
+def score_sample(rehearsal: Rehearsal) -> Outcome:
+    """Score the sample's checkpoint on some test patients."""
+    from pipeline.prediction.scoring import score
+
+    aligned, splits, _ = _cohort(rehearsal)
+    size, workspace = rehearsal.size, rehearsal.workspace
+    protocols = rehearsal.experiment.alignment.protocols
+    chosen = sampled_patients(aligned, splits.patients("test"), size.sample_steps // 2, size.seed)
+    part = part_of(aligned, chosen)
+    checkpoint = workspace.checkpoint(METHOD, rehearsal.experiment.seeds[0])
+    began = time.monotonic()
+    table = score(checkpoint, part, EmbeddingStore.open(workspace.store), splits, splits_to_score=("test",))
+    seconds = time.monotonic() - began
+    steps = scored_steps(part, chosen, protocols)
+    every = scored_steps(aligned, splits.patients(*SCORED), protocols)
+    return Outcome(
+        seconds=seconds,
+        counts={"patients": len(chosen), "steps": steps, "steps_of_all": every, "draws": len(table)},
+        whole_seconds=seconds * every / max(steps, 1),
+        whole_means="measured draws of one method and seed",
+    )

@@ -1,0 +1,63 @@
+"""The rehearsal's table, and how time and memory grow from one size to another."""
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.rehearsal.measure import Row
+
+_TITLES = ("stage", "time", "CPU", "peak memory", "read", "written", "the whole")
+
+
+def rehearsal_table(rows: Sequence[Row]) -> str:
+    """Return the rows as a Markdown table, which reads well on a terminal too."""
+    cells = [_cells(row) for row in rows]
+    peaks = [row.peak_mb for row in rows if row.peak_mb is not None]
+    seconds, cpu = sum(row.seconds for row in rows), sum(row.cpu_seconds for row in rows)
+    cells.append(("all", _time(seconds), _time(cpu), _size(max(peaks, default=None)), "", "", ""))
+    lines = [_line(_TITLES), _line(["---"] * len(_TITLES)), *map(_line, cells), "", *map(_counted, rows)]
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    whole = "" if row.whole_seconds is None else f"{_time(row.whole_seconds)}, {row.whole_means}"
+    sizes = (_size(row.peak_mb), _size(row.read_mb), _size(row.written_mb))
+    return row.stage, _time(row.seconds), _time(row.cpu_seconds), *sizes, whole
+
+
+def growth_table(patients: int, rows: Sequence[Row], others: Mapping[int, Mapping[str, Row]]) -> str:
+    """Return seconds and peak memory of every stage beside those of other sizes; empty without any."""
+    sizes = sorted(others)
+    if not sizes:
+        return ""
+    title = ["stage", *(f"{n} patients" for n in (*sizes, patients)), f"time from {sizes[0]} to {patients}"]
+    lines = [_line(title), _line(["---"] * len(title))]
+    for row in rows:
+        before = [others[n].get(row.stage) for n in sizes]
+        shown = [f"{_time(r.seconds)}, {_size(r.peak_mb)}" if r else "" for r in (*before, row)]
+        first = before[0]
+        factor = f"x {row.seconds / first.seconds:.1f}" if first and first.seconds > 0 else ""
+        lines.append(_line([row.stage, *shown, factor]))
+    lines.append(_line(["(patients)", *("" for _ in (*sizes, patients)), f"x {patients / sizes[0]:.1f}"]))
+    return "\n".join(lines)
+
+
+def _counted(row: Row) -> str:
+    facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in row.counts.items())
+    return f"* {row.stage}: {facts}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _size(megabytes: float | None) -> str:
+    if megabytes is None:
+        return ""
+    return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
