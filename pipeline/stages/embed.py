@@ -14,6 +14,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.sources.base import Catalog, WaveformSource
 from pipeline.sources.catalog import load_catalog
 from pipeline.stages.ingest import waveform_source
+from pipeline.stages.provenance import check_inputs, recorded
 from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> _Inputs:
 
 def plan_embedding_batches(workspace: Workspace, experiment: ExperimentConfig) -> list[list[str]]:
     """Return the patients to embed, as keyed hashes, in batches of minutes of work."""
+    check_inputs(workspace, experiment, ASSET)
     inputs = _inputs(workspace, experiment)
     plan = inputs.plan()
     logger.info(
@@ -92,6 +94,7 @@ def embed_patient_batch(
     }
 
 
+@recorded(ASSET)
 def finish_embedding(
     workspace: Workspace, experiment: ExperimentConfig, batches: Sequence[BatchCounts]
 ) -> StageSummary:

@@ -16,6 +16,7 @@ from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.intervals import coverage, fit_intervals
 from pipeline.report.comparison_text import comparison_table
+from pipeline.stages.provenance import recorded
 from pipeline.store.embeddings import EmbeddingStore
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ PAIRS = (("mt_pcs", "mt_pcs_twin"), ("mt_pcs", "shrunk_locf"))
 """Differences that are reported; the first is what PPG added."""
 
 
+@recorded("predictions")
 def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Estimate every scored draw with every method that is trained, and put conformal intervals around it."""
     trained = _trained(workspace, experiment)
@@ -101,6 +103,7 @@ def _coverage_rows(table: pd.DataFrame) -> list[dict]:
     ]
 
 
+@recorded("evaluation")
 def evaluation(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Compute metrics, skill and paired differences with intervals."""
     table = pd.read_parquet(require(workspace.predictions, made_by="predictions", asset="evaluation"))

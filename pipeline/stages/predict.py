@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.experiments import ExperimentConfig
-from pipeline.foundation.atomic import write_parquet
+from pipeline.foundation.atomic import require_writable, write_parquet
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.provenance import from_plain
 from pipeline.foundation.summary import StageSummary
@@ -17,11 +17,14 @@ from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction.intervals import Intervals
 from pipeline.stages.embed import ppg_embeddings
 from pipeline.stages.ingest import lab_events, waveform_catalog
+from pipeline.stages.provenance import noted_as
+from pipeline.stages.sources import check_sources
 from pipeline.store.embeddings import EmbeddingStore
 
 logger = logging.getLogger(__name__)
 
 
+@noted_as("predict")
 def predict_new_patients(
     workspace: Workspace, experiment: ExperimentConfig, checkpoint: str, out: str
 ) -> StageSummary:
@@ -42,6 +45,8 @@ def predict_new_patients(
         predict,
     )
 
+    require_writable(Path(out))
+    check_sources(workspace, labs_needed=True)
     workspace = _of_their_own(workspace)
     folder = Path(checkpoint)
     trained_with = _experiment_of(folder, experiment.name)

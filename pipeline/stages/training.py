@@ -18,6 +18,7 @@ from pipeline.foundation.provenance import to_plain
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.stages.ingest import source_note
+from pipeline.stages.provenance import recorded
 from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@recorded("train")
 def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) -> StageSummary:
     """Train `method`, or go on where an interrupted training stopped."""
     asset = f"train_{method}"

@@ -21,6 +21,7 @@ from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
 from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import WindowStore
+from pipeline.foundation.artefact_notes import HEADER_KEY, add_licences, current_note
 from pipeline.foundation.atomic import write_bytes, write_json
 from pipeline.foundation.errors import CheckpointError, ConfigError, ProjectError
 from pipeline.foundation.provenance import from_plain, to_plain, versions
@@ -76,7 +77,8 @@ def save_checkpoint(
     """
     weights = model_tensors(model)
     _check_finite(weights, "the model to be saved")
-    data = save_tensors(weights)
+    note = current_note()
+    data = save_tensors(weights, metadata={HEADER_KEY: note.as_json()})
     kind = next(name for name, (_, built) in _KINDS.items() if type(model) is built)
     write_bytes(folder / WEIGHTS_FILE, data)
     write_json(
@@ -88,7 +90,7 @@ def save_checkpoint(
             "model": {"kind": kind, "config": to_plain(model.config)},
             "scaler": scaler.to_json(),
             "experiment": to_plain(experiment),
-            "provenance": {"versions": versions(), **to_plain(provenance)},
+            "provenance": {"versions": versions(), **to_plain(provenance), "note": note.as_plain()},
         },
     )
 
@@ -116,6 +118,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Loaded
         weights = load_tensors(data)
     except SafetensorError as error:
         raise CheckpointError(f"{folder / WEIGHTS_FILE} is no safetensors file: {error}") from error
+    add_licences((config["provenance"].get("note") or {}).get("licences", ()))
     model = _build(folder, config["model"])
     fill_model(model, weights, folder)
     try:
