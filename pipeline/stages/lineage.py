@@ -37,7 +37,7 @@ class Lineage:
     artefact : its files, or folders whose files are meant; empty for the embedding store
     shown : what the artefact is called in a message
     parts : fields, or groups of fields, of the experiment that it depends on by itself
-    inputs : stages whose artefacts it is made from, earliest first
+    inputs : stages whose artefacts it is made from
     grows : new patients come into it and leave what was made from it valid: its version is noted, never compared
     """
 
@@ -137,12 +137,12 @@ def training_stage(method: str) -> str:
 
 
 def inputs_of(stage: str, workspace: Workspace, experiment: ExperimentConfig) -> tuple[str, ...]:
-    """Return the stages whose artefacts are there and that `stage` will read."""
+    """Return the stages whose artefacts are there and that `stage` will read, earliest first."""
     unused = {f"{TRAIN}{method}" for method in TRAINED_METHODS if method not in experiment.methods}
     if not workspace.is_synthetic:
         unused.add("synthetic_cohort")
-    chosen = (name for name in LINEAGE[stage].inputs if name not in unused)
-    return tuple(name for name in chosen if is_there(name, workspace))
+    chosen = set(LINEAGE[stage].inputs) - unused
+    return tuple(name for name in LINEAGE if name in chosen and is_there(name, workspace))
 
 
 def files_of(stage: str, workspace: Workspace) -> list[Path]:
