@@ -7,7 +7,9 @@ import pytest
 from pipeline.__main__ import STAGES, main
 
 
-@pytest.mark.parametrize("name", [*STAGES, "train", "all", "predict", "store"])
+@pytest.mark.parametrize(
+    "name", [*STAGES, "train", "all", "predict", "store", "config", "table1", "recovery"]
+)
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([name, "--help"])
