@@ -14,7 +14,7 @@ from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.overrides import dotted
 from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.workspace import Workspace
-from pipeline.stages.lineage import TRAIN, UNCOMPARED, files_of
+from pipeline.stages.lineage import LINEAGE, TRAIN, UNCOMPARED, files_of, own_fields
 from pipeline.store.embeddings import EmbeddingStore
 
 _REDUCED = re.compile(r"_bfloat16_r\d+$")
@@ -45,6 +45,36 @@ def contradicted(told: Mapping[str, Any], experiment: ExperimentConfig) -> list[
         for name, value in told.items()
         if name in wanted and name not in UNCOMPARED and value != wanted[name]
     ]
+
+
+def of_training_data(folder: Path, workspace: Workspace, experiment: ExperimentConfig) -> list[Contradiction]:
+    """Return where a run's checkpoints name other data than the experiment: what `predict` would repeat is then false.
+
+    A training knows its data by content, and labs cleaned in another way may come out alike. The encoder's precision
+    is left out: a checkpoint names the one that was used, an experiment may leave it to the machine.
+    """
+    wanted: dict[str, Any] = {}
+    for stage in LINEAGE:
+        if stage in _behind_training():
+            wanted |= own_fields(stage, workspace, experiment)
+    wanted.pop("encoder_precision")
+    told = [dotted(_json(path).get("experiment", {})) for path in sorted(folder.rglob("config.json"))]
+    return [
+        Contradiction(name, stored[name], value)
+        for stored in told
+        for name, value in wanted.items()
+        if name in stored and stored[name] != value
+    ]
+
+
+def _behind_training() -> set[str]:
+    """Return every stage that a training depends on, directly or not."""
+    found, waiting = set[str](), list(LINEAGE[f"{TRAIN}mt_pcs"].inputs)
+    while waiting:
+        stage = waiting.pop()
+        found.add(stage)
+        waiting += LINEAGE[stage].inputs
+    return found
 
 
 def _of_store(workspace: Workspace, experiment: ExperimentConfig) -> Iterator[Contradiction]:

@@ -227,6 +227,17 @@ def test_table1_makes_again_what_differs_and_nothing_else(copy: Workspace) -> No
     assert outdated() == ["lab_alignment"]
 
 
+def test_a_checkpoint_does_not_outlive_its_labs_configuration(copy: Workspace) -> None:
+    """The labs come out alike, and a training that compared content alone would keep the old configuration."""
+    for stage in ("labs", "normalize", "align", "train"):
+        assert run(stage, copy.root.parent, labs__dilution_sodium="114") == 0
+    stored = json.loads((copy.checkpoint("mt_pcs", 0) / "best" / "config.json").read_text())
+    assert stored["experiment"]["labs"]["dilution_sodium"] == 114
+    times = {path: path.stat().st_mtime_ns for path in copy.root.rglob("*.safetensors")}
+    assert run("train", copy.root.parent, labs__dilution_sodium="114") == 0
+    assert {path: path.stat().st_mtime_ns for path in copy.root.rglob("*.safetensors")} == times
+
+
 def test_a_delayed_table_of_other_models_is_left_out(
     copy: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
