@@ -35,10 +35,10 @@ def _add_recovery(commands) -> None:
         "recovery",
         help="what is found of what the pulse could tell, on cohorts with a known truth; resumable",
     )
-    add_experiment_option(command)
+    add_experiment_option(command, default="recovery")
     command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
     add_override_option(command)
-    command.set_defaults(run=_recovery, experiment="recovery")
+    command.set_defaults(run=_recovery)
 
 
 def _recovery(parsed: argparse.Namespace) -> None:

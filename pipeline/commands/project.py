@@ -21,12 +21,11 @@ def add_project_options(command: argparse.ArgumentParser) -> None:
     add_override_option(command)
 
 
-def add_experiment_option(command: argparse.ArgumentParser) -> None:
-    """Add the experiment's name."""
+def add_experiment_option(command: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add the experiment's name; `default` where it is left out, else what `default_experiment_name` says."""
+    usual = "UNIPHY_EXPERIMENT, or default where waveforms are named, or demo"
     command.add_argument(
-        "--experiment",
-        choices=EXPERIMENTS,
-        help="UNIPHY_EXPERIMENT; when left out: default where waveforms are named, demo where none are",
+        "--experiment", choices=EXPERIMENTS, default=default, help=f"when left out: {default or usual}"
     )
 
 
