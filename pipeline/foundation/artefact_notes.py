@@ -34,12 +34,14 @@ class ArtefactNote:
     config_hash : of the part of the configuration that it depends on
     inputs_hash : of the versions of the artefacts that it was made from
     licences : of all data behind it; grows while the stage reads
+    checkpoints : SHA-256 of the weights of the trained models behind it; likewise
     """
 
     stage: str = "none"
     config_hash: str = ""
     inputs_hash: str = ""
     licences: set[str] = field(default_factory=set)
+    checkpoints: set[str] = field(default_factory=set)
 
     def as_plain(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -47,6 +49,7 @@ class ArtefactNote:
             "stage": self.stage,
             "config_hash": self.config_hash,
             "inputs_hash": self.inputs_hash,
+            "checkpoints": sorted(self.checkpoints),
             "licences": sorted(self.licences) or [UNKNOWN_LICENCE],
             "sharing": SHARING,
         }
@@ -71,15 +74,25 @@ def add_licences(licences: Iterable[str]) -> None:
         note.licences.update(licence for licence in licences if licence)
 
 
+def add_checkpoint(weights_sha256: str, licences: Iterable[str]) -> None:
+    """Add a trained model that was just read, and the licences of its data, to the open note, if any."""
+    note = _OPEN.get()
+    if note is not None:
+        note.checkpoints.add(weights_sha256)
+        add_licences(licences)
+
+
 @contextmanager
 def noted(note: ArtefactNote) -> Iterator[ArtefactNote]:
-    """Open `note` for what is written inside the block; a note around it inherits the licences at the end."""
+    """Open `note` for what is written inside the block; a note around it inherits what it gathered."""
     outer = _OPEN.set(note)
     try:
         yield note
     finally:
         _OPEN.reset(outer)
         add_licences(note.licences)
+        for weights_sha256 in note.checkpoints:
+            add_checkpoint(weights_sha256, ())
 
 
 def parquet_note(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
 from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import WindowStore
-from pipeline.foundation.artefact_notes import HEADER_KEY, add_licences, current_note
+from pipeline.foundation.artefact_notes import HEADER_KEY, add_checkpoint, current_note
 from pipeline.foundation.atomic import write_bytes, write_json
 from pipeline.foundation.errors import CheckpointError, ConfigError, ProjectError
 from pipeline.foundation.provenance import from_plain, to_plain, versions
@@ -118,7 +118,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Loaded
         weights = load_tensors(data)
     except SafetensorError as error:
         raise CheckpointError(f"{folder / WEIGHTS_FILE} is no safetensors file: {error}") from error
-    add_licences((config["provenance"].get("note") or {}).get("licences", ()))
+    add_checkpoint(config["weights_sha256"], (config["provenance"].get("note") or {}).get("licences", ()))
     model = _build(folder, config["model"])
     fill_model(model, weights, folder)
     try:

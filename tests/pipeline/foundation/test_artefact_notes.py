@@ -8,6 +8,7 @@ from pipeline.foundation.artefact_notes import (
     SHARING,
     UNKNOWN_LICENCE,
     ArtefactNote,
+    add_checkpoint,
     add_licences,
     noted,
     parquet_note,
@@ -23,7 +24,7 @@ def test_a_file_carries_the_open_note(tmp_path: Path) -> None:
         write_parquet(tmp_path / "a.parquet", FRAME)
     assert parquet_note(tmp_path / "a.parquet") == {
         "stage": "predictions", "config_hash": "c", "inputs_hash": "i",
-        "licences": ["PhysioNet, credentialed"], "sharing": SHARING,
+        "licences": ["PhysioNet, credentialed"], "checkpoints": [], "sharing": SHARING,
     }  # fmt: skip
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a.parquet"), FRAME)
 
@@ -34,11 +35,13 @@ def test_a_file_of_unknown_origin_is_confidential(tmp_path: Path) -> None:
     assert parquet_note(tmp_path / "a.parquet")["licences"] == [UNKNOWN_LICENCE]
 
 
-def test_licences_of_an_inner_note_reach_the_outer_one() -> None:
+def test_what_an_inner_note_gathers_reaches_the_outer_one() -> None:
     with noted(ArtefactNote(stage="outer")) as outer:
         with noted(ArtefactNote(stage="inner", licences={"mine"})):
             add_licences(["hospital"])
-        assert outer.licences == {"mine", "hospital"}
+            add_checkpoint("f00d", ["another hospital"])
+        assert outer.licences == {"mine", "hospital", "another hospital"}
+        assert outer.checkpoints == {"f00d"}
 
 
 def test_a_foreign_file_has_no_note(tmp_path: Path) -> None:

@@ -290,7 +290,11 @@ def test_every_parquet_file_and_checkpoint_carries_its_licence(made: Path) -> No
         with safe_open(path, framework="pt") as file:
             assert json.loads(file.metadata()[HEADER_KEY])["licences"] == [COHORT_LICENCE], path
     for path in made.rglob("best/config.json"):
-        assert json.loads(path.read_text())["provenance"]["note"]["stage"] == "train_mt_pcs"
+        stored = json.loads(path.read_text())
+        assert stored["provenance"]["note"]["stage"] == "train_mt_pcs"
+        assert parquet_note(made / "tiny" / "predictions.parquet")["checkpoints"] == [
+            stored["weights_sha256"]
+        ]
 
 
 def test_records_form_a_chain_and_name_neither_patients_nor_folders(made: Path) -> None:
