@@ -27,6 +27,7 @@ class Project(dg.ConfigurableResource):
     """Which experiment runs, on which folders.
 
     What is left empty comes from UNIPHY_EXPERIMENT, UNIPHY_WAVEFORMS, UNIPHY_LABS, UNIPHY_ARTIFACTS, UNIPHY_EMBEDDINGS.
+    Where no experiment is named, waveforms, wherever they are named, mean ``default``.
     """
 
     experiment: ExperimentName = Field(
@@ -64,7 +65,8 @@ class Project(dg.ConfigurableResource):
 
     def config(self) -> ExperimentConfig:
         """Return the whole configuration of the experiment."""
-        return experiment(self.experiment.value or default_experiment_name(), dict(self.overrides))
+        name = self.experiment.value or default_experiment_name(self.waveforms or None)
+        return experiment(name, dict(self.overrides))
 
     def workspace(self) -> Workspace:
         """Return the folders of the experiment."""
@@ -74,4 +76,5 @@ class Project(dg.ConfigurableResource):
             labs=self.labs or None,
             artifacts=self.artifacts or None,
             embeddings=self.embeddings or None,
+            argument="'{}' of the resource 'project'",
         )

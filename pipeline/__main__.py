@@ -9,14 +9,19 @@ import sys
 from collections.abc import Callable, Sequence
 
 from pipeline import stages
+from pipeline.commands.configuration import add_config_command
 from pipeline.commands.evaluation import add_evaluation_commands
 from pipeline.commands.pretraining import add_pretraining_commands
+from pipeline.commands.project import add_project_options, project
 from pipeline.commands.rehearsal import add_rehearsal_commands
 from pipeline.commands.store import add_store_commands
-from pipeline.experiments import EXPERIMENTS, ExperimentConfig, default_experiment_name, experiment
+from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.errors import ProjectError
+from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
+from pipeline.stages.lineage import training_stage
+from pipeline.stages.sources import check_sources
 
 Stage = Callable[[Workspace, ExperimentConfig], StageSummary]
 
@@ -55,22 +60,23 @@ def _parser() -> argparse.ArgumentParser:
         _add_stage(commands, name, help_text, stage)
     train = _add_stage(commands, "train", "train one method, or all of the experiment's", _train_all)
     train.add_argument(
-        "--method", help="lstm, mt, mt_learned, st_pcs, mt_pcs or mt_pcs_twin; all when left out"
+        "--method", help=f"{', '.join(TRAINED_METHODS)}; all of the experiment's when left out"
     )
     everything = _add_stage(commands, "all", "every stage in order", _everything)
     everything.set_defaults(method=None)
     table1 = commands.add_parser(
         "table1", help="train what is missing and print the paper's Table 1 beside ours"
     )
-    _add_project_options(table1)
-    table1.set_defaults(run=lambda parsed: print(stages.reproduce_table1(*_project(parsed))))
+    add_project_options(table1)
+    table1.set_defaults(run=lambda parsed: print(stages.reproduce_table1(*project(parsed))))
     delay = commands.add_parser(
         "result-delay",
         help="score the trained models with results known 0, 30 and 60 minutes after their draw",
     )
-    _add_project_options(delay)
-    delay.set_defaults(run=lambda parsed: print(stages.printed_result_delay(*_project(parsed))))
+    add_project_options(delay)
+    delay.set_defaults(run=lambda parsed: print(stages.printed_result_delay(*project(parsed))))
     _add_predict(commands)
+    add_config_command(commands)
     add_store_commands(commands)
     add_pretraining_commands(commands, _text)
     add_evaluation_commands(commands)
@@ -80,40 +86,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_stage(commands, name: str, help_text: str, stage: Callable) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=help_text)
-    _add_project_options(command)
+    add_project_options(command)
     command.set_defaults(run=lambda parsed: _run_stage(stage, parsed))
     return command
 
 
-def _add_project_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--experiment", choices=EXPERIMENTS, default=default_experiment_name())
-    command.add_argument("--waveforms", help="waveform folder; UNIPHY_WAVEFORMS, or the synthetic cohort")
-    command.add_argument("--labs", help="lab folder; UNIPHY_LABS, or the synthetic cohort's")
-    command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
-    command.add_argument(
-        "--embeddings",
-        help="folder or URL (s3://...) for embedding stores; UNIPHY_EMBEDDINGS, or inside the output folder",
-    )
-    command.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="override, repeatable"
-    )
-
-
-def _project(parsed: argparse.Namespace) -> tuple[Workspace, ExperimentConfig]:
-    overrides = dict(item.partition("=")[::2] for item in parsed.set)
-    config = experiment(parsed.experiment, overrides)
-    workspace = Workspace.from_environment(
-        config.name,
-        waveforms=parsed.waveforms,
-        labs=parsed.labs,
-        artifacts=parsed.artifacts,
-        embeddings=parsed.embeddings,
-    )
-    return workspace, config
-
-
 def _run_stage(stage: Callable, parsed: argparse.Namespace) -> None:
-    workspace, config = _project(parsed)
+    workspace, config = project(parsed)
     if stage in (_train_all, _everything):
         stage(workspace, config, parsed.method)
     else:
@@ -121,11 +100,15 @@ def _run_stage(stage: Callable, parsed: argparse.Namespace) -> None:
 
 
 def _train_all(workspace: Workspace, config: ExperimentConfig, method: str | None) -> None:
-    for name in (method,) if method else config.methods:
+    names = (method,) if method else config.methods
+    for name in names:
+        training_stage(name)  # a name that is none is refused before any of them is trained
+    for name in names:
         print(_text(stages.train(workspace, config, method=name)))
 
 
 def _everything(workspace: Workspace, config: ExperimentConfig, method: str | None) -> None:
+    check_sources(workspace, labs_needed=True)
     names = list(STAGES)
     for name in names[: names.index("score")]:
         print(_text(STAGES[name][0](workspace, config)))
@@ -139,7 +122,7 @@ def _add_predict(commands) -> None:
     command = commands.add_parser(
         "predict", help="estimate labs of new patients every 30 s, into a Parquet or CSV file"
     )
-    _add_project_options(command)
+    add_project_options(command)
     command.add_argument(
         "--checkpoint", required=True, help="folder of a trained method, such as .../mt_pcs/seed0"
     )
@@ -148,7 +131,7 @@ def _add_predict(commands) -> None:
 
 
 def _predict(parsed: argparse.Namespace) -> None:
-    workspace, config = _project(parsed)
+    workspace, config = project(parsed)
     print(_text(stages.predict_new_patients(workspace, config, parsed.checkpoint, parsed.out)))
 
 

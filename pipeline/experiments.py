@@ -5,11 +5,10 @@ The configuration, as JSON with its hash, travels in every artefact (``pipeline.
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import Literal
 
 from pipeline.cohort.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
 from pipeline.cohort.normalization import ScalerConfig
@@ -18,6 +17,9 @@ from pipeline.cohort.splits import SplitConfig
 from pipeline.embedding.config import EmbeddingConfig
 from pipeline.evaluation.judge import EvaluationConfig
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.overrides import overridden
+from pipeline.foundation.schema import TRAINED_METHODS
+from pipeline.foundation.workspace import WAVEFORMS_VARIABLE
 from pipeline.labs.cleaning import LabConfig
 from pipeline.sources.synthetic.cohort import CohortSize
 from pipeline.training.config import TrainingConfig
@@ -27,7 +29,10 @@ EXPERIMENT_VARIABLE = "UNIPHY_EXPERIMENT"
 BEST_ENCODER = "ppg_gpt_1m_long+mean"
 """Knows most of heart rate (real patients) and of the wave's shape (synthetic ones):
 models/encoders/weights/README.md. The paper embeds by the last position, and so do `paper` and `authors`."""
+SCORINGS = ("measured", "dense")
 PAPER_METHODS = ("lstm", "mt", "st_pcs", "mt_pcs", "mt_pcs_twin")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""An experiment's name is a folder below the artifacts and goes into the store's URL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,14 @@ class CohortPlan:
     """``a`` (coupling 0) or ``b`` (draws independent in time, no patient offset)."""
     seed: int = 0
     """Seed of the cohort."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.coupling <= 1:
+            raise ValueError(f"coupling = {self.coupling} must lie in 0..1")
+        if self.null not in (None, "a", "b"):
+            raise ValueError(f"null = {self.null!r}: choose a, b or null (none)")
+        if self.seed < 0:
+            raise ValueError(f"seed = {self.seed} must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +119,19 @@ class ExperimentConfig:
     """One training run for each."""
     scorings: tuple[Literal["measured", "dense"], ...] = ("measured",)
     """``measured`` draws, which are always scored; ``dense`` beside them: interpolated points, as sums, labelled."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name = {self.name!r} must be a name, not a path: letters, digits, '_', '-' and '.', at most 64 of "
+                "them, the first a letter or digit"
+            )
+        for field_name, known in (("methods", TRAINED_METHODS), ("scorings", SCORINGS)):
+            chosen = getattr(self, field_name)
+            if not chosen or set(chosen) - set(known):
+                raise ValueError(f"{field_name} = {list(chosen)}: choose one or more of {', '.join(known)}")
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds = {list(self.seeds)} must be different numbers from 0 on, at least one")
 
 
 def default() -> ExperimentConfig:
@@ -225,11 +251,15 @@ EXPERIMENTS: Mapping[str, Callable[[], ExperimentConfig]] = {
 }
 
 
-def default_experiment_name() -> str:
-    """Return ``UNIPHY_EXPERIMENT``, or ``default`` where a waveform folder is named, or else ``demo``."""
-    return os.environ.get(EXPERIMENT_VARIABLE) or (
-        "default" if os.environ.get("UNIPHY_WAVEFORMS") else "demo"
-    )
+def default_experiment_name(waveforms: str | None = None) -> str:
+    """Return ``UNIPHY_EXPERIMENT``, or ``default`` where a waveform folder is named, or else ``demo``.
+
+    Parameters
+    ----------
+    waveforms : the folder that a flag or a resource names; None or empty: the one of ``UNIPHY_WAVEFORMS``, if any
+    """
+    named = waveforms or os.environ.get(WAVEFORMS_VARIABLE)
+    return os.environ.get(EXPERIMENT_VARIABLE) or ("default" if named else "demo")
 
 
 def experiment(name: str, overrides: Mapping[str, str] | None = None) -> ExperimentConfig:
@@ -238,45 +268,9 @@ def experiment(name: str, overrides: Mapping[str, str] | None = None) -> Experim
     Raises
     ------
     ConfigError
-        No such experiment or field, or a value that the field's owner refuses.
+        No such experiment or field, a value that the field's owner refuses, or fields that contradict each other;
+        all overrides count together, in any order.
     """
     if name not in EXPERIMENTS:
         raise ConfigError(f"There is no experiment {name!r}; choose one of {', '.join(EXPERIMENTS)}.")
-    config = EXPERIMENTS[name]()
-    for path, text in (overrides or {}).items():
-        config = _replaced(config, path.split("."), text, path)
-    return config
-
-
-def _replaced(config: Any, path: list[str], text: str, full_path: str) -> Any:
-    known = [f.name for f in dataclasses.fields(config)]
-    if path[0] not in known:
-        raise ConfigError(
-            f"Override {full_path!r}: there is no field {path[0]!r}; choose from {', '.join(known)}."
-        )
-    current = getattr(config, path[0])
-    if dataclasses.is_dataclass(current) and len(path) > 1:
-        value = _replaced(current, path[1:], text, full_path)
-    elif len(path) > 1 or dataclasses.is_dataclass(current):
-        raise ConfigError(f"Override {full_path!r} must name a single value, such as training.epochs.")
-    else:
-        value = _fitting(text, get_type_hints(type(config))[path[0]], full_path)
-    try:
-        return dataclasses.replace(config, **{path[0]: value})
-    except (ValueError, TypeError) as problem:
-        raise ConfigError(f"Override {full_path!r} = {text!r} is refused: {problem}") from None
-
-
-def _fitting(text: str, kind: Any, full_path: str) -> Any:
-    """Return the value that `text` stands for, as JSON or as it is, if it is of the field's kind."""
-    checked = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
-    try:
-        return checked.validate_json(text)
-    except ValidationError as problem:
-        as_json = problem.errors()[0]
-    try:
-        return checked.validate_python(text)
-    except ValidationError as problem:
-        shown = problem.errors()[0] if as_json["type"] == "json_invalid" else as_json
-    remedy = '; write a list as JSON, such as ["mt_pcs"] or [0, 1]' if "tuple" in str(kind) else ""
-    raise ConfigError(f"Override {full_path!r} = {text!r} is refused: {shown['msg']}{remedy}.")
+    return overridden(EXPERIMENTS[name](), overrides or {})

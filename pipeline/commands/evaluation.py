@@ -4,13 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from pipeline.commands.project import add_experiment_option, add_override_option, configuration
 from pipeline.evaluation.lab_baselines import (
     LabBaselineConfig,
     baseline_table,
     read_icu_stays,
     real_lab_baselines,
 )
-from pipeline.experiments import EXPERIMENTS, experiment
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.workspace import Workspace
 from pipeline.sources.detect import open_clinical
@@ -35,11 +35,9 @@ def _add_recovery(commands) -> None:
         "recovery",
         help="what is found of what the pulse could tell, on cohorts with a known truth; resumable",
     )
-    command.add_argument("--experiment", choices=EXPERIMENTS, default="recovery")
+    add_experiment_option(command, default="recovery")
     command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
-    command.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="override, repeatable"
-    )
+    add_override_option(command)
     command.set_defaults(run=_recovery)
 
 
@@ -47,7 +45,7 @@ def _recovery(parsed: argparse.Namespace) -> None:
     from pipeline.evaluation.recovery import recovery_text  # both import torch, which other commands need not
     from pipeline.stages.recovery import run_recovery
 
-    config = experiment(parsed.experiment, dict(item.partition("=")[::2] for item in parsed.set))
+    config = configuration(parsed)
     workspace = Workspace.from_environment(config.name, artifacts=parsed.artifacts)
     sys.stdout.write(recovery_text(run_recovery(config, workspace.root)))
 

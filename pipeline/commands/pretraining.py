@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline.foundation.atomic import write_json
+from pipeline.foundation.atomic import make_private_dir, require_writable, write_json
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.summary import StageSummary
 from pipeline.stages.pretraining import DATA_VARIABLE, run_pretraining
@@ -42,6 +42,8 @@ def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -
         config = PretrainingConfig(**{name: getattr(parsed, name) for name in names})
     except ValueError as problem:
         raise ConfigError(str(problem)) from None
+    make_private_dir(parsed.out)
+    require_writable(parsed.out / "summary.json")
     named = parsed.data or os.environ.get(DATA_VARIABLE)
     summary = run_pretraining(Path(named) if named else None, parsed.out, config)
     if os.environ.get("RANK", "0") == "0":
@@ -53,6 +55,8 @@ def _probe(parsed: argparse.Namespace) -> None:
     from pipeline.pretraining.probe import named, probe, probe_table
     from pipeline.pretraining.probe_data import BIDMC_LICENCE, bidmc_windows, synthetic_windows
 
+    if parsed.out is not None:
+        require_writable(parsed.out)
     encoders = [
         make_encoder(name)
         for name in parsed.encoder or ("ppg_gpt_1m", "ppg_gpt_1m_long", "ppg_gpt_1m_random")

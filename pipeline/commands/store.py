@@ -31,14 +31,14 @@ def add_store_commands(commands) -> None:
 def _add(kinds, name: str, help_text: str, command: Command) -> argparse.ArgumentParser:
     parser = kinds.add_parser(name, help=help_text)
     parser.add_argument("--store", help="folder or URL of the store; the experiment's when absent")
-    parser.add_argument("--experiment", default=default_experiment_name())
-    parser.add_argument("--artifacts")
+    parser.add_argument("--experiment", help="UNIPHY_EXPERIMENT, or as for the other commands")
+    parser.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
     parser.set_defaults(run=lambda parsed: _run(command, parsed))
     return parser
 
 
 def _run(command: Command, parsed: argparse.Namespace) -> None:
-    name = experiment(parsed.experiment).name
+    name = experiment(parsed.experiment or default_experiment_name()).name
     where = parsed.store or Workspace.from_environment(name, artifacts=parsed.artifacts).store
     for line in command(EmbeddingStore.open(where), parsed):
         sys.stdout.write(f"{line}\n")

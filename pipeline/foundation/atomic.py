@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from pipeline.foundation.artefact_notes import NOTE_KEY, current_note
 from pipeline.foundation.errors import StoreError
 
 PRIVATE_FILE_MODE = 0o600
@@ -87,8 +90,27 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """`write_bytes` of `frame` as Parquet, without its index."""
-    _write(Path(path), lambda file: frame.to_parquet(file, index=False))
+    """`write_bytes` of `frame` as Parquet, without its index, with the note on its licence in the file's metadata."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), NOTE_KEY: current_note().as_json()}
+    )
+    _write(Path(path), lambda file: pq.write_table(table, file))
+
+
+def require_writable(path: Path) -> None:
+    """Refuse a file that could not be written later, before any work is done for it; missing parents are created.
+
+    Raises
+    ------
+    StoreError : `path` is a folder, or its folder cannot be made or written
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise StoreError(f"cannot write {path}: it is a folder; name a file in it")
+    make_private_dir(path.parent)
+    with explained_os_errors(path), tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def publish_folder(staging: Path, path: Path) -> None:

@@ -35,3 +35,11 @@ class LeakError(ProjectError):
 
 class MissingArtifactError(ProjectError):
     """A stage needs the result of an earlier stage that has not run."""
+
+
+class StaleArtefactError(ProjectError):
+    """An artefact was made with another configuration, or from other inputs, than the stage that would use it has."""
+
+
+class OtherSourceError(ConfigError):
+    """A folder holds the artefacts of another source than the one that is named now."""

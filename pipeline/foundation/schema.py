@@ -84,9 +84,9 @@ EVALUATION_COLUMNS = (
     "method", "lab", "protocol", "scoring", "aggregation", "seed", "n_labs", "n_patients",
     *(f"{metric}{suffix}" for metric in METRICS for suffix in ("", "_lower", "_upper")),
 )  # fmt: skip
+TRAINED_METHODS = ("lstm", "mt", "mt_learned", "st_pcs", "mt_pcs", "mt_pcs_twin")
 METHODS = (
-    "locf", "shrunk_locf", "decayed_locf", "patient_mean", "training_mean", "live_locf",
-    "lstm", "mt", "mt_learned", "st_pcs", "mt_pcs", "mt_pcs_twin",
+    "locf", "shrunk_locf", "decayed_locf", "patient_mean", "training_mean", "live_locf", *TRAINED_METHODS,
 )  # fmt: skip
 METHOD_LABELS = {
     "locf": "LOCF", "shrunk_locf": "Shrunk LOCF", "decayed_locf": "Decayed LOCF", "patient_mean": "Patient mean",

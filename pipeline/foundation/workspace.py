@@ -1,6 +1,7 @@
 """Where every artefact of one experiment lies, and where its input comes from."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -34,9 +35,9 @@ class Workspace:
     embeddings: str | None = None
 
     def __post_init__(self) -> None:
-        for variable, path in ((WAVEFORMS_VARIABLE, self.waveforms), (LABS_VARIABLE, self.labs)):
-            if path is not None and not path.exists():
-                raise ConfigError(f"{variable} names {path}, which does not exist; name a folder that does.")
+        for name, path in (("waveforms", self.waveforms), ("labs", self.labs)):
+            if path is not None:
+                _require_there(path, f"'{name}'")
 
     @classmethod
     def from_environment(
@@ -47,20 +48,47 @@ class Workspace:
         labs: str | None = None,
         artifacts: str | None = None,
         embeddings: str | None = None,
+        argument: str = "--{}",
     ) -> "Workspace":
-        """Build the workspace from arguments, or else from ``UNIPHY_*`` variables, or else under ``artifacts/``."""
+        """Build the workspace from arguments, or else from ``UNIPHY_*`` variables, or else under ``artifacts/``.
 
-        def path(value: str | None, variable: str) -> Path | None:
-            chosen = value or os.environ.get(variable)
-            return Path(chosen).expanduser().absolute() if chosen else None
+        Parameters
+        ----------
+        argument : how the caller's user calls the argument ``{}``, for messages
 
-        base = path(artifacts, ARTIFACTS_VARIABLE) or Path("artifacts").absolute()
+        Raises
+        ------
+        ConfigError : a folder of waveforms or labs that does not exist; the message names the argument or variable
+        """
+        sources = {}
+        for name, value, variable in (
+            ("waveforms", waveforms, WAVEFORMS_VARIABLE),
+            ("labs", labs, LABS_VARIABLE),
+        ):
+            sources[name] = _path(value, variable)
+            if sources[name] is not None:
+                _require_there(sources[name], argument.format(name) if value else variable)
+        base = _path(artifacts, ARTIFACTS_VARIABLE) or Path("artifacts").absolute()
         return cls(
             root=base / experiment,
-            waveforms=path(waveforms, WAVEFORMS_VARIABLE),
-            labs=path(labs, LABS_VARIABLE),
             embeddings=embeddings or os.environ.get(EMBEDDINGS_VARIABLE) or None,
+            **sources,
         )
+
+    def arguments(self) -> list[str]:
+        """Return what the command line has to be told beside the experiment to find these folders again."""
+        base = _path(None, ARTIFACTS_VARIABLE) or Path("artifacts").absolute()
+        told = (
+            ("--waveforms", self.waveforms, _path(None, WAVEFORMS_VARIABLE)),
+            ("--labs", self.labs, _path(None, LABS_VARIABLE)),
+            ("--artifacts", self.root.parent, base),
+            ("--embeddings", self.embeddings, os.environ.get(EMBEDDINGS_VARIABLE) or None),
+        )
+        return [
+            f"{flag} {shlex.quote(str(value))}"
+            for flag, value, usual in told
+            if value is not None and value != usual
+        ]
 
     @property
     def is_synthetic(self) -> bool:
@@ -145,6 +173,15 @@ class Workspace:
         """The paper's Table 1 beside ours, as text."""
         return self.root / "table1.txt"
 
+    @property
+    def sources(self) -> Path:
+        """Which folders the artefacts were read from; stays on this machine."""
+        return self.root / "sources.json"
+
+    def record(self, stage: str) -> Path:
+        """Return where the record of what made a stage's artefact lies."""
+        return self.root / "provenance" / f"{stage}.json"
+
     def summary(self, stage: str) -> Path:
         """Return where one stage keeps its counts, as JSON, without patient ids."""
         return self.root / "summaries" / f"{stage}.json"
@@ -158,3 +195,13 @@ def require(path: Location, *, made_by: str, asset: str) -> Location:
             f"everything before it: dagster asset materialize --select '*{asset}'"
         )
     return path
+
+
+def _path(value: str | None, variable: str) -> Path | None:
+    chosen = value or os.environ.get(variable)
+    return Path(chosen).expanduser().absolute() if chosen else None
+
+
+def _require_there(path: Path, named_by: str) -> None:
+    if not path.exists():
+        raise ConfigError(f"{named_by} names {path}, which does not exist; name a folder that does.")

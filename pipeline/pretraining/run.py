@@ -21,6 +21,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, PPGGPTConfig, fast_precision
+from pipeline.foundation.artefact_notes import HEADER_KEY, ArtefactNote
 from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import config_hash, to_plain, versions
@@ -187,7 +188,12 @@ class _Run:
         save_resume(self.folder / "last" / RESUME_FILE, self.model, self.optimizer, asdict(state))
 
     def _save(self, state: PretrainingState) -> None:
-        data = save_tensors(model_tensors(self.model))
+        note = ArtefactNote(
+            stage="pretrain_ppg_gpt",
+            config_hash=config_hash(self.config),
+            licences={corpus.source.licence for corpus in self.training},
+        )
+        data = save_tensors(model_tensors(self.model), metadata={HEADER_KEY: note.as_json()})
         write_bytes(self.folder / WEIGHTS_FILE, data)
         write_json(
             self.folder / RECORD_FILE,

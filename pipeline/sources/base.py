@@ -103,6 +103,7 @@ class ClinicalSource(Protocol):
     """A folder of clinical tables."""
 
     name: str
+    licence: str
 
     def tables(self) -> ClinicalTables:
         """Read labs and admissions."""

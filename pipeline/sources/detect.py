@@ -42,6 +42,8 @@ def open_waveforms(where: Path) -> WaveformSource:
     """
     options = _description(where, WAVEFORM_FIELDS)
     root = _target(where, options)
+    if not root.is_dir():
+        raise ConfigError(f"{root} is no folder: name the folder that holds the waveform records.")
     children = {child.name for child in root.iterdir() if child.is_dir()}
     licence = {name: options[name] for name in ("licence",) if name in options}
     if any(_MATCHED_SUBSET_FOLDER.fullmatch(name) for name in children):

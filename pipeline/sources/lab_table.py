@@ -69,6 +69,7 @@ class LabTable:
         self.path = Path(path)
         self.admissions = None if admissions is None else Path(admissions)
         self.config = LabTableConfig(**config)
+        self.licence = self.config.licence
 
     def tables(self) -> ClinicalTables:
         """Read the table; rows without patient or time are counted, values are left as they are written.
@@ -82,7 +83,7 @@ class LabTable:
         return ClinicalTables(
             labs=self._labs(exclusions),
             admissions=self._admissions(exclusions),
-            licence=self.config.licence,
+            licence=self.licence,
             exclusions=exclusions,
         )
 

@@ -16,9 +16,11 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.labs.cleaning import LabEvents
 from pipeline.sources.catalog import load_catalog
 from pipeline.stages.ingest import waveform_source
+from pipeline.stages.provenance import recorded
 from pipeline.store.embeddings import EmbeddingStore
 
 
+@recorded("cohort_splits")
 def cohort_splits(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Divide the subjects that have waveforms."""
     _, root = waveform_source(workspace)
@@ -35,6 +37,7 @@ def cohort_splits(workspace: Workspace, experiment: ExperimentConfig) -> StageSu
     ).save(workspace.summary("cohort_splits"))
 
 
+@recorded("normalization_stats")
 def normalization_stats(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Fit the labs' scaling on the training patients."""
     splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset="normalization_stats"))
@@ -53,6 +56,7 @@ def normalization_stats(workspace: Workspace, experiment: ExperimentConfig) -> S
     ).save(workspace.summary("normalization_stats"))
 
 
+@recorded("lab_alignment")
 def lab_alignment(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Cut sequences and pieces, and match draws with windows."""
     events = LabEvents(

@@ -10,9 +10,11 @@ from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.report.result_delay_text import delay_text
+from pipeline.stages.provenance import recorded
 from pipeline.store.embeddings import EmbeddingStore
 
 
+@recorded("result_delay")
 def result_delay(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Judge MT+PCS, its twin and LOCF with results 0, 30 and 60 minutes after their draw."""
     from pipeline.cohort.aligned import AlignedCohort  # imports torch, which definitions must not

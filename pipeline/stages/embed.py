@@ -15,6 +15,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.sources.base import WaveformSource
 from pipeline.sources.catalog import catalogued_patients, load_catalog, release_catalog
 from pipeline.stages.ingest import waveform_source
+from pipeline.stages.provenance import check_inputs, recorded
 from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def encoding_config(experiment: ExperimentConfig, encoder: "Encoder") -> "Encodi
 
 def plan_embedding_batches(workspace: Workspace, experiment: ExperimentConfig) -> list[list[str]]:
     """Return the patients to embed, as keyed hashes, in batches of minutes of work."""
+    check_inputs(workspace, experiment, ASSET)
     inputs = _inputs(workspace, experiment)
     plan = inputs.plan()
     logger.info("%s", plan)
@@ -119,6 +121,7 @@ def embed_patient_batch(
     }
 
 
+@recorded(ASSET)
 def finish_embedding(
     workspace: Workspace, experiment: ExperimentConfig, batches: Sequence[BatchCounts]
 ) -> StageSummary:

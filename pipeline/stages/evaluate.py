@@ -22,6 +22,7 @@ from pipeline.prediction.coverage import coverage
 from pipeline.prediction.files import PredictionWriter, read_dense_sums, read_predictions
 from pipeline.prediction.intervals import fit_intervals
 from pipeline.report.comparison_text import comparison_table
+from pipeline.stages.provenance import recorded
 from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ PAIRS = (("mt_pcs", "mt_pcs_twin"), ("mt_pcs", "shrunk_locf"))
 """Differences that are reported; the first is what PPG added."""
 
 
+@recorded("predictions")
 def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Estimate every scored draw with every method that is trained, and put conformal intervals around it.
 
@@ -172,6 +174,7 @@ def _coverage_rows(table: pd.DataFrame) -> list[dict]:
     ]
 
 
+@recorded("evaluation")
 def evaluation(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Compute metrics, skill and paired differences with intervals."""
     table = read_predictions(workspace, asset="evaluation")

@@ -8,18 +8,20 @@ import numpy as np
 import pandas as pd
 
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.artefact_notes import add_licences
 from pipeline.foundation.atomic import write_json, write_parquet
-from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import HOUR_US
 from pipeline.foundation.summary import StageSummary
-from pipeline.foundation.workspace import LABS_VARIABLE, WAVEFORMS_VARIABLE, Workspace, require
+from pipeline.foundation.workspace import Workspace, require
 from pipeline.labs.cleaning import clean_labs, lab_counts
 from pipeline.labs.versions import final_results
 from pipeline.sources.base import Catalog, ClinicalSource, WaveformSource
 from pipeline.sources.catalog import save_catalog
 from pipeline.sources.detect import DESCRIPTION, open_clinical, open_waveforms
 from pipeline.sources.synthetic.cohort import CohortParameters, write_cohort
+from pipeline.stages.provenance import recorded
+from pipeline.stages.sources import missing_labs
 
 logger = logging.getLogger(__name__)
 
@@ -35,21 +37,18 @@ def waveform_source(workspace: Workspace) -> tuple[WaveformSource, Path]:
         workspace.cohort / "waveforms", made_by="synthetic_cohort", asset="waveform_catalog"
     )
     source = open_waveforms(root)
+    add_licences([source.licence])
     return source, source.root
 
 
 def clinical_source(workspace: Workspace) -> ClinicalSource:
-    """Return the lab source in use; real labs with planted waveforms come from the cohort's copy of them."""
-    if workspace.waveforms is not None:
-        if workspace.labs is None:
-            raise ConfigError(
-                f"{WAVEFORMS_VARIABLE} is set and {LABS_VARIABLE} is not: real waveforms need the labs of the same "
-                f"patients. Set {LABS_VARIABLE} to the folder with LABEVENTS, ADMISSIONS, ICUSTAYS and PATIENTS."
-            )
+    """Return the lab source in use; real labs with planted waveforms come from the cohort's copy, once there is one."""
+    planted = workspace.cohort / "clinical"
+    if workspace.labs is not None and not (workspace.is_synthetic and planted.exists()):
         return open_clinical(workspace.labs)
-    return open_clinical(
-        require(workspace.cohort / "clinical", made_by="synthetic_cohort", asset="lab_events")
-    )
+    if not workspace.is_synthetic:
+        raise missing_labs()
+    return open_clinical(require(planted, made_by="synthetic_cohort", asset="lab_events"))
 
 
 def source_note(workspace: Workspace) -> str:
@@ -61,10 +60,13 @@ def source_note(workspace: Workspace) -> str:
     return "Synthetic cohort: planted waveforms and planted labs, no patient."
 
 
+@recorded("synthetic_cohort")
 def synthetic_cohort(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Write the embedded cohort, or nothing where the user names waveforms."""
     summary = StageSummary(stage="synthetic_cohort", counts={"used": "no: waveforms come from your folder"})
     if workspace.is_synthetic:
+        licences = _licences_of_cohort(workspace)
+        add_licences(licences)
         plan = experiment.cohort
         written = write_cohort(
             CohortParameters.load(),
@@ -76,9 +78,8 @@ def synthetic_cohort(workspace: Workspace, experiment: ExperimentConfig) -> Stag
             real_labs=workspace.labs,
             workers=min(2, os.cpu_count() or 1),
         )
-        write_json(workspace.cohort / "waveforms" / DESCRIPTION, {"licence": COHORT_LICENCE})
-        if workspace.labs is None:
-            write_json(workspace.cohort / "clinical" / DESCRIPTION, {"licence": COHORT_LICENCE})
+        for folder, licence in zip(("waveforms", "clinical"), licences, strict=True):
+            write_json(workspace.cohort / folder / DESCRIPTION, {"licence": licence})
         summary = StageSummary(
             stage="synthetic_cohort",
             counts={
@@ -95,6 +96,15 @@ def synthetic_cohort(workspace: Workspace, experiment: ExperimentConfig) -> Stag
     return summary.save(workspace.summary("synthetic_cohort"))
 
 
+def _licences_of_cohort(workspace: Workspace) -> list[str]:
+    """Planted waveforms, and planted labs or the user's."""
+    return [
+        COHORT_LICENCE,
+        COHORT_LICENCE if workspace.labs is None else open_clinical(workspace.labs).licence,
+    ]
+
+
+@recorded("waveform_catalog")
 def waveform_catalog(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Find every usable record."""
     source, root = waveform_source(workspace)
@@ -114,9 +124,11 @@ def _catalog_counts(catalog: Catalog) -> dict[str, int | float]:
     return {"patients": patients, "records": len(catalog.records), "recorded_hours": round(hours, 1)}
 
 
+@recorded("lab_events")
 def lab_events(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Read and clean the labs of the five analytes."""
     tables = clinical_source(workspace).tables()
+    add_licences([tables.licence])
     events = clean_labs(tables, experiment.labs)
     write_parquet(workspace.lab_events, events.frame)
     write_parquet(workspace.admissions, tables.admissions)

@@ -15,6 +15,8 @@ from pipeline.stages.align import cohort_splits, lab_alignment, normalization_st
 from pipeline.stages.embed import ppg_embeddings
 from pipeline.stages.evaluate import evaluation, predictions
 from pipeline.stages.ingest import lab_events, source_note, synthetic_cohort, waveform_catalog
+from pipeline.stages.provenance import is_current, recorded
+from pipeline.stages.sources import check_sources
 from pipeline.stages.training import train
 
 logger = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ TITLES = {
 }
 
 
+@recorded("table1")
 def table1(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Write Table 1 for every protocol and scoring that was evaluated, as text and as Parquet."""
     metrics = pd.read_parquet(require(workspace.evaluation, made_by="evaluation", asset="table1"))
@@ -64,11 +67,12 @@ def table1(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
 def reproduce_table1(workspace: Workspace, experiment: ExperimentConfig) -> str:
     """Return the text of Table 1 after making whatever it still lacks: data, trained methods, scores.
 
-    The cohort is aligned only where it is not yet; a training that is finished is not repeated, and one that
-    was interrupted goes on.
+    A stage whose artefact was made with another configuration, or from other inputs, runs again; a training that is
+    finished is not repeated, and one that was interrupted goes on.
     """
-    if not workspace.aligned.exists():
-        for stage in UPSTREAM:
+    check_sources(workspace, labs_needed=True)
+    for stage in UPSTREAM:
+        if not is_current(workspace, experiment, stage.__name__):
             logger.info("table1: %s", stage.__name__)
             stage(workspace, experiment)
     for method in PAPER_METHODS:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.atomic import require_writable
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.provenance import from_plain
 from pipeline.foundation.summary import StageSummary
@@ -16,11 +17,14 @@ from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction.intervals import NO_INTERVALS, Intervals
 from pipeline.stages.embed import experiment_encoder, ppg_embeddings
 from pipeline.stages.ingest import lab_events, waveform_catalog
+from pipeline.stages.provenance import noted_as
+from pipeline.stages.sources import check_sources
 from pipeline.store.embeddings import EmbeddingStore
 
 logger = logging.getLogger(__name__)
 
 
+@noted_as("predict")
 def predict_new_patients(
     workspace: Workspace, experiment: ExperimentConfig, checkpoint: str, out: str
 ) -> StageSummary:
@@ -43,6 +47,8 @@ def predict_new_patients(
     from pipeline.prediction.protocols import bedside_protocol
 
     out_file = estimates_file.check_name(out)
+    require_writable(out_file)
+    check_sources(workspace, labs_needed=True)
     workspace = _of_their_own(workspace)
     folder = Path(checkpoint)
     protocol, intervals = bedside_protocol(folder), _intervals_of(folder)

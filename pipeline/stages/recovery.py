@@ -22,6 +22,7 @@ from pipeline.cohort.splits import Splits, split_subjects
 from pipeline.embedding.run import embed, log_progress
 from pipeline.evaluation.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows, recovery_text
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.artefact_notes import add_licences
 from pipeline.foundation.atomic import make_private_dir, write_json, write_parquet, write_text
 from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.labs.carry_forward import fit_carry_forward
@@ -31,6 +32,8 @@ from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import CohortParameters, write_cohort
 from pipeline.sources.synthetic.truth import CohortTruth, oracle_estimates
 from pipeline.stages.embed import encoding_config, experiment_encoder
+from pipeline.stages.ingest import COHORT_LICENCE
+from pipeline.stages.provenance import noted_as
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training.method import train
 
@@ -50,6 +53,7 @@ class _Cohort:
     truth: CohortTruth
 
 
+@noted_as("recovery")
 def run_recovery(
     experiment: ExperimentConfig, root: Path, conditions: Sequence[Condition] = CONDITIONS
 ) -> pd.DataFrame:
@@ -60,6 +64,7 @@ def run_recovery(
     ``condition, coupling, train_patients`` and the columns of ``recovery.recovery_rows``.
     """
     make_private_dir(root)
+    add_licences([COHORT_LICENCE])
     tables = []
     for condition in conditions:
         identity = config_hash({"experiment": to_plain(experiment), "condition": to_plain(condition)})[:12]

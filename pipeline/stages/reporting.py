@@ -13,6 +13,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.files import read_predictions
 from pipeline.report.inputs import ReportInputs
 from pipeline.stages.ingest import source_note
+from pipeline.stages.provenance import agrees, recorded
 from pipeline.store.admin import list_store
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training.curves import read_curves
@@ -26,6 +27,7 @@ FUNNEL = (
 )
 
 
+@recorded("report")
 def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Write the self-contained report."""
     from pipeline.report.page import (
@@ -42,7 +44,7 @@ def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
         predictions=predictions,
         evaluation=evaluation,
         comparisons=pd.read_parquet(workspace.comparisons) if workspace.comparisons.exists() else None,
-        delays=pd.read_parquet(workspace.result_delay) if workspace.result_delay.exists() else None,
+        delays=_delays(workspace, experiment),
         created=datetime.date.today().isoformat(),  # noqa: DTZ011 - the reader's calendar, not a patient's
         config_hash=config_hash(experiment)[:16],
         encoder=experiment.encoder,
@@ -105,6 +107,12 @@ def _curves(workspace: Workspace, experiment: ExperimentConfig) -> dict[str, lis
     seed = experiment.seeds[0]
     found = {method: read_curves(workspace.checkpoint(method, seed)) for method in experiment.methods}
     return {method: rows for method, rows in found.items() if rows}
+
+
+def _delays(workspace: Workspace, experiment: ExperimentConfig) -> pd.DataFrame | None:
+    """Return the table of delayed results where it is of these very models and labs; the report does without it."""
+    fitting = agrees(workspace, experiment, "result_delay", beside="report")
+    return pd.read_parquet(workspace.result_delay) if fitting else None
 
 
 def _quality(workspace: Workspace) -> pd.DataFrame:

@@ -17,7 +17,9 @@ from pipeline.foundation.errors import OtherRunError
 from pipeline.foundation.provenance import to_plain
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
+from pipeline.stages.evidence import of_training_data
 from pipeline.stages.ingest import source_note
+from pipeline.stages.provenance import recorded
 from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@recorded("train")
 def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) -> StageSummary:
     """Train `method`, or go on where an interrupted training stopped."""
     asset = f"train_{method}"
@@ -57,8 +60,24 @@ def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) ->
             experiment=to_plain(experiment),
             provenance={"source": source_note(workspace), "data_version": store.data_version()},
         )
-        results.append(_anew_where_inputs_changed(folder, train_once))
+        results.append(
+            _anew_where_inputs_changed(
+                folder, partial(_on_these_data, folder, workspace, experiment, train_once)
+            )
+        )
     return _summary(asset, results).save(workspace.summary(asset))
+
+
+def _on_these_data(
+    folder: Path,
+    workspace: Workspace,
+    experiment: ExperimentConfig,
+    train_once: "Callable[[], TrainingResult]",
+) -> "TrainingResult":
+    """Train, unless the folder's checkpoints say that their data were made with another configuration."""
+    for field, found, wanted in of_training_data(folder, workspace, experiment):
+        raise OtherRunError(f"{folder} was trained on data made with {field} = {found}, not {wanted}")
+    return train_once()
 
 
 def _anew_where_inputs_changed(folder: Path, train_once: "Callable[[], TrainingResult]") -> "TrainingResult":

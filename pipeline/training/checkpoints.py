@@ -21,6 +21,7 @@ from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
 from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import WindowStore
+from pipeline.foundation.artefact_notes import HEADER_KEY, add_checkpoint, current_note
 from pipeline.foundation.atomic import write_bytes, write_json
 from pipeline.foundation.errors import CheckpointError, ConfigError, ProjectError
 from pipeline.foundation.provenance import from_plain, to_plain, versions
@@ -77,7 +78,8 @@ def save_checkpoint(
     """
     weights = model_tensors(model)
     _check_finite(weights, "the model to be saved")
-    data = save_tensors(weights)
+    note = current_note()
+    data = save_tensors(weights, metadata={HEADER_KEY: note.as_json()})
     kind = next(name for name, (_, built) in _KINDS.items() if type(model) is built)
     write_bytes(folder / WEIGHTS_FILE, data)
     write_json(
@@ -89,7 +91,7 @@ def save_checkpoint(
             "model": {"kind": kind, "config": to_plain(model.config)},
             "scaler": scaler.to_json(),
             "experiment": to_plain(experiment),
-            "provenance": {"versions": versions(), **to_plain(provenance)},
+            "provenance": {"versions": versions(), **to_plain(provenance), "note": note.as_plain()},
         },
     )
 
@@ -117,6 +119,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Loaded
         weights = load_tensors(data)
     except SafetensorError as error:
         raise CheckpointError(f"{folder / WEIGHTS_FILE} is no safetensors file: {error}") from error
+    add_checkpoint(config["weights_sha256"], (config["provenance"].get("note") or {}).get("licences", ()))
     model = _build(folder, config["model"])
     fill_model(model, weights, folder)
     try:
@@ -175,7 +178,7 @@ def encoding_of(provenance: Mapping[str, Any]) -> Encoding | None:
     told = provenance.get("encoder")
     if not told:
         return None
-    values: dict[str, Any] = {_LONG.get(name, name): value for name, value in told.items()}
+    values: dict[str, Any] = {str(_LONG.get(name, name)): value for name, value in told.items()}
     try:
         return Encoding(**values)
     except TypeError as error:

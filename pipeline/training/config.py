@@ -7,6 +7,9 @@ from typing import Any
 
 from pipeline.foundation.schema import PROTOCOLS
 
+FIELDS_OF_THE_MACHINE = ("device", "tensorboard")
+"""Fields of `TrainingConfig` that change no result: a run goes on, and counts as the same, whatever they are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:

@@ -25,10 +25,15 @@ from pipeline.cohort.sequences import WindowStore
 from pipeline.cohort.splits import Splits
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.provenance import config_hash, from_plain, to_plain
-from pipeline.foundation.schema import LAB_NAMES
+from pipeline.foundation.schema import LAB_NAMES, TRAINED_METHODS
 from pipeline.training.batches import BatchSource, PieceSource, WindowInputs, embedding_width
 from pipeline.training.checkpoints import encoder_identity, encoding_of, store_encoder
-from pipeline.training.config import TrainingConfig, TrainingProgress, TrainingResult
+from pipeline.training.config import (
+    FIELDS_OF_THE_MACHINE,
+    TrainingConfig,
+    TrainingProgress,
+    TrainingResult,
+)
 from pipeline.training.distributed import Ranks, joined_ranks, pick_device
 from pipeline.training.draw_source import DrawSource
 from pipeline.training.embedding_cache import EmbeddingCache
@@ -43,7 +48,6 @@ __all__ = ["TRAINED_METHODS", "TrainingConfig", "TrainingProgress", "TrainingRes
 
 logger = logging.getLogger(__name__)
 
-TRAINED_METHODS = ("lstm", "mt", "mt_learned", "st_pcs", "mt_pcs", "mt_pcs_twin")
 PATIENT_STATES = {"mt": "none", "mt_learned": "learned"}
 """How h0 comes about, by method; "pcs" for every other sequence model."""
 
@@ -267,7 +271,7 @@ def _fields_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_hardware(described: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what changes no result: a run may be resumed on another machine."""
-    training = {k: v for k, v in described["training"].items() if k not in ("device", "tensorboard")}
+    training = {k: v for k, v in described["training"].items() if k not in FIELDS_OF_THE_MACHINE}
     return {**described, "training": training, "encoder": encoder_identity(described)}
 
 

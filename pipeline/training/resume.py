@@ -16,6 +16,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
+from pipeline.foundation.artefact_notes import HEADER_KEY, current_note
 from pipeline.foundation.atomic import write_bytes
 from pipeline.foundation.errors import CheckpointError
 from pipeline.training.checkpoints import FORMAT_VERSION, check_format, fill_model, model_tensors
@@ -32,7 +33,10 @@ def save_resume(
     for parameter, state in optimizer.state.items():
         for key, tensor in state.items():
             tensors[f"optimizer.{names[id(parameter)]}:{key}"] = tensor.detach().cpu().contiguous()
-    header = {"progress": json.dumps(progress, allow_nan=False), "format_version": str(FORMAT_VERSION)}
+    header = {
+        "progress": json.dumps(progress, allow_nan=False), "format_version": str(FORMAT_VERSION),
+        HEADER_KEY: current_note().as_json(),
+    }  # fmt: skip
     write_bytes(path, save_tensors(tensors, metadata=header))
 
 

@@ -194,6 +194,17 @@ def test_an_experiment_left_open_comes_from_the_environment(monkeypatch) -> None
     assert Project(experiment="paper").config().name == "paper"
 
 
+def test_waveforms_of_the_resource_mean_the_default_experiment(tmp_path, monkeypatch) -> None:
+    for variable in ("UNIPHY_EXPERIMENT", "UNIPHY_WAVEFORMS"):
+        monkeypatch.delenv(variable, raising=False)
+    assert Project().config().name == "demo"
+    assert Project(waveforms=str(tmp_path)).config().name == "default"
+    assert Project(waveforms=str(tmp_path)).workspace().root.name == "default"
+    assert Project(waveforms=str(tmp_path), experiment="paper").config().name == "paper"
+    with pytest.raises(ConfigError, match="'labs' of the resource 'project' names /nowhere"):
+        Project(labs="/nowhere").workspace()
+
+
 def test_run_config_points_the_store_at_object_storage(tmp_path) -> None:
     project = Project(experiment="tiny", artifacts=str(tmp_path), embeddings="s3://bucket/prefix")
     assert project.workspace().store == "s3://bucket/prefix/tiny"

@@ -69,6 +69,74 @@ def test_a_bad_override_is_one_clear_error(path: str, text: str, message: str) -
         experiment("tiny", {path: text})
 
 
+HASHES = {
+    "demo": "50e96e623f30f32f55a4dab0982a701810e88ba4acec15404b14da668ce8af1d",
+    "default": "d835bef060730604680e0d662eaa82dffc3ead56ab23f13c10c838f413c824a4",
+    "paper": "6712f8b65adc2f4f158ac247d91e215efd2502232f86ccef969e8e57651f721b",
+    "authors": "17f54e78f75fefe66bca9ce2879353f8b403e2a5e26b47be6df6a9b3354f6f02",
+    "recovery": "a142b6a0d88fdd039126961e40f807d5a760028675ee49632c52abedb2f552cb",
+    "tiny": "7a5dd32fbe9ce1130b501e66a038406f82de209306fdc502456a1a593225e7a4",
+}
+"""Of today's experiments; a new field changes them, and nothing else may."""
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_validation_changes_no_hash(name: str) -> None:
+    assert config_hash(experiment(name)) == HASHES[name]
+    same = experiment(name, {"training.seed": "0", "splits.seed": "0"})
+    assert (config_hash(same), same) == (HASHES[name], experiment(name))
+
+
+def test_an_override_changes_its_field_alone() -> None:
+    """The hash that the same override gave before all were validated as one model."""
+    assert config_hash(experiment("demo", {"training.epochs": "3"})) == (
+        "922ab9283231ac87e82767ef03cada5fa846208dc3b336f872cd02f61217000c"
+    )
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_overrides_count_together_in_any_order(order: int) -> None:
+    both = {"cohort.size.hours_low": "150", "cohort.size.hours_high": "166"}
+    size = experiment("tiny", dict(list(both.items())[::order])).cohort.size
+    assert (size.hours_low, size.hours_high) == (150.0, 166.0)
+    with pytest.raises(
+        ConfigError, match=r"Override 'cohort.size.hours_low' = '150' is refused: .*hours_low <="
+    ):
+        experiment("tiny", {"cohort.size.hours_low": "150"})
+
+
+def test_every_refusal_is_told_at_once() -> None:
+    with pytest.raises(
+        ConfigError, match=r"'splits.fractions' .* add up to 1.*; Override 'training.epochs' .*at least 1"
+    ):
+        experiment(
+            "tiny", {"training.epochs": "0", "training.seed": "1", "splits.fractions": "[0.5, 0.5, 0.5]"}
+        )
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "x" * 65, "ä"])
+def test_a_name_is_no_path(name: str) -> None:
+    with pytest.raises(ConfigError, match="must be a name, not a path"):
+        experiment("tiny", {"name": name})
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        ("methods", '["mtpcs"]', "choose one or more of lstm, mt, mt_learned, st_pcs, mt_pcs, mt_pcs_twin"),
+        ("methods", "[]", "choose one or more of lstm"),
+        ("scorings", '["sparse"]', "measured, dense"),
+        ("seeds", "[]", "different numbers"),
+        ("seeds", "[1, 1]", "different numbers"),
+        ("cohort.coupling", "2", "must lie in 0..1"),
+        ("cohort.null", "c", "choose a, b or null"),
+    ],
+)
+def test_what_would_fail_after_hours_is_refused_at_once(path: str, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        experiment("tiny", {path: text})
+
+
 def test_experiments_that_flatter_say_so() -> None:
     assert "Flatters" in experiment("authors").caveat
     assert experiment("authors").training.allow_leaks
@@ -85,7 +153,9 @@ def test_own_waveforms_mean_the_default_experiment(monkeypatch: pytest.MonkeyPat
     for variable in ("UNIPHY_EXPERIMENT", "UNIPHY_WAVEFORMS"):
         monkeypatch.delenv(variable, raising=False)
     assert default_experiment_name() == "demo"
+    assert default_experiment_name("/somewhere") == "default"
     monkeypatch.setenv("UNIPHY_WAVEFORMS", "/somewhere")
     assert default_experiment_name() == "default"
     monkeypatch.setenv("UNIPHY_EXPERIMENT", "paper")
     assert default_experiment_name() == "paper"
+    assert default_experiment_name("/somewhere") == "paper"

@@ -7,7 +7,9 @@ import pytest
 from pipeline.__main__ import STAGES, main
 
 
-@pytest.mark.parametrize("name", [*STAGES, "train", "all", "predict", "store"])
+@pytest.mark.parametrize(
+    "name", [*STAGES, "train", "all", "predict", "store", "config", "table1", "recovery"]
+)
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([name, "--help"])
@@ -26,7 +28,7 @@ def test_a_missing_upstream_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
 def test_waveforms_without_labs_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--experiment", "tiny", "--artifacts", str(tmp_path / "a"), "--waveforms", str(tmp_path)]
     assert main(["labs", *arguments]) == 1
-    assert "UNIPHY_LABS is not" in capsys.readouterr().err
+    assert "--labs DIR, or UNIPHY_LABS" in capsys.readouterr().err
 
 
 def test_an_empty_waveform_folder_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

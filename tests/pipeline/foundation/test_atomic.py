@@ -91,7 +91,7 @@ def test_file_in_the_way_of_a_folder(tmp_path: Path) -> None:
 def run_unprivileged(code: str, folder: Path) -> str:
     """Run `code` as a user whom permissions bind (root ignores them) and return its standard output."""
     prefix = "import os\nif os.getuid() == 0:\n    os.setgid(65534)\n    os.setuid(65534)\n"
-    imports = "import sys\nfrom pathlib import Path\nfrom pipeline import atomic, errors\n"
+    imports = "import sys\nfrom pathlib import Path\nfrom pipeline.foundation import atomic, errors\n"
     result = subprocess.run(
         [sys.executable, "-c", imports + prefix + textwrap.dedent(code), str(folder)],
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
@@ -131,3 +131,13 @@ def test_publish_folder(tmp_path: Path) -> None:
     (staging / "inner").mkdir(parents=True)
     with pytest.raises(FileExistsError):
         atomic.publish_folder(staging, tmp_path / "store" / "final")
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="a part of the path is a file"):
+        atomic.require_writable(tmp_path / "file" / "out.parquet")
+    with pytest.raises(StoreError, match="it is a folder"):
+        atomic.require_writable(tmp_path)
+    atomic.require_writable(tmp_path / "new" / "out.parquet")
+    assert list((tmp_path / "new").iterdir()) == []

@@ -27,8 +27,28 @@ def test_no_waveforms_means_the_synthetic_cohort() -> None:
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"UNIPHY_WAVEFORMS names .*absent"):
+    with pytest.raises(ConfigError, match=r"'waveforms' names .*absent"):
         Workspace(root=tmp_path, waveforms=tmp_path / "absent")
+
+
+def test_the_message_names_what_the_user_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = str(tmp_path / "absent")
+    with pytest.raises(ConfigError, match=r"^--labs names .*absent"):
+        Workspace.from_environment("demo", labs=absent)
+    with pytest.raises(ConfigError, match=r"^'waveforms' of the resource names .*absent"):
+        Workspace.from_environment("demo", waveforms=absent, argument="'{}' of the resource")
+    monkeypatch.setenv("UNIPHY_WAVEFORMS", absent)
+    with pytest.raises(ConfigError, match=r"^UNIPHY_WAVEFORMS names .*absent"):
+        Workspace.from_environment("demo")
+
+
+def test_arguments_lead_back_to_the_same_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my waves").mkdir()
+    given = Workspace.from_environment("demo", waveforms=str(tmp_path / "my waves"), artifacts=str(tmp_path))
+    assert given.arguments() == [f"--waveforms '{tmp_path}/my waves'", f"--artifacts {tmp_path}"]
+    monkeypatch.setenv("UNIPHY_WAVEFORMS", str(tmp_path / "my waves"))
+    monkeypatch.setenv("UNIPHY_ARTIFACTS", str(tmp_path))
+    assert Workspace.from_environment("demo").arguments() == []
 
 
 def test_a_missing_artefact_names_the_command_that_makes_it(tmp_path: Path) -> None:

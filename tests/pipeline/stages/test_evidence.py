@@ -1,0 +1,60 @@
+"""What the embedding store tells by itself; the other artefacts' evidence is tested with the refusals."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.experiments import experiment
+from pipeline.foundation.provenance import config_hash
+from pipeline.foundation.workspace import Workspace
+from pipeline.stages.evidence import contradictions
+from pipeline.store.embeddings import EmbeddingStore
+from pipeline.store.manifest import EmbeddingKey
+from pipeline.windows.cutting import QUALITY_COLUMNS
+
+TINY = dataclasses.replace(experiment("tiny"), encoder="ppg_gpt_1m")
+WINDOWS = f"{TINY.window.version}-{config_hash(TINY.window)[:12]}"
+
+
+def embed(workspace: Workspace, patient: str, encoder: str, windows: str = WINDOWS) -> EmbeddingStore:
+    store = EmbeddingStore.open(workspace.store, create=True)
+    key = EmbeddingKey(source_hash="s", encoder_name=encoder, weights_hash="w", preprocessing_version=windows)
+    with store.stage(patient, key, width=2) as writer:
+        quality = np.full((1, len(QUALITY_COLUMNS)), 0.5, np.float32)
+        writer.append(np.zeros(1, np.int64), np.ones((1, 2), np.float32), quality)
+        store.commit([writer.finish()])
+    return store
+
+
+def fields(workspace: Workspace, encoder: str = "ppg_gpt_1m") -> list[str]:
+    chosen = dataclasses.replace(TINY, encoder=encoder)
+    return [problem.field for problem in contradictions("ppg_embeddings", workspace, chosen)]
+
+
+@pytest.mark.parametrize("name", ["ppg_gpt_1m", "ppg_gpt_1m_bfloat16_r2"])
+def test_the_precision_is_no_part_of_the_encoders_name(tmp_path: Path, name: str) -> None:
+    embed(Workspace(root=tmp_path), "a", name)
+    assert fields(Workspace(root=tmp_path)) == []
+    assert fields(Workspace(root=tmp_path), "ppg_gpt_1m+mean") == ["encoder"]
+
+
+def test_an_interrupted_embedding_with_another_encoder_is_seen(tmp_path: Path) -> None:
+    workspace = Workspace(root=tmp_path)
+    embed(workspace, "a", "ppg_gpt_1m")
+    store = embed(workspace, "b", "ppg_gpt_19m")
+    assert fields(workspace) == ["encoder"]
+    store.commit([], retired=[store.patient_key("b")])  # whose recordings are gone: nobody embeds it again
+    assert fields(workspace) == []
+
+
+def test_other_windows_are_seen(tmp_path: Path) -> None:
+    embed(Workspace(root=tmp_path), "a", "ppg_gpt_1m", "windows-1-000000000000")
+    assert fields(Workspace(root=tmp_path)) == ["window"]
+
+
+@pytest.mark.parametrize("path", ["weights/mine.safetensors", "papagei_s:mine.pt"])
+def test_the_name_of_an_encoder_from_a_path_tells_nothing(tmp_path: Path, path: str) -> None:
+    embed(Workspace(root=tmp_path), "a", "ppg_gpt_custom")
+    assert fields(Workspace(root=tmp_path), path) == []
