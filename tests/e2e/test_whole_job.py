@@ -9,13 +9,14 @@ import pytest
 
 from pipeline.cohort.splits import Splits
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METHOD_LABELS, PREDICTION_COLUMNS
+from pipeline.prediction.files import read_predictions
 from pipeline.stages import checks, printed_table
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
 
 def test_predictions_have_the_promised_columns_and_no_undefined_estimate(tiny) -> None:
-    table = pd.read_parquet(tiny.workspace.predictions)
+    table = read_predictions(tiny.workspace, asset="report")
     assert tuple(table.columns) == PREDICTION_COLUMNS
     assert set(table["method"]) >= {"locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs"}
     assert set(table["lab"]) <= set(LAB_NAMES)
@@ -23,7 +24,7 @@ def test_predictions_have_the_promised_columns_and_no_undefined_estimate(tiny) -
 
 
 def test_each_method_is_scored_on_the_same_draws(tiny) -> None:
-    table = pd.read_parquet(tiny.workspace.predictions)
+    table = read_predictions(tiny.workspace, asset="report")
     test = table[table["split"] == "test"]
     keys = test.groupby("method").apply(
         lambda rows: frozenset(
@@ -50,7 +51,7 @@ def test_locf_has_no_skill_over_itself(tiny) -> None:
 def test_shrunk_locf_is_fitted_on_training_patients_alone(tiny) -> None:
     examples = pd.read_parquet(tiny.workspace.aligned / "examples.parquet")
     training = examples[examples["patient_id"].isin(Splits.load(tiny.workspace.splits).patients("train"))]
-    table = pd.read_parquet(tiny.workspace.predictions).query("method == 'shrunk_locf' and split == 'test'")
+    table = read_predictions(tiny.workspace, asset="report").query("method == 'shrunk_locf' and split == 'test'")
     compared, differs = 0, False
     for key, rows in table.groupby(["protocol", "lab"]):
         lines = []
