@@ -51,7 +51,9 @@ def test_locf_has_no_skill_over_itself(tiny) -> None:
 def test_shrunk_locf_is_fitted_on_training_patients_alone(tiny) -> None:
     examples = pd.read_parquet(tiny.workspace.aligned / "examples.parquet")
     training = examples[examples["patient_id"].isin(Splits.load(tiny.workspace.splits).patients("train"))]
-    table = read_predictions(tiny.workspace, asset="report").query("method == 'shrunk_locf' and split == 'test'")
+    table = read_predictions(tiny.workspace, asset="report").query(
+        "method == 'shrunk_locf' and split == 'test'"
+    )
     compared, differs = 0, False
     for key, rows in table.groupby(["protocol", "lab"]):
         lines = []
