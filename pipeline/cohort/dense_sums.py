@@ -42,7 +42,7 @@ class DenseBlock:
     lab: str
     sampled_at_us: Int[np.ndarray, " n"]
     truth: Float[np.ndarray, " n"]
-    estimates: Mapping[str, Float[np.ndarray, " n"]]
+    estimates: Mapping[str, Float[np.ndarray, " _"]]
 
 
 class _Key(NamedTuple):
@@ -54,11 +54,15 @@ class _Key(NamedTuple):
 
 @dataclass(kw_only=True)
 class _Sums:
-    """What is known of one key so far; ``errors`` holds [absolute, signed, squared] by method."""
+    """What is known of one key so far; ``errors`` holds [absolute, signed, squared] by method.
+
+    The mean of the truths is ``origin + shift``, the origin being the first of them: its digits, too, are kept.
+    """
 
     errors: dict[str, np.ndarray]
     count: int = 0
-    truth_mean: float = 0.0
+    origin: float = 0.0
+    shift: float = 0.0
     truth_spread: float = 0.0
     points: "hashlib.blake2b" = field(default_factory=lambda: hashlib.blake2b(digest_size=DIGEST_BYTES))
 
@@ -67,17 +71,16 @@ class _Sums:
         return cls(errors={method: np.zeros(3) for method in methods})
 
     def add_truth(self, truth: np.ndarray) -> None:
+        if self.count == 0:
+            self.origin = float(truth[0])
         # From the block's own first value: equal truths give a spread of exactly 0.
         shifted = truth - truth[0]
         mean = shifted.mean()
-        spread = np.square(shifted - mean).sum()
         total = self.count + len(truth)
-        if self.count == 0:
-            self.truth_mean, self.truth_spread = float(truth[0] + mean), float(spread)
-        else:
-            apart = float(truth[0] - self.truth_mean + mean)
-            self.truth_mean += apart * len(truth) / total
-            self.truth_spread += float(spread) + apart**2 * self.count * len(truth) / total
+        apart = float(truth[0] - self.origin + mean) - self.shift
+        self.truth_spread += float(np.square(shifted - mean).sum())
+        self.truth_spread += apart**2 * self.count * len(truth) / total
+        self.shift += apart * len(truth) / total
         self.count = total
 
 
@@ -141,7 +144,7 @@ class DenseSums:
         rows = [
             (
                 method, key.protocol, self._seed, key.split, key.patient, key.lab, sums.count,
-                *sums.errors[method].tolist(), sums.truth_mean, sums.truth_spread, sums.points.hexdigest(),
+                *sums.errors[method].tolist(), sums.origin + sums.shift, sums.truth_spread, sums.points.hexdigest(),
             )
             for key, sums in self._sums.items()
             for method in sums.errors

@@ -95,7 +95,7 @@ def test_labs_are_on_the_monitors_clock_and_in_our_units(hospital: Path) -> None
 
 
 def test_draws_of_test_patients_are_estimated_and_judged(hospital: Path) -> None:
-    table = pd.read_parquet(hospital / "tiny" / "predictions.parquet").query("method == 'mt_pcs'")
+    table = pd.read_parquet(hospital / "tiny" / "predictions" / "mt_pcs-seed0.parquet")
     test = table[table["split"] == "test"]
     assert set(test["lab"]) == set(LAB_NAMES)
     assert set(test["patient"]) == set(Splits.load(hospital / "tiny" / "splits.json").patients("test"))

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.cohort.splits import Splits
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METHOD_LABELS, PREDICTION_COLUMNS
+from pipeline.prediction.files import read_predictions
 from pipeline.prediction.intervals import INTERVAL_STATE
 from pipeline.stages import checks, printed_table
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.xdist_group("e2e")
 
 
 def test_predictions_have_the_promised_columns_and_no_undefined_estimate(tiny) -> None:
-    table = pd.read_parquet(tiny.workspace.predictions)
+    table = read_predictions(tiny.workspace, asset="report")
     assert tuple(table.columns) == (*PREDICTION_COLUMNS, INTERVAL_STATE)
     assert set(table["method"]) >= {"locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs"}
     assert set(table["lab"]) <= set(LAB_NAMES)
@@ -25,7 +26,7 @@ def test_predictions_have_the_promised_columns_and_no_undefined_estimate(tiny) -
 
 def test_no_bound_and_no_figure_is_infinite_and_what_is_missing_says_why(tiny) -> None:
     """The tiny run has at most one calibration patient with scored draws, where nine are needed: no interval at all."""
-    table = pd.read_parquet(tiny.workspace.predictions)
+    table = read_predictions(tiny.workspace, asset="report")
     assert table[["lower", "upper"]].isna().all(axis=None)
     n_patients = table.loc[table["split"] == "calibration", "patient"].nunique()
     assert n_patients < 9
@@ -50,7 +51,7 @@ def test_no_bound_and_no_figure_is_infinite_and_what_is_missing_says_why(tiny) -
 
 
 def test_each_method_is_scored_on_the_same_draws(tiny) -> None:
-    table = pd.read_parquet(tiny.workspace.predictions)
+    table = read_predictions(tiny.workspace, asset="report")
     test = table[table["split"] == "test"]
     keys = test.groupby("method").apply(
         lambda rows: frozenset(
@@ -77,7 +78,9 @@ def test_locf_has_no_skill_over_itself(tiny) -> None:
 def test_shrunk_locf_is_fitted_on_training_patients_alone(tiny) -> None:
     examples = pd.read_parquet(tiny.workspace.aligned / "examples.parquet")
     training = examples[examples["patient_id"].isin(Splits.load(tiny.workspace.splits).patients("train"))]
-    table = pd.read_parquet(tiny.workspace.predictions).query("method == 'shrunk_locf' and split == 'test'")
+    table = read_predictions(tiny.workspace, asset="report").query(
+        "method == 'shrunk_locf' and split == 'test'"
+    )
     compared, differs = 0, False
     for key, rows in table.groupby(["protocol", "lab"]):
         lines = []

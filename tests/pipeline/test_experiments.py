@@ -62,6 +62,7 @@ def test_overrides_reach_their_field(path: str, text: str, expected: object) -> 
         ("encoder_precision", "float16", "'auto', 'float32' or 'bfloat16'"),
         ("methods", "mt_pcs", r"write a list as JSON, such as \["),
         ("splits.fractions", '["a", "b", "c"]', "refused"),
+        ("scorings", '["sparse"]', "'measured' or 'dense'"),
     ],
 )
 def test_a_bad_override_is_one_clear_error(path: str, text: str, message: str) -> None:

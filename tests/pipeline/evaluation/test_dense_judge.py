@@ -19,12 +19,13 @@ from pipeline.prediction.scoring import forecasters_of, patients_of, score, scor
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
 from pipeline.training.method import TrainingConfig, train
 
-CONFIG = EvaluationConfig(bootstrap=60)
+CONFIG = EvaluationConfig(bootstrap=40)
 TRAINING = TrainingConfig(
     epochs=1, batch_pieces=4, learning_rate=1e-2, warmup_epochs=0.0, tensorboard=False, device="cpu"
 )
-METHODS = ("mt_pcs", "mt_pcs_twin", "st_pcs", "lstm")
 SEEDS = (0, 1)
+METHODS = {"mt_pcs": SEEDS, "mt_pcs_twin": SEEDS, "st_pcs": (0,), "lstm": (0,)}
+"""Seeds of each method; where there are fewer than `SEEDS`, their mean is left out."""
 
 
 # The row-wise path, as it was before there were sums -------------------------------------------------------------
@@ -126,12 +127,12 @@ ALIGNMENTS = {
 
 @pytest.fixture(scope="module", params=list(ALIGNMENTS))
 def run(request, tmp_path_factory):
-    """A cohort, what was judged row by row, and what was judged by sums."""
-    cohort = tiny_cohort(n_patients=14, hours=2.5, draws=6, config=ALIGNMENTS[request.param])
+    """Dense rows and measured draws of a cohort, sums over the dense points, and what is made of the sums."""
+    cohort = tiny_cohort(n_patients=10, hours=1.5, draws=5, config=ALIGNMENTS[request.param])
     root = tmp_path_factory.mktemp(request.param)
     checkpoints = {}
-    for method in METHODS:
-        for seed in SEEDS:
+    for method, seeds in METHODS.items():
+        for seed in seeds:
             folder = root / method / str(seed)
             train(method, cohort.aligned, cohort.store, cohort.scaler, cohort.splits, dict(TINY_MODEL),
                   replace(TRAINING, seed=seed), folder)  # fmt: skip
@@ -150,7 +151,8 @@ def run(request, tmp_path_factory):
         measured.append(score(folder, cohort.aligned, cohort.store, cohort.splits, device="cpu"))
         sums.append(score_dense(folder, cohort.aligned, cohort.store, cohort.splits, device="cpu"))
     rows = rowwise_predictions(cohort, checkpoints, baselines)
-    return rows, pd.concat(measured, ignore_index=True), pd.concat(sums, ignore_index=True)
+    measured, sums = pd.concat(measured, ignore_index=True), pd.concat(sums, ignore_index=True)
+    return rows, measured, sums, evaluate(measured, CONFIG, sums)
 
 
 def assert_equal_tables(found: pd.DataFrame, expected: pd.DataFrame, keys: list[str]) -> None:
@@ -161,18 +163,18 @@ def assert_equal_tables(found: pd.DataFrame, expected: pd.DataFrame, keys: list[
 
 
 def test_sums_give_the_evaluation_of_rows(run):
-    rows, measured, sums = run
-    found = evaluate(measured, CONFIG, sums).query("scoring == 'dense'")
+    rows, _, _, evaluation = run
+    found = evaluation.query("scoring == 'dense'")
     keys = ["method", "lab", "protocol", "aggregation", "seed"]
     assert_equal_tables(found, evaluate(rows, CONFIG), keys)
     assert set(found["method"]) >= {*METHODS, "locf", "live_locf"}
-    assert (found["n_labs"] > 10 * found["n_patients"]).all()  # points between draws, not draws alone
-    assert found[["mae", "me", "rmse", "mae_lower", "mae_upper"]].notna().all().all()
+    scored = evaluation.groupby("scoring")["n_labs"].sum()
+    assert scored["dense"] > 5 * scored["measured"]  # points between draws, not draws alone
+    assert found[["mae", "me", "rmse"]].notna().all().all()
 
 
 def test_sums_give_what_a_row_a_point_gave_before(run):
-    rows, measured, sums = run
-    evaluation = evaluate(measured, CONFIG, sums)
+    rows, _, _, evaluation = run
     keys = ["method", "lab", "protocol", "scoring", "aggregation", "seed"]
     cells = {tuple(row[key] for key in keys): row for row in evaluation.to_dict(orient="records")}
     compared = 0
@@ -196,7 +198,7 @@ def test_sums_give_what_a_row_a_point_gave_before(run):
 
 @pytest.mark.parametrize("other", ["mt_pcs_twin", "shrunk_locf"])
 def test_sums_give_the_paired_differences_of_rows(run, other):
-    rows, measured, sums = run
+    rows, measured, sums, _ = run
     found = compare(measured, "mt_pcs", other, CONFIG, sums).query("scoring == 'dense'")
     keys = ["lab", "protocol", "aggregation", "seed", "metric"]
     assert_equal_tables(found, compare(rows, "mt_pcs", other, CONFIG), keys)
@@ -212,8 +214,8 @@ def test_sums_give_the_paired_differences_of_rows(run, other):
 
 
 def test_measured_draws_are_judged_as_without_sums(run):
-    _, measured, sums = run
-    found = evaluate(measured, CONFIG, sums).query("scoring == 'measured'").reset_index(drop=True)
+    _, measured, _, evaluation = run
+    found = evaluation.query("scoring == 'measured'")
     expected = evaluate(measured, CONFIG)
     both = [table.sort_values(["aggregation", "seed", "method", "protocol", "lab"], ignore_index=True)
             for table in (found, expected)]  # fmt: skip

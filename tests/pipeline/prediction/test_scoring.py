@@ -8,8 +8,8 @@ from pipeline.cohort.dense_examples import dense_examples
 from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.scored_sets import scored_sets
 from pipeline.cohort.splits import split_subjects
-from pipeline.foundation.errors import CheckpointError, ConfigError, LeakError
-from pipeline.foundation.schema import EXAMPLE_COLUMNS, LAB_NAMES, PREDICTION_COLUMNS
+from pipeline.foundation.errors import CheckpointError, LeakError
+from pipeline.foundation.schema import LAB_NAMES, PREDICTION_COLUMNS
 from pipeline.labs.carry_forward import LOCF
 from pipeline.prediction.scoring import score, score_estimator
 from pipeline.store.embeddings import EmbeddingKey, EmbeddingStore
@@ -51,12 +51,9 @@ def checkpoints(cohort, tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", ["mt_pcs", "st_pcs", "lstm"])
-@pytest.mark.parametrize("scoring", ["measured", "dense"])
-def test_every_method_scores_the_same_rows(cohort, checkpoints, method, scoring):
-    rows = score(
-        checkpoints[method], cohort.aligned, cohort.store, cohort.splits, scoring=scoring, device="cpu"
-    )
-    locf = score_estimator("locf", LOCF.estimate, cohort.aligned, cohort.splits, scoring=scoring)
+def test_every_method_scores_the_same_rows(cohort, checkpoints, method):
+    rows = score(checkpoints[method], cohort.aligned, cohort.store, cohort.splits, device="cpu")
+    locf = score_estimator("locf", LOCF.estimate, cohort.aligned, cohort.splits)
     assert tuple(rows.columns) == PREDICTION_COLUMNS
     assert set(rows["split"]) <= {"validation", "calibration", "test"}
     assert set(rows["protocol"]) == {"start", "anchored"}
@@ -140,35 +137,11 @@ def test_a_split_that_leaks_or_is_another_one_is_refused(cohort, checkpoints):
         replace(cohort.splits, members=members)
 
 
-def test_a_scoring_that_does_not_exist_is_refused(cohort, checkpoints):
-    with pytest.raises(ConfigError, match="'sparse'"):
-        score(
-            checkpoints["mt_pcs"], cohort.aligned, cohort.store, cohort.splits, scoring="sparse", device="cpu"
-        )
-
-
 def test_a_cohort_without_examples_gives_an_empty_table(cohort, checkpoints):
     bare = cohort.with_labs(cohort.labs.iloc[:0])
     rows = score(checkpoints["mt_pcs"], bare.aligned, bare.store, bare.splits, device="cpu")
     assert rows.empty
     assert tuple(rows.columns) == PREDICTION_COLUMNS
-
-
-def test_dense_examples_add_the_points_between_draws(cohort):
-    patients = list(cohort.splits.patients("test"))
-    rows = dense_examples(cohort.aligned, patients)
-    assert tuple(rows.columns) == EXAMPLE_COLUMNS
-    measured = cohort.aligned.examples[cohort.aligned.examples["patient_id"].isin(patients)]
-    assert len(rows) > 10 * len(measured)
-    assert not rows.duplicated(["piece_id", "lab", "sampled_at_us"]).any()
-    key = ["piece_id", "lab", "sampled_at_us", "truth", "last_lab"]
-    assert len(rows.merge(measured[key], on=key)) == len(measured)
-    added = rows.iloc[len(measured) :]
-    assert (added["sampled_at_us"] == added["prediction_window_end_us"]).all()
-    assert (added["t0_us"] < added["sampled_at_us"]).all()
-    assert np.isfinite(added[["truth", "last_lab", "hours_since_last_lab"]]).all().all()
-    # LOCF of a measured and of an interpolated point of one piece and lab is the same result.
-    assert (rows.groupby(["piece_id", "lab"])["last_lab"].nunique() == 1).all()
 
 
 def test_a_piece_in_chunks_is_the_piece_in_one_pass(cohort, checkpoints):

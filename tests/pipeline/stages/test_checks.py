@@ -11,8 +11,9 @@ import pytest
 from pipeline.cohort.normalization import fit_lab_scaler
 from pipeline.cohort.splits import split_subjects
 from pipeline.experiments import experiment
-from pipeline.foundation.schema import HOUR_US
+from pipeline.foundation.schema import HOUR_US, PREDICTION_COLUMNS
 from pipeline.foundation.workspace import Workspace
+from pipeline.prediction.files import PredictionWriter
 from pipeline.stages import checks
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import EmbeddingKey
@@ -91,7 +92,7 @@ def test_locf_of_another_value(workspace: Workspace, estimate: float, passes: bo
     pd.DataFrame(labs | {"available_at_us": [2 * HOUR_US, 10 * HOUR_US], "value": [4.0, 4.1]}).to_parquet(
         workspace.lab_events
     )
-    row = {
+    row = dict.fromkeys(PREDICTION_COLUMNS, 0) | {
         "method": "locf",
         "scoring": "measured",
         "split": "test",
@@ -101,7 +102,9 @@ def test_locf_of_another_value(workspace: Workspace, estimate: float, passes: bo
         "t0": np.array([3 * HOUR_US], "datetime64[us]"),
         "sampled_at": np.array([9 * HOUR_US], "datetime64[us]"),
     }
-    pd.DataFrame(row).to_parquet(workspace.predictions)
+    writer = PredictionWriter(workspace)
+    writer.write_measured(pd.DataFrame(row))
+    writer.finish()
     assert checks.locf_recomputed_independently(workspace, TINY).passed == passes
 
 
