@@ -178,7 +178,7 @@ def encoding_of(provenance: Mapping[str, Any]) -> Encoding | None:
     told = provenance.get("encoder")
     if not told:
         return None
-    values: dict[str, Any] = {str(_LONG.get(name, name)): value for name, value in told.items()}
+    values = {_LONG[name] if name in _LONG else str(name): value for name, value in told.items()}
     try:
         return Encoding(**values)
     except TypeError as error:
