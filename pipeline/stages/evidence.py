@@ -14,9 +14,11 @@ from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.overrides import dotted
 from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.workspace import Workspace
-from pipeline.stages.lineage import LINEAGE, TRAIN, UNCOMPARED, files_of, own_fields
+from pipeline.stages.lineage import LINEAGE, TRAIN, files_of, is_compared, own_fields
 from pipeline.store.embeddings import EmbeddingStore
 
+_RESOLVED = frozenset({"encoder_precision", "training.amp", "training.steps_per_micro_batch"})
+"""Fields that an experiment may leave to the machine: a checkpoint may name what they came to, and tells nothing."""
 _REDUCED = re.compile(r"_bfloat16_r\d+$")
 """How the store's names of encoders say that they ran in a reduced precision."""
 
@@ -43,27 +45,25 @@ def contradicted(told: Mapping[str, Any], experiment: ExperimentConfig) -> list[
     return [
         Contradiction(name, value, wanted[name])
         for name, value in told.items()
-        if name in wanted and name not in UNCOMPARED and value != wanted[name]
+        if name in wanted and is_compared(name) and value != wanted[name]
     ]
 
 
 def of_training_data(folder: Path, workspace: Workspace, experiment: ExperimentConfig) -> list[Contradiction]:
     """Return where a run's checkpoints name other data than the experiment: what `predict` would repeat is then false.
 
-    A training knows its data by content, and labs cleaned in another way may come out alike. The encoder's precision
-    is left out: a checkpoint names the one that was used, an experiment may leave it to the machine.
+    A training knows its data by content, and labs cleaned in another way may come out alike.
     """
     wanted: dict[str, Any] = {}
     for stage in LINEAGE:
         if stage in _behind_training():
             wanted |= own_fields(stage, workspace, experiment)
-    wanted.pop("encoder_precision")
     told = [dotted(_json(path).get("experiment", {})) for path in sorted(folder.rglob("config.json"))]
     return [
         Contradiction(name, stored[name], value)
         for stored in told
         for name, value in wanted.items()
-        if name in stored and stored[name] != value
+        if name in stored and name not in _RESOLVED and stored[name] != value
     ]
 
 
@@ -119,7 +119,7 @@ def _by_checkpoints(stage: str, workspace: Workspace) -> dict[str, Any]:
         told |= _fields("model", stored.get("model", {}))
         if stage != f"{TRAIN}lstm":  # whose epochs and rate stand in the place of the others'
             told |= _fields("training", stored.get("training", {}))
-    return told
+    return {name: value for name, value in told.items() if name not in _RESOLVED}
 
 
 _TELLING: Mapping[str, Callable[[str, Workspace], dict[str, Any]]] = {

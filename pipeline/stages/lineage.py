@@ -22,7 +22,7 @@ TRAIN = "train_"
 UNCOMPARED = frozenset(
     {"name", "embedding_executor", "training.seed"} | {f"training.{name}" for name in FIELDS_OF_THE_MACHINE}
 )
-"""Fields that decide no artefact's content, or (a run's seed) are chosen by another field."""
+"""Fields, or groups of them, that decide no artefact's content, or (a run's seed) are chosen by another field."""
 
 Artefact = Callable[[Workspace], Iterable[Path]]
 
@@ -176,8 +176,17 @@ def owner_of(field: str) -> str | None:
     return next((stage for stage, lineage in LINEAGE.items() if _belongs(field, lineage.parts)), None)
 
 
+def is_compared(field: str) -> bool:
+    """Whether a field decides the content of any artefact."""
+    return not _is_of(field, UNCOMPARED)
+
+
 def _belongs(field: str, parts: tuple[str, ...]) -> bool:
-    return field not in UNCOMPARED and any(field == part or field.startswith(f"{part}.") for part in parts)
+    return is_compared(field) and _is_of(field, parts)
+
+
+def _is_of(field: str, parts: Iterable[str]) -> bool:
+    return any(field == part or field.startswith(f"{part}.") for part in parts)
 
 
 def embeddings_version(workspace: Workspace) -> str:
