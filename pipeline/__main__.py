@@ -5,6 +5,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -120,7 +121,9 @@ def _run_stage(stage: Callable, parsed: argparse.Namespace) -> None:
 
 def _train_all(workspace: Workspace, config: ExperimentConfig, method: str | None) -> None:
     for name in (method,) if method else config.methods:
-        print(_text(stages.train(workspace, config, method=name)))
+        summary = stages.train(workspace, config, method=name)
+        if os.environ.get("RANK", "0") == "0":  # one of several processes under torchrun speaks for all
+            print(_text(summary))
 
 
 def _everything(workspace: Workspace, config: ExperimentConfig, method: str | None) -> None:
