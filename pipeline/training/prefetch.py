@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class ReadAhead(Generic[T]):
             )
             self._thread.start()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ReadAhead[T]":
         return self
 
     def __exit__(
