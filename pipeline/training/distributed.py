@@ -9,6 +9,7 @@ every rank does for itself stands in `Ranks.in_step`: where it fails on one, all
 run's folder is done by rank 0, in `Ranks.alone` or `from_first`: the others learn its result, or raise its error too.
 """
 
+import atexit
 import json
 import logging
 import os
@@ -147,26 +148,28 @@ class Ranks:
 
 @contextmanager
 def joined_ranks() -> Iterator[Ranks]:
-    """Join the group that torchrun announces, and leave it at the end; alone without torchrun.
+    """Join the group that torchrun announces, once for all trainings of this process; alone without torchrun.
 
-    Messages among processors go by gloo, among GPUs by NCCL, each rank with its own GPU as the current one. Ranks
-    above 0 keep quiet below warnings.
+    The group is left when the process ends: one that is left and joined again finds its old addresses and waits for
+    them. Ranks above 0 keep quiet below warnings.
     """
-    if dist.is_available() and dist.is_initialized():
-        yield Ranks(rank=dist.get_rank(), world=dist.get_world_size())
-    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
-        if on_gpus and _local_rank() < torch.cuda.device_count():
-            torch.cuda.set_device(_local_rank())
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=LONGEST_WAIT)
-        ranks = Ranks(rank=dist.get_rank(), world=dist.get_world_size())
-        try:
-            with _quiet_above(ranks.rank):
-                yield ranks
-        finally:
-            dist.destroy_process_group()
-    else:
+    if not dist.is_available() or (not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) < 2):
         yield Ranks()
+        return
+    if not dist.is_initialized():
+        _join()
+    ranks = Ranks(rank=dist.get_rank(), world=dist.get_world_size())
+    with _quiet_above(ranks.rank):
+        yield ranks
+
+
+def _join() -> None:
+    """Exchange messages among processors by gloo, among GPUs by NCCL, each rank with its own GPU as the current one."""
+    on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
+    if on_gpus and _local_rank() < torch.cuda.device_count():
+        torch.cuda.set_device(_local_rank())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=LONGEST_WAIT)
+    atexit.register(dist.destroy_process_group)
 
 
 def pick_device(name: str) -> torch.device:
