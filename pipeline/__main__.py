@@ -5,6 +5,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -104,7 +105,9 @@ def _train_all(workspace: Workspace, config: ExperimentConfig, method: str | Non
     for name in names:
         training_stage(name)  # a name that is none is refused before any of them is trained
     for name in names:
-        print(_text(stages.train(workspace, config, method=name)))
+        summary = stages.train(workspace, config, method=name)
+        if os.environ.get("RANK", "0") == "0":  # one of several processes under torchrun speaks for all
+            print(_text(summary))
 
 
 def _everything(workspace: Workspace, config: ExperimentConfig, method: str | None) -> None:

@@ -29,6 +29,10 @@ class OtherRunError(ConfigError):
     """A training folder holds a run of another configuration, cohort or split than the one that is asked for."""
 
 
+class OtherRankError(ProjectError):
+    """Another process of the same distributed training has failed; its own message says why."""
+
+
 class LeakError(ProjectError):
     """Information would pass from held-out patients, or from the future, into a model."""
 

@@ -30,7 +30,7 @@ from pipeline.pretraining.data import Corpus, epoch_windows
 from pipeline.training.checkpoints import model_tensors
 from pipeline.training.curves import write_curves
 from pipeline.training.distributed import Ranks, joined_ranks, pick_device
-from pipeline.training.resume import RESUME_FILE, load_resume, read_progress, save_resume
+from pipeline.training.resume import RESUME_FILE, load_resume, progress_of, read_resume, save_resume
 from pipeline.training.schedule import learning_rate, seed_of
 
 __all__ = ["PretrainingConfig", "PretrainingState", "pretrain"]
@@ -218,15 +218,16 @@ class _Run:
 
     def _resume(self) -> PretrainingState:
         identity, path = config_hash(self.described), self.folder / "last" / RESUME_FILE
-        if not path.exists():
+        held = self.ranks.from_first(lambda: read_resume(path))
+        if not held:
             return PretrainingState(identity=identity)
-        state = PretrainingState(**read_progress(path))
+        state = PretrainingState(**progress_of(held, path))
         if state.identity != identity:
             raise ConfigError(
                 f"{self.folder} holds another pretraining run (recipe, sizes or data differ): choose another "
                 "folder, or delete it to train anew"
             )
-        load_resume(path, self.model, self.optimizer)
+        load_resume(held, path, self.model, self.optimizer)
         logger.info("pretraining resumed after epoch %d of %d", state.epoch, self.config.epochs)
         return state
 

@@ -20,7 +20,8 @@ from pipeline.training.config import FIELDS_OF_THE_MACHINE
 
 TRAIN = "train_"
 UNCOMPARED = frozenset(
-    {"name", "embedding_executor", "training.seed"} | {f"training.{name}" for name in FIELDS_OF_THE_MACHINE}
+    {"name", "embedding_executor", "embedding", "training.seed"}
+    | {f"training.{name}" for name in FIELDS_OF_THE_MACHINE}
 )
 """Fields, or groups of them, that decide no artefact's content, or (a run's seed) are chosen by another field."""
 
@@ -98,7 +99,7 @@ LINEAGE: dict[str, Lineage] = {
     ),
     **{f"{TRAIN}{method}": _training(method) for method in TRAINED_METHODS},
     "predictions": Lineage(
-        command="score", artefact=lambda workspace: [workspace.predictions], shown="predictions.parquet",
+        command="score", artefact=lambda workspace: [workspace.predictions], shown="predictions",
         parts=("methods", "seeds", "scorings"), inputs=(*_SCORED, *_TRAINED),
     ),
     "evaluation": Lineage(

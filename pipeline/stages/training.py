@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
     from pipeline.training.config import TrainingProgress, TrainingResult
+    from pipeline.training.distributed import Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +34,31 @@ def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) ->
     asset = f"train_{method}"
     require(workspace.aligned, made_by="lab_alignment", asset=asset)  # a wrong start fails before torch loads
 
-    from pipeline.cohort.aligned import AlignedCohort  # imports torch, which definitions must not
+    from pipeline.training.distributed import joined_ranks  # imports torch, which definitions must not
+
+    with joined_ranks() as ranks:
+        summary = _summary(asset, _trained(workspace, experiment, method, asset, ranks))
+        ranks.alone(lambda: summary.save(workspace.summary(asset)))
+    return summary
+
+
+def _trained(
+    workspace: Workspace, experiment: ExperimentConfig, method: str, asset: str, ranks: "Ranks"
+) -> list["TrainingResult"]:
+    """Train every seed of the experiment."""
+    from pipeline.cohort.aligned import AlignedCohort
     from pipeline.training.method import train as train_method
 
-    aligned = AlignedCohort.load(workspace.aligned)
-    store = EmbeddingStore.open(require(workspace.store, made_by="ppg_embeddings", asset=asset))
-    scaler_file = require(workspace.scaler, made_by="normalization_stats", asset=asset)
-    scaler = LabScaler.from_json(json.loads(scaler_file.read_text()))
-    splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset=asset))
-    workspace.summary(asset).unlink(missing_ok=True)  # a half-trained method must not be scored
+    with ranks.in_step():
+        aligned = AlignedCohort.load(workspace.aligned)
+        store = EmbeddingStore.open(require(workspace.store, made_by="ppg_embeddings", asset=asset))
+        scaler_file = require(workspace.scaler, made_by="normalization_stats", asset=asset)
+        scaler = LabScaler.from_json(json.loads(scaler_file.read_text()))
+        splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset=asset))
+        provenance = {"source": source_note(workspace), "data_version": store.data_version()}
+    ranks.alone(
+        lambda: workspace.summary(asset).unlink(missing_ok=True)
+    )  # half trained, it must not be scored
     results = []
     for seed in experiment.seeds:
         folder = workspace.checkpoint(method, seed)
@@ -58,14 +74,11 @@ def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) ->
             folder,
             _log_epoch,
             experiment=to_plain(experiment),
-            provenance={"source": source_note(workspace), "data_version": store.data_version()},
+            provenance=provenance,
         )
-        results.append(
-            _anew_where_inputs_changed(
-                folder, partial(_on_these_data, folder, workspace, experiment, train_once)
-            )
-        )
-    return _summary(asset, results).save(workspace.summary(asset))
+        on_these_data = partial(_on_these_data, folder, workspace, experiment, train_once, ranks)
+        results.append(_anew_where_inputs_changed(folder, on_these_data, ranks.alone))
+    return results
 
 
 def _on_these_data(
@@ -73,26 +86,48 @@ def _on_these_data(
     workspace: Workspace,
     experiment: ExperimentConfig,
     train_once: "Callable[[], TrainingResult]",
+    ranks: "Ranks",
 ) -> "TrainingResult":
     """Train, unless the folder's checkpoints say that their data were made with another configuration."""
-    for field, found, wanted in of_training_data(folder, workspace, experiment):
-        raise OtherRunError(f"{folder} was trained on data made with {field} = {found}, not {wanted}")
+
+    def check() -> None:
+        for field, found, wanted in of_training_data(folder, workspace, experiment):
+            raise OtherRunError(f"{folder} was trained on data made with {field} = {found}, not {wanted}")
+
+    ranks.alone(check)
     return train_once()
 
 
-def _anew_where_inputs_changed(folder: Path, train_once: "Callable[[], TrainingResult]") -> "TrainingResult":
-    """Train; a run of another configuration, cohort or split in the folder is set aside first, the last one is kept."""
+def _anew_where_inputs_changed(
+    folder: Path,
+    train_once: "Callable[[], TrainingResult]",
+    alone: Callable[[Callable[[], None]], object] = lambda work: work(),
+) -> "TrainingResult":
+    """Train; a run of another configuration, cohort or split in the folder is set aside first, and kept.
+
+    `alone` lets one of several processes do something while the others wait.
+    """
     try:
         return train_once()
     except OtherRunError:
-        previous = folder.parent / "previous" / folder.name
-        shutil.rmtree(previous, ignore_errors=True)
-        make_private_dir(previous.parent)
-        folder.rename(previous)
+        alone(partial(_set_aside, folder))
         logger.info(
-            "configuration, cohort or splits changed: training anew, the earlier run is kept beside it"
+            "configuration, cohort or splits changed: training anew, the earlier run is kept in %s/previous",
+            folder.parent.name,
         )
         return train_once()
+
+
+def _set_aside(folder: Path) -> None:
+    """Move a run to ``previous/<name>``, and what was there before to ``previous/<name>.<number>``: nothing is lost."""
+    previous = make_private_dir(folder.parent / "previous")
+    place = previous / folder.name
+    if place.exists():
+        numbers = (
+            int(path.suffix[1:]) for path in previous.glob(f"{folder.name}.*") if path.suffix[1:].isdigit()
+        )
+        place.rename(previous / f"{folder.name}.{max(numbers, default=0) + 1}")
+    folder.rename(place)
 
 
 def _log_epoch(progress: "TrainingProgress") -> None:
@@ -101,9 +136,14 @@ def _log_epoch(progress: "TrainingProgress") -> None:
     part = "" if progress.part == "all" else f" {progress.part}"
     errors = ", ".join(f"{lab} {error:.4f}" for lab, error in progress.validation.items())
     logger.info(
-        "%s%s: epoch %d of %d, loss %.4f, validation error %s",
-        progress.method, part, progress.epoch, progress.epochs, progress.loss, errors,
+        "%s%s: epoch %d of %d, loss %.4f, %s, validation error %s",
+        progress.method, part, progress.epoch, progress.epochs, progress.loss, _pace(progress), errors,
     )  # fmt: skip
+
+
+def _pace(progress: "TrainingProgress") -> str:
+    busy, pace = progress.busy_share or 0.0, progress.steps_per_second or 0.0
+    return f"{pace:,.0f} steps/s, busy {busy:.0%}"
 
 
 def _summary(asset: str, results: list["TrainingResult"]) -> StageSummary:

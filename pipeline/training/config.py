@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pipeline.foundation.provenance import to_plain
 from pipeline.foundation.schema import PROTOCOLS
 
-FIELDS_OF_THE_MACHINE = ("device", "tensorboard")
+CPU_MICRO_STEPS = 16_384
+"""Steps of a micro-batch on a CPU, and the fewest on a GPU (d_model 256: about 4 GB)."""
+
+FIELDS_OF_THE_MACHINE = ("device", "tensorboard", "prefetch_micro_batches", "embedding_cache_bytes")
 """Fields of `TrainingConfig` that change no result: a run goes on, and counts as the same, whatever they are."""
 
 
@@ -33,8 +37,9 @@ class TrainingConfig:
     """Pieces in a global batch, over all micro-batches and ranks."""
     batches_per_epoch: int | None = None
     """Batches of each protocol in an epoch; None: one pass over the protocol that needs the fewest."""
-    steps_per_micro_batch: int = 16_384
-    """Most packed steps in memory at once (d_model 256: about 4 GB); a longer piece runs in chunks of that."""
+    steps_per_micro_batch: int | None = None
+    """Most packed steps in memory at once; a longer piece runs in chunks of that. None: 16,384 on a CPU, on a GPU what
+    its free memory holds. Changes the rounding, and the draws of dropout."""
     protocols: tuple[str, ...] = PROTOCOLS
     """Kinds of pieces to learn from, each giving an equal number of batches."""
     fit_lines: bool = False
@@ -46,8 +51,13 @@ class TrainingConfig:
     """Highest learning rate of the LSTM; None: as the others."""
     lstm_centred: bool = False
     """LSTM windows around the draw (the paper's; looks 2.5 min ahead) instead of before it."""
-    amp: bool = False
-    """bfloat16 autocast, on CUDA only."""
+    amp: bool | Literal["auto"] = "auto"
+    """bfloat16 autocast with TF32 products in the training steps, on CUDA only; auto: where the GPU has both."""
+    prefetch_micro_batches: int = 2
+    """Micro-batches that a thread reads ahead, 0: none; changes no number."""
+    embedding_cache_bytes: int | None = None
+    """Most bytes of embeddings kept in memory; None: a quarter of what is free at the start, shared by the processes
+    of this machine. Changes no number."""
     selection: str = "validation"
     """Which epoch is kept as best: lowest "validation" error, or the "last" one."""
     patience: int | None = None
@@ -62,7 +72,7 @@ class TrainingConfig:
     """"cpu", "cuda", "cuda:1", ... or "auto"."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_pieces", "steps_per_micro_batch"):
+        for name in ("epochs", "batch_pieces"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
         for name in ("learning_rate", "warmup_start", "final_lr", "clip"):
@@ -72,16 +82,35 @@ class TrainingConfig:
             rate = getattr(self, name)
             if rate is not None and max(self.warmup_start, self.final_lr) > rate:
                 raise ValueError(f"{name} = {rate} must not lie below warmup_start or final_lr")
-        for name in ("warmup_epochs", "weight_decay", "seed"):
-            if getattr(self, name) < 0:
+        for name in (
+            "warmup_epochs",
+            "weight_decay",
+            "seed",
+            "prefetch_micro_batches",
+            "embedding_cache_bytes",
+        ):
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must not be negative")
-        for name in ("batches_per_epoch", "patience", "lstm_epochs"):
+        for name in ("batches_per_epoch", "patience", "lstm_epochs", "steps_per_micro_batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1, or None")
         if not self.protocols or not set(self.protocols) <= set(PROTOCOLS):
             raise ValueError(f"protocols = {self.protocols}: choose from {PROTOCOLS}")
         if self.selection not in ("validation", "last"):
             raise ValueError(f"selection = {self.selection!r}: choose 'validation' or 'last'")
+        if self.amp not in (True, False, "auto"):
+            raise ValueError(f"amp = {self.amp!r}: choose true, false or auto")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the numbers, as plain JSON: a run may be finished, or go on, on another machine.
+
+        Left out is what changes no number, or only how the machine rounds. Of ``steps_per_micro_batch`` and ``amp``
+        that are left to the machine the values on a CPU stand here, so that runs from before they could be are
+        recognised.
+        """
+        plain = {name: value for name, value in to_plain(self).items() if name not in FIELDS_OF_THE_MACHINE}
+        plain["steps_per_micro_batch"] = plain["steps_per_micro_batch"] or CPU_MICRO_STEPS
+        return plain | {"amp": self.amp is True}
 
     def for_method(self, method: str) -> "TrainingConfig":
         """Return the recipe of one method: the LSTM's own epochs and rate in place of the others'."""
@@ -96,7 +125,8 @@ class TrainingProgress:
     """What a listener is told after every batch, and with `validation` filled after every epoch.
 
     ``part`` is "all", or the lab of an st_pcs model; losses are mean absolute errors on the 0..1 scale of
-    each lab.
+    each lab. After an epoch ``busy_share`` says in what share of its training time the device computed, instead of
+    waiting for data, files or other processes, and ``steps_per_second`` how many steps of 30 s all of them learnt from.
     """
 
     method: str
@@ -108,6 +138,8 @@ class TrainingProgress:
     loss: float
     lab_losses: Mapping[str, float]
     validation: Mapping[str, float] | None = None
+    busy_share: float | None = None
+    steps_per_second: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,7 +75,7 @@ class PieceDataset:
     twin : give every patient the embeddings, and the pooled vector, of another of `patients`, on the own mask
     seed : of the pooled draws and of who is whose twin
     labs : task labs, the columns of the targets; the history always has all labs
-    cache : shared with other data sets of the same store; by default an own one of at most 1 GiB
+    cache : shared with other data sets of the same store; by default an own one, see there
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """Embeddings of the patients read last, in memory, with sums that make the mean over a stretch cheap."""
 
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -7,9 +8,12 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32, Int
 
 from pipeline.cohort.sequences import WindowStore
+from pipeline.foundation.memory import available_memory_bytes
 from pipeline.foundation.schema import DAY_US, WINDOW_US
 
 MAX_POOLED_AGE_US = 30 * DAY_US
+FREE_SHARE = 0.25
+"""Of the free memory: other trainings, and what the system caches of files, need theirs (our decision)."""
 _BLOCK = 256
 
 
@@ -61,13 +65,26 @@ class CachedPatient:
 
 
 class EmbeddingCache:
-    """Reads patients from a store and keeps the latest ones, up to a number of bytes."""
+    """Reads patients from a store and keeps the latest ones, up to a number of bytes; for one thread at a time.
 
-    def __init__(self, store: WindowStore, max_bytes: int = 2**30) -> None:
+    Parameters
+    ----------
+    max_bytes : None: `FREE_SHARE` of the memory that is free now, shared by the processes of this machine
+    """
+
+    def __init__(self, store: WindowStore, max_bytes: int | None = None) -> None:
+        if max_bytes is None:
+            processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+            max_bytes = int(FREE_SHARE * available_memory_bytes() / processes)
         if max_bytes < 0:
             raise ValueError(f"max_bytes must not be negative, not {max_bytes}")
         self._store, self._max_bytes, self._held = store, max_bytes, 0
         self._patients: OrderedDict[str, CachedPatient] = OrderedDict()
+
+    @property
+    def max_bytes(self) -> int:
+        """Memory that may be held."""
+        return self._max_bytes
 
     @property
     def held_bytes(self) -> int:

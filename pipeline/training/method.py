@@ -29,7 +29,6 @@ from pipeline.foundation.schema import LAB_NAMES, TRAINED_METHODS
 from pipeline.training.batches import BatchSource, PieceSource, WindowInputs, embedding_width
 from pipeline.training.checkpoints import encoder_identity, encoding_of, store_encoder
 from pipeline.training.config import (
-    FIELDS_OF_THE_MACHINE,
     TrainingConfig,
     TrainingProgress,
     TrainingResult,
@@ -39,7 +38,7 @@ from pipeline.training.draw_source import DrawSource
 from pipeline.training.embedding_cache import EmbeddingCache
 from pipeline.training.forecaster import Forecaster, scale_rows
 from pipeline.training.line_fit import fit_lines
-from pipeline.training.resume import RESUME_FILE
+from pipeline.training.resume import RESUME_FILE, read_resume
 from pipeline.training.run import TrainingRun, Validate
 from pipeline.training.schedule import seed_of
 from pipeline.training.validation import Validation, validation_of
@@ -88,7 +87,13 @@ def train(
     config = config.for_method(method)
     _check_scaler(scaler, splits, config)
     _check_model_config(model_config)
-    data = _Data(aligned=aligned, store=store, scaler=scaler, splits=splits, cache=EmbeddingCache(store))
+    data = _Data(
+        aligned=aligned,
+        store=store,
+        scaler=scaler,
+        splits=splits,
+        cache=EmbeddingCache(store, config.embedding_cache_bytes),
+    )
     parts = {lab: (lab,) for lab in LAB_NAMES} if method == "st_pcs" else {"all": LAB_NAMES}
     result = TrainingResult(method=method, checkpoint_dir=Path(out_dir), epochs=[], best_epochs={}, counts={})
     with joined_ranks() as ranks:
@@ -123,38 +128,48 @@ class _Recipe:
 
     def prepare(self, data: "_Data", folder: Path, ranks: Ranks) -> TrainingRun | None:
         """Build data, model and optimiser; None for a lab of st_pcs that has no target to learn from."""
-        source = self._source(data)
-        if sum(source.group_sizes) == 0:
-            if self.method == "st_pcs":
-                logger.warning("st_pcs: no training target for %s; no model is trained for it", self.part)
-                return None
-            raise ConfigError(
-                f"{self.method}: the training patients have no target ({source.counts()}); "
-                "check that the lab table covers the recorded stays and the splits were made for this cohort"
-            )
-        device = pick_device(self.config.device)
+        resumed = ranks.from_first(lambda: read_resume(folder / "last" / RESUME_FILE))
+        with ranks.in_step():
+            source = self._source(data)
+            if sum(source.group_sizes) == 0:
+                if self.method == "st_pcs":
+                    logger.warning("st_pcs: no training target for %s; no model is trained for it", self.part)
+                    return None
+                raise ConfigError(
+                    f"{self.method}: the training patients have no target ({source.counts()}); "
+                    "check that the lab table covers the recorded stays and the splits were made for this cohort"
+                )
+            device = pick_device(self.config.device)
+            model = self._started(source, data, resumes=bool(resumed)).to(device)
+            known = data.provenance()
+        ranks.start_alike(model)
+        groups = parameter_groups(model, self.config.weight_decay)
+        described = {"model": to_plain(model.config), "training": to_plain(self.config), **known}
+        identity = {
+            **described, "method": self.method, "part": self.part, "training": self.config.identity(),
+            "encoder": encoder_identity(described),
+        }  # fmt: skip
+        return TrainingRun(
+            method=self.method, part=self.part, model=model, source=source, config=self.config, folder=folder,
+            optimizer=torch.optim.AdamW(groups, lr=self.config.warmup_start, betas=(0.9, 0.999)),
+            validate=self._validate(data, device, ranks), scaler=data.scaler, device=device, ranks=ranks,
+            identity=config_hash(identity), resumed=resumed,
+            experiment={**_resolved(self.experiment, known), "training": to_plain(self.config)},
+            provenance={**to_plain(self.provenance), **known, "config_hash": config_hash(described)},
+        )  # fmt: skip
+
+    def _started(self, source: BatchSource, data: "_Data", *, resumes: bool) -> LabRegressor | WindowLSTM:
+        """Return the model before its first step: scaled to its inputs, with its lines."""
         model = self._model(embedding_width(data.store, data.patients("train")))
         model.set_output_means(torch.tensor(source.target_means(), dtype=torch.float32))
         _fit_scales(model, source.sample(self.config.seed))
         if self.config.fit_lines and isinstance(model, LabRegressor):
             assert isinstance(source, PieceSource)
-            if (folder / "last" / RESUME_FILE).exists():  # a run that goes on brings its own
+            if resumes:  # a run that goes on brings its own
                 model.hold_lines()
             else:
                 fit_lines(model, source, self.config.seed)
-        model = model.to(device)
-        ranks.start_alike(model)
-        groups = parameter_groups(model, self.config.weight_decay)
-        known = data.provenance()
-        described = {"model": to_plain(model.config), "training": to_plain(self.config), **known}
-        return TrainingRun(
-            method=self.method, part=self.part, model=model, source=source, config=self.config, folder=folder,
-            optimizer=torch.optim.AdamW(groups, lr=self.config.warmup_start, betas=(0.9, 0.999)),
-            validate=self._validate(data, device, ranks), scaler=data.scaler, device=device, ranks=ranks,
-            identity=config_hash({"method": self.method, "part": self.part, **_without_hardware(described)}),
-            experiment={**_resolved(self.experiment, known), "training": to_plain(self.config)},
-            provenance={**to_plain(self.provenance), **known, "config_hash": config_hash(described)},
-        )  # fmt: skip
+        return model
 
     def _source(self, data: "_Data") -> BatchSource:
         patients = data.patients("train")
@@ -201,9 +216,10 @@ class _Recipe:
                 model=model.eval(), labs=self.labs, scaler=data.scaler, device=device, twin=twin,
                 centred=self.config.lstm_centred, seed=self.config.seed,
             )  # fmt: skip
-            estimate = forecaster.scaled(
-                frame, data.aligned, data.store, patients, cache=data.cache, exact=False
-            )
+            with ranks.in_step():
+                estimate = forecaster.scaled(
+                    frame, data.aligned, data.store, patients, cache=data.cache, exact=False
+                )
             scaled_truth = scale_rows(data.scaler, truth, frame["lab"])
             rows = frame[["protocol", "lab", "patient_id"]].assign(error=np.abs(estimate - scaled_truth))
             return validation_of(rows, self.config.protocols, self.labs, patients, ranks, device)
@@ -267,12 +283,6 @@ def _check_model_config(values: Mapping[str, Any]) -> None:
 def _fields_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     known = {f.name for f in fields(kind)}
     return {name: value for name, value in values.items() if name in known}
-
-
-def _without_hardware(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what changes no result: a run may be resumed on another machine."""
-    training = {k: v for k, v in described["training"].items() if k not in FIELDS_OF_THE_MACHINE}
-    return {**described, "training": training, "encoder": encoder_identity(described)}
 
 
 def _resolved(experiment: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
@@ -40,34 +40,51 @@ def save_resume(
     write_bytes(path, save_tensors(tensors, metadata=header))
 
 
-def read_progress(path: Path) -> dict[str, Any]:
-    """Return the progress that `save_resume` stored, without reading any tensor.
+def read_resume(path: Path) -> bytes:
+    """Return what `save_resume` wrote, to be understood by the other two; empty where there is no such file.
+
+    Raises
+    ------
+    CheckpointError : it cannot be read
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise _cannot_resume(path, error) from error
+
+
+def progress_of(data: bytes, path: Path) -> dict[str, Any]:
+    """Return the progress that `save_resume` stored; `path` names where `data` come from.
 
     Raises
     ------
     CheckpointError : not such a file, or of a newer format
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+        length = int.from_bytes(
+            data[:8], "little"
+        )  # the layout of safetensors: a JSON header, then the tensors
+        header = json.loads(data[8 : 8 + length])["__metadata__"]
         version, progress = int(header["format_version"]), json.loads(header["progress"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be resumed from: {error}; delete it to train anew") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise _cannot_resume(path, error) from error
     check_format(version, path)
     return progress
 
 
-def load_resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Fill `model` and `optimizer` from what `save_resume` wrote.
+def load_resume(data: bytes, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Fill `model` and `optimizer` from what `save_resume` wrote; `path` names where `data` come from.
 
     Raises
     ------
     CheckpointError : written by another model, or damaged
     """
     try:
-        tensors = load_tensors(path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be resumed from: {error}; delete it to train anew") from error
+        tensors = load_tensors(data)
+    except SafetensorError as error:
+        raise _cannot_resume(path, error) from error
     fill_model(
         model, {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, path
     )
@@ -78,3 +95,7 @@ def load_resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) 
             parameter = parameters[owner]
             # AdamW keeps its step counter on the CPU, its moments beside the parameter.
             optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)
+
+
+def _cannot_resume(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path} cannot be resumed from: {error}; delete it to train anew")

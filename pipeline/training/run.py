@@ -1,30 +1,33 @@
 """The loop of one training run: global batches in micro-batches, validation, checkpoints, exact resume."""
 
+import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.regressor.lab_regressor import LabRegressor
-from models.regressor.losses import uncertainty_weighted_l1, weighted_error_sums, weighted_l1
 from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.normalization import LabScaler
 from pipeline.foundation.atomic import make_private_dir
-from pipeline.foundation.errors import ConfigError, OtherRunError
-from pipeline.training.batches import BatchSource, MicroBatch, forward
+from pipeline.foundation.errors import OtherRunError
+from pipeline.training.batches import BatchSource
+from pipeline.training.busy import BusyClock
 from pipeline.training.checkpoints import save_checkpoint
 from pipeline.training.config import TrainingConfig, TrainingProgress
 from pipeline.training.curves import write_curves
 from pipeline.training.distributed import Ranks
-from pipeline.training.resume import RESUME_FILE, load_resume, read_progress, save_resume
-from pipeline.training.schedule import Batch, learning_rate, micro_batches, plan_epoch, seed_of
+from pipeline.training.hardware import bytes_of_a_step, micro_batch_steps, uses_bfloat16
+from pipeline.training.prefetch import ReadAhead
+from pipeline.training.resume import RESUME_FILE, load_resume, progress_of, save_resume
+from pipeline.training.schedule import learning_rate, plan_epoch
+from pipeline.training.step import BatchStep
 from pipeline.training.validation import Validation, clearly_positive
 
 logger = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ class RunState:
     best_epoch, best_error : the epoch (from 1) kept as best and its mean scaled validation error
     start_shares : of the validation error before the first epoch, where that stands for selection
     rows : one row per finished epoch
+    steps_per_micro_batch : that the run has trained with, where it has
     """
 
     identity: str
@@ -52,6 +56,7 @@ class RunState:
     best_error: float | None = None
     start_shares: list[float] | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
+    steps_per_micro_batch: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -64,6 +69,7 @@ class TrainingRun:
     validate : from a model to its errors on the validation patients
     identity : see `RunState`
     scaler, experiment, provenance : what every checkpoint carries
+    resumed : what ``read_resume`` found in the folder; empty: nothing
     """
 
     method: str
@@ -80,6 +86,7 @@ class TrainingRun:
     provenance: Mapping[str, Any]
     device: torch.device
     ranks: Ranks
+    resumed: bytes = b""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -93,13 +100,15 @@ class TrainingRun:
         ------
         ConfigError : the folder holds a run of another configuration, or the loss is no longer finite
         """
-        make_private_dir(self.folder)
         state = self._resume()
+        self.ranks.alone(lambda: make_private_dir(self.folder))
         if state.epoch == 0 and self.config.fit_lines and self.config.selection == "validation":
             self._keep_start(state)
+        step = None
         while state.epoch < self.config.epochs and not self._out_of_patience(state):
             started = time.monotonic()
-            row = self._train_epoch(state.epoch, listener)
+            step = step or self._step(state)  # not for a finished run: it measures the GPU's memory
+            row = self._train_epoch(state.epoch, step, listener)
             validation = self.validate(self.model)
             row["validation"] = validation.errors
             row["seconds"] = round(time.monotonic() - started, 3)
@@ -107,11 +116,12 @@ class TrainingRun:
             self._tell(listener, row, row["validation"])
         return state
 
-    def _train_epoch(self, epoch: int, listener: Listener | None) -> dict[str, Any]:
+    def _train_epoch(self, epoch: int, step: BatchStep, listener: Listener | None) -> dict[str, Any]:
         config = self.config
         plan = plan_epoch(
             self.source.group_sizes, config.batch_pieces, epoch, config.seed, config.batches_per_epoch
         )
+        planned = [step.plan(batch) for batch in plan]
         self.model.train()
         errors = torch.zeros(len(self.source.labs), dtype=torch.float64)
         weights = torch.zeros_like(errors)
@@ -122,60 +132,39 @@ class TrainingRun:
             "epoch": epoch + 1,
             "batches": len(plan),
         }
-        for batch in plan:
-            row["learning_rate"] = self._set_rate(epoch + batch.number / len(plan))
-            loss, batch_errors, batch_weights = self._train_batch(batch, epoch)
-            losses.append(loss)
-            errors += batch_errors
-            weights += batch_weights
-            row |= {
-                "batch": batch.number + 1,
-                "loss": loss,
-                "lab_losses": self._by_lab(batch_errors, batch_weights),
-            }
-            self._tell(listener, row, None)
-        return row | {"loss": sum(losses) / len(losses), "lab_losses": self._by_lab(errors, weights)}
+        clock = BusyClock(self.device)
+        with ReadAhead(step.loads(planned, epoch), config.prefetch_micro_batches) as loads:
+            for number, one in enumerate(planned):
+                row["learning_rate"] = self._set_rate(epoch + number / len(plan))
+                loss, batch_errors, batch_weights = step.train(one, loads, epoch, clock)
+                losses.append(loss)
+                errors += batch_errors
+                weights += batch_weights
+                lab_losses = self._by_lab(batch_errors, batch_weights)
+                row |= {"batch": number + 1, "loss": loss, "lab_losses": lab_losses}
+                self._tell(listener, row, None)
+        worked, seconds = clock.read()
+        return row | {
+            "loss": sum(losses) / len(losses),
+            "lab_losses": self._by_lab(errors, weights),
+            "busy_share": round(worked / seconds, 4),
+            "steps_per_second": round(sum(one.steps for one in planned) / seconds, 1),
+        }
 
-    def _train_batch(self, batch: Batch, epoch: int) -> tuple[float, Tensor, Tensor]:
-        """Accumulate one global batch's gradient and step; return the loss, and error and weight per lab."""
-        totals = torch.from_numpy(self.source.weight_sums(batch.group, batch.items))
-        lengths = self.source.lengths(batch.group, batch.items)
-        micro = micro_batches(batch.items, lengths, self.config.steps_per_micro_batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros(1 + len(totals), dtype=torch.float64)  # the loss, then each lab's error
-        for number, items in self.ranks.share(list(enumerate(micro))):
-            loaded = self.source.load(batch.group, items, epoch)
-            with _seeded(seed_of(self.config.seed, epoch, batch.number, number), self.device):
-                loss, errors = self._losses(loaded, totals, with_penalty=number == 0)
-                loss.backward()
-            sums += torch.cat([loss.detach().reshape(1), errors.detach()]).double().cpu()
-        sums = self.ranks.sum(sums.to(self.device)).cpu()
-        self._check_finite(float(sums[0]), epoch)
-        self.ranks.sum_gradients(self.model.parameters())
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        return float(sums[0]), sums[1:], totals
-
-    def _losses(self, loaded: MicroBatch, totals: Tensor, *, with_penalty: bool) -> tuple[Tensor, Tensor]:
-        """Return this part's share of the global batch's loss, and the summed error per lab.
-
-        The penalty on sigma belongs to the batch as a whole: its first part carries it.
-        """
-        with self._autocast():
-            inputs = loaded.inputs.to(self.device)
-            prediction = forward(self.model, inputs, self.config.steps_per_micro_batch)
-        target, weight = loaded.targets.to(self.device), loaded.weights.to(self.device)
-        total = totals.to(self.device, torch.float32)
-        errors, _ = weighted_error_sums(prediction, target, weight)
-        log_variance = getattr(self.model, "log_variance", None)
-        if log_variance is None or len(self.source.labs) == 1:
-            return weighted_l1(prediction, target, weight, total), errors
-        share = 1.0 if with_penalty else 0.0
-        return uncertainty_weighted_l1(prediction, target, weight, log_variance, total, share), errors
-
-    def _autocast(self) -> torch.autocast:
-        enabled = self.config.amp and self.device.type == "cuda"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+    def _step(self, state: RunState) -> BatchStep:
+        bfloat16 = uses_bfloat16(self.config, self.device)
+        with self.ranks.in_step():
+            own = micro_batch_steps(
+                self.config, self.device, state.steps_per_micro_batch,
+                lambda: bytes_of_a_step(
+                    self.model, self.source.sample(self.config.seed), self.device, bfloat16=bfloat16
+                ),
+            )  # fmt: skip
+        state.steps_per_micro_batch = self.ranks.least(own)  # cards may differ
+        return BatchStep(
+            model=self.model, optimizer=self.optimizer, source=self.source, config=self.config, device=self.device,
+            ranks=self.ranks, micro_steps=state.steps_per_micro_batch, bfloat16=bfloat16,
+        )  # fmt: skip
 
     def _set_rate(self, epoch: float) -> float:
         c = self.config
@@ -192,14 +181,16 @@ class TrainingRun:
         return rate
 
     def _finish_epoch(self, state: RunState, row: dict[str, Any], validation: Validation) -> None:
+        """Judge the epoch and write all of it: rank 0, and the others take over what it decided."""
+        vars(state).update(json.loads(self.ranks.from_first(lambda: self._finished(state, row, validation))))
+
+    def _finished(self, state: RunState, row: dict[str, Any], validation: Validation) -> bytes:
         state.epoch += 1
         row["selection_error"] = validation.error
         row["kept"] = better = self._is_better(state, validation)
         if better:
             state.best_epoch, state.best_error = state.epoch, validation.error
         state.rows.append(row)
-        if not self.ranks.first:
-            return
         if better:
             self._save(self.folder / "best", state)
         self._save(self.folder / "last", state)
@@ -207,6 +198,7 @@ class TrainingRun:
         # Last of all: if it is there, so is everything of its epoch; if not, the epoch is trained again,
         # alike.
         save_resume(self.folder / "last" / RESUME_FILE, self.model, self.optimizer, asdict(state))
+        return json.dumps(asdict(state)).encode()
 
     def _is_better(self, state: RunState, validation: Validation) -> bool:
         """Tell whether this epoch is the best so far.
@@ -228,30 +220,31 @@ class TrainingRun:
         """Let the lines alone, before the first epoch, stand for selection too."""
         validation = self.validate(self.model)
         state.best_error, state.start_shares = validation.error, validation.shares.tolist()
-        if self.ranks.first:
-            self._save(self.folder / "best", state)
+        self.ranks.alone(lambda: self._save(self.folder / "best", state))
 
     def _save(self, folder: Path, state: RunState) -> None:
+        precision = "bfloat16" if uses_bfloat16(self.config, self.device) else "float32"
+        machine = {"training_precision": precision, "steps_per_micro_batch": state.steps_per_micro_batch}
         save_checkpoint(
             folder,
             self.model,
             method=self.method,
             scaler=self.scaler,
             experiment=self.experiment,
-            provenance={**self.provenance, "epoch": state.epoch, "counts": self.counts},
+            provenance={**self.provenance, **machine, "epoch": state.epoch, "counts": self.counts},
         )
 
     def _resume(self) -> RunState:
-        path = self.folder / "last" / RESUME_FILE
-        if not path.exists():
+        if not self.resumed:
             return RunState(identity=self.identity)
-        state = RunState(**read_progress(path))
+        path = self.folder / "last" / RESUME_FILE
+        state = RunState(**progress_of(self.resumed, path))
         if state.identity != self.identity:
             raise OtherRunError(
                 f"{self.folder} holds a run of {self.method} with another configuration, cohort or split; "
                 "choose another folder, or delete it to train anew"
             )
-        load_resume(path, self.model, self.optimizer)
+        load_resume(self.resumed, path, self.model, self.optimizer)
         logger.info(
             "%s (%s): resumed after epoch %d of %d", self.method, self.part, state.epoch, self.config.epochs
         )
@@ -271,23 +264,5 @@ class TrainingRun:
             return
         names = ("method", "part", "epoch", "batch", "batches", "loss", "lab_losses")
         told = {name: row[name] for name in names}
+        told |= {name: row.get(name) for name in ("busy_share", "steps_per_second")}
         listener(TrainingProgress(**told, epochs=self.config.epochs, validation=validation))
-
-    def _check_finite(self, loss: float, epoch: int) -> None:
-        if loss != loss or loss in (float("inf"), float("-inf")):
-            raise ConfigError(
-                f"the loss of {self.method} became {loss} in epoch {epoch + 1}; lower learning_rate = "
-                f"{self.config.learning_rate}, or look for infinite values among embeddings and labs"
-            )
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw dropout from a seed of its own and leave the callers' generators as they were."""
-    on_gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        torch.default_generator.manual_seed(seed)
-        if on_gpu:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..operands import ScanOperands
 from .backward import differentiate_chunks, summarize_adjoints
+from .device import on_its_device
 from .forward import pass_over_chunks, summarize_chunks, write_chunks
 from .tiling import STEPS, Tiling, chunk_table, over_sequences, tiling, view
 
@@ -55,6 +56,7 @@ class Launch:
             )  # fmt: skip
 
 
+@on_its_device
 def forward(x: ScanOperands, save: bool, choice: Tiling | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return (y, last_state, entries); `entries` is empty unless `save`."""
     k, new = Launch(x, choice), x.A.new_empty
@@ -74,6 +76,7 @@ def forward(x: ScanOperands, save: bool, choice: Tiling | None = None) -> tuple[
     return y, last_state, entries if save else new(0, 0, 0)
 
 
+@on_its_device
 def backward(
     x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor, choice: Tiling | None = None
 ) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .common import chunk_of_program
+from .device import on_its_device
 from .tiling import chunk_table, view
 
 STEPS, CHANNELS, WARPS = 32, 32, 8
@@ -89,6 +90,7 @@ def spread_tile(
     tl.store(dx + out, total.to(dx.dtype.element_ty), (t < stop)[:, None] & here[None, :])
 
 
+@on_its_device
 def forward(x, weight, bias, initial_state, cu_seqlens, silu) -> tuple[Tensor, Tensor]:
     """Return y (batch, length, channels) and the last inputs (sequences, channels, width - 1)."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -104,6 +106,7 @@ def forward(x, weight, bias, initial_state, cu_seqlens, silu) -> tuple[Tensor, T
     return y, final.transpose(1, 2).contiguous()
 
 
+@on_its_device
 def backward(
     x, weight, bias, initial_state, cu_seqlens, dy, d_final_state, silu
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from pipeline.cohort.dense_examples import dense_examples
 
 from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.scored_sets import scored_sets

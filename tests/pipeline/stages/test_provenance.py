@@ -79,7 +79,7 @@ def old(copy: Workspace) -> Workspace:
         ("embed", "cohort.seed", "4", "cohort/", "0"),
         ("score", "training.epochs", "2", "checkpoints/mt_pcs", "1"),
         ("score", "scaler.clip", "true", "normalization.json", "false"),
-        ("evaluate", "seeds", "[0, 1]", "predictions.parquet", "[0]"),
+        ("evaluate", "seeds", "[0, 1]", "predictions", "[0]"),
         ("report", "evaluation.level", "0.9", "evaluation.parquet", "0.95"),
     ],
 )

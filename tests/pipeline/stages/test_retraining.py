@@ -8,7 +8,7 @@ from pipeline.foundation.errors import ConfigError, OtherRunError
 from pipeline.stages.training import _anew_where_inputs_changed
 
 
-def test_an_outdated_run_is_kept_beside_the_new_one(tmp_path: Path) -> None:
+def test_every_outdated_run_is_kept_beside_the_new_one(tmp_path: Path) -> None:
     folder = tmp_path / "mt_pcs" / "seed0"
 
     def train_once(content: str):
@@ -18,10 +18,11 @@ def test_an_outdated_run_is_kept_beside_the_new_one(tmp_path: Path) -> None:
         (folder / "run").write_text(content)
         return content
 
-    for content in ("first", "first", "second", "third"):
+    for content in ("first", "first", "second", "third", "fourth"):
         assert _anew_where_inputs_changed(folder, lambda content=content: train_once(content)) == content
-    assert (folder / "run").read_text() == "third"
-    assert (folder.parent / "previous" / "seed0" / "run").read_text() == "second"
+    assert (folder / "run").read_text() == "fourth"
+    kept = {path.parent.name: path.read_text() for path in (folder.parent / "previous").glob("*/run")}
+    assert kept == {"seed0": "third", "seed0.1": "first", "seed0.2": "second"}
 
 
 def test_other_mistakes_are_not_mended_by_training_anew(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pipeline.training.checkpoints import (
     load_model,
     save_checkpoint,
 )
-from pipeline.training.resume import load_resume, read_progress, save_resume
+from pipeline.training.resume import load_resume, progress_of, read_resume, save_resume
 
 SHAPE = LabRegressorConfig(
     embed_width=4, d_model=8, n_blocks=1, d_state=2, trunk_width=4, task_labs=("sodium",)
@@ -175,8 +175,9 @@ def test_resume_restores_weights_moments_and_progress(tmp_path):
     save_resume(tmp_path / "r", model, optimizer, {"epoch": 3, "rows": [{"loss": 0.1 + 0.2}]})
     fresh = LabRegressor(SHAPE)
     other = torch.optim.AdamW(fresh.parameters())
-    assert read_progress(tmp_path / "r") == {"epoch": 3, "rows": [{"loss": 0.1 + 0.2}]}
-    load_resume(tmp_path / "r", fresh, other)
+    held = read_resume(tmp_path / "r")
+    assert progress_of(held, tmp_path / "r") == {"epoch": 3, "rows": [{"loss": 0.1 + 0.2}]}
+    load_resume(held, tmp_path / "r", fresh, other)
     for a, b in zip(model.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(a, b)
         for key, value in optimizer.state[a].items():
@@ -189,7 +190,10 @@ def test_resuming_from_damage_or_another_model_is_one_clear_error(tmp_path):
     save_resume(tmp_path / "r", model, optimizer, {})
     wider = LabRegressor(LabRegressorConfig(embed_width=4, d_model=16, n_blocks=1, d_state=2))
     with pytest.raises(CheckpointError, match="do not fit"):
-        load_resume(tmp_path / "r", wider, optimizer)
-    (tmp_path / "r").write_bytes(b"not safetensors")
+        load_resume(read_resume(tmp_path / "r"), tmp_path / "r", wider, optimizer)
+    for damage in (b"not safetensors", b"short", read_resume(tmp_path / "r")[:60]):
+        with pytest.raises(CheckpointError, match="train anew"):
+            progress_of(damage, tmp_path / "r")
+    assert read_resume(tmp_path / "absent") == b""
     with pytest.raises(CheckpointError, match="train anew"):
-        read_progress(tmp_path / "r")
+        read_resume(tmp_path)

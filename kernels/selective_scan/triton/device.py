@@ -1,0 +1,26 @@
+"""Launch on the GPU that holds the tensors: Triton launches on the current device, whatever its tensors lie on."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..operands import ScanOperands
+
+
+def on_its_device(launcher: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the device of the first argument (a tensor, or a scan's operands) current while `launcher` runs.
+
+    Without it, kernels for tensors on ``cuda:1`` run in the context of ``cuda:0``: an illegal access, or a launch on
+    the wrong stream. On the CPU (the interpreter) nothing is changed.
+    """
+
+    @functools.wraps(launcher)
+    def guarded(first: Tensor | ScanOperands, *rest: Any, **named: Any) -> Any:
+        tensor = first if isinstance(first, Tensor) else first.u
+        with torch.cuda.device_of(tensor):
+            return launcher(first, *rest, **named)
+
+    return guarded
