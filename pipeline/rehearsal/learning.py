@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import time
 
 from pipeline.cohort.aligned import AlignedCohort
@@ -61,9 +62,13 @@ def train_sample(rehearsal: Rehearsal) -> Outcome:
     part = part_of(aligned, [*training, *validation])
     store = EmbeddingStore.open(workspace.store)
     marks: list[float] = []
+    folder = workspace.checkpoint(METHOD, config.seed)
+    shutil.rmtree(
+        folder, ignore_errors=True
+    )  # of a killed rehearsal: a run that goes on tells no epoch's time
     result = train(
         METHOD, part, store, scaler, splits, dataclasses.asdict(rehearsal.experiment.model), config,
-        workspace.checkpoint(METHOD, config.seed), lambda progress: marks.append(time.monotonic()),
+        folder, lambda progress: marks.append(time.monotonic()),
         experiment=to_plain(rehearsal.staged), provenance={"source": "rehearsal on planted patients"},
     )  # fmt: skip
     source = PieceSource(
