@@ -52,10 +52,11 @@ class EmulatorKey:
 
     def store_key(self, source_hash: str) -> EmbeddingKey:
         """Return the key of emulated embeddings: the encoder's own but for its name, so that no store mixes both."""
-        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "parameters_sha256"}
         return EmbeddingKey(
-            **known | {"encoder_name": f"{EMULATED}{self.encoder_name}"}, source_hash=source_hash
-        )
+            encoder_name=f"{EMULATED}{self.encoder_name}", weights_hash=self.weights_hash,
+            preprocessing_version=self.preprocessing_version, readout=self.readout,
+            projection=self.projection, precision=self.precision, source_hash=source_hash,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +144,8 @@ class Emulator:
         decay = float(np.exp(-self._coarse_steps / self.time_constant_steps))
         shocks = rng.standard_normal((points, kept), dtype=np.float32)
         shocks[0] /= np.float32(np.sqrt(1 - decay**2))
-        gain = np.float32([np.sqrt(1 - decay**2)])
-        path = np.asarray(lfilter(gain, np.float32([1.0, -decay]), shocks, axis=0))
+        gain = np.array([np.sqrt(1 - decay**2)], np.float32)
+        path = np.asarray(lfilter(gain, np.array([1.0, -decay], np.float32), shocks, axis=0))
         path *= np.sqrt(1 - self.constant)
         path += np.sqrt(self.constant) * rng.standard_normal(kept, dtype=np.float32)
         return path
@@ -153,7 +154,7 @@ class Emulator:
         named = {name: getattr(self, name) for name in _ARRAYS}
         for number, (weight, bias) in enumerate(self.layers):
             named |= {f"layers.{number}.weight": weight, f"layers.{number}.bias": bias}
-        named["time_constant_steps"] = np.float32([self.time_constant_steps])
+        named["time_constant_steps"] = np.array([self.time_constant_steps])
         return {name: np.ascontiguousarray(array, np.float32) for name, array in named.items()}
 
     def save(self, folder: Path, record: dict[str, Any] | None = None) -> None:

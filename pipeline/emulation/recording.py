@@ -97,7 +97,7 @@ def emulated_quality(
     heart_rate : (n,) a minute
     concentration : (n,) share of the pulse band's power near its peak, 0..1
     """
-    columns = dict.fromkeys(QUALITY_COLUMNS, np.zeros(len(recording.start_us), np.float32))
+    columns: dict[str, np.ndarray] = dict.fromkeys(QUALITY_COLUMNS, np.zeros(len(recording.start_us)))
     columns["perfusion"] = recording.level
     columns["spectral_peak_hz"] = np.round(heart_rate / 60 * WINDOW_SECONDS) / WINDOW_SECONDS
     columns["spectral_concentration"] = concentration

@@ -65,7 +65,7 @@ def _write_dense(
         blocks = planted_blocks(methods, seed, aligned, splits, experiment.evaluation.split)
         sums = accumulate_dense_sums(blocks, seed=seed)
         writer.write_dense(sums)
-        points = int(sums.loc[sums["method"] == experiment.methods[0], "n_points"].sum())
+        points = int(sums["n_points"].to_numpy()[(sums["method"] == experiment.methods[0]).to_numpy()].sum())
     return points
 
 
@@ -75,7 +75,7 @@ def stream_sums(rehearsal: Rehearsal) -> Outcome:
     aligned, splits = AlignedCohort.load(workspace.aligned), Splits.load(workspace.splits)
     blocks = planted_blocks((METHOD,), 0, aligned, splits, experiment.evaluation.split)
     sums = accumulate_dense_sums(blocks, seed=0)
-    return Outcome(counts={"points": int(sums["n_points"].sum()), "rows": len(sums)})
+    return Outcome(counts={"points": int(sums["n_points"].to_numpy().sum()), "rows": len(sums)})
 
 
 def evaluate(rehearsal: Rehearsal) -> Outcome:

@@ -28,7 +28,7 @@ def planted_predictions(
             rng = np.random.default_rng([number, seed])
 
             def planted(examples: pd.DataFrame, rng=rng, method=method) -> np.ndarray:
-                spread = examples["lab"].map(spreads).to_numpy(dtype=np.float64)
+                spread = np.array([spreads[str(lab)] for lab in examples["lab"]])
                 noise = NOISE.get(method, _OTHER) * spread * rng.standard_normal(len(examples))
                 return examples["truth"].to_numpy(dtype=np.float64) + noise
 

@@ -1,6 +1,7 @@
 """A seeded part of the cohort, small enough to train and to score on without a GPU, and what the whole costs."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,16 +16,18 @@ def sampled_patients(
     aligned: AlignedCohort, patients: Sequence[str], most_steps: int, seed: int, *, least: int = 1
 ) -> list[str]:
     """Draw patients until the steps of their sequences reach `most_steps`; at least `least` of them."""
-    steps = aligned.sequences.groupby("patient_id")["n_steps"].sum()
-    order = np.random.default_rng(seed).permutation(sorted(set(patients) & set(steps.index)))
-    total = np.cumsum([int(steps[patient]) for patient in order])
+    steps: Counter[str] = Counter()
+    for patient, n_steps in zip(aligned.sequences["patient_id"], aligned.sequences["n_steps"], strict=True):
+        steps[str(patient)] += int(n_steps)
+    order = np.random.default_rng(seed).permutation(sorted(set(patients) & steps.keys()))
+    total = np.cumsum([steps[str(patient)] for patient in order])
     count = max(least, int(np.searchsorted(total, most_steps, side="right")))
     return [str(patient) for patient in order[:count]]
 
 
 def part_of(aligned: AlignedCohort, patients: Sequence[str]) -> AlignedCohort:
     """Return the cohort of some patients alone."""
-    chosen = set(patients)
+    chosen = sorted(set(patients))
     frames = {
         name: getattr(aligned, name)
         .loc[getattr(aligned, name)["patient_id"].isin(chosen)]
@@ -51,7 +54,7 @@ def epoch_steps(source: PieceSource, config: TrainingConfig, epoch: int = 0) -> 
 def scored_steps(aligned: AlignedCohort, patients: Sequence[str], protocols: Sequence[str]) -> int:
     """Return the steps that a sequence model passes to estimate every example of some patients."""
     examples = aligned.examples
-    mine = examples["patient_id"].isin(set(patients)) & examples["protocol"].isin(protocols)
+    mine = examples["patient_id"].isin(sorted(set(patients))) & examples["protocol"].isin(protocols)
     return int((examples.loc[mine].groupby("piece_id")["step"].max() + 1).sum())
 
 

@@ -63,7 +63,7 @@ def test_a_known_law_comes_back() -> None:
 
 
 def test_readouts_of_a_good_emulator_agree_and_of_a_deaf_one_do_not() -> None:
-    windows = drawn_windows(300, 1)
+    windows = drawn_windows(900, 1)
     rows = compare_readouts(windows, handmade_emulator())
     assert max(abs(row.difference) for row in rows) < 0.05
     deaf = replace(handmade_emulator(), layers=tuple((0 * w, b) for w, b in handmade_emulator().layers))
