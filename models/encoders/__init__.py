@@ -10,7 +10,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "base": ["EMBED_BATCH", "Encoder"],
+        "base": ["EMBED_BATCH", "Encoder", "device_kind", "fixed_batch"],
         "papagei": ["PaPaGeiS"],
         "ppg_gpt": ["PPGGPT", "PPGGPTConfig", "PPG_GPT_SCALES", "WINDOW_SAMPLES", "fast_precision"],
         "ppg_gpt_frozen": ["Affine", "Product", "product"],

@@ -10,15 +10,18 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["dense_examples", "scored_sets", "trailing_windows"],
+    submodules=["scored_sets", "summed_sets", "trailing_windows"],
     submod_attrs={
         "aligned": ["AlignedCohort", "series_by_patient"],
         "alignment": ["align"],
         "alignment_config": ["AlignmentConfig", "authors_alignment", "paper_alignment"],
+        "dense_points": ["DensePoints", "PointSource"],
+        "dense_sums": ["DenseBlock", "DenseSums", "accumulate_dense_sums"],
         "normalization": ["LabScaler", "ScalerConfig", "fit_lab_scaler"],
         "scored_sets": ["ScoredSet", "check_predictions", "in_method_order"],
         "sequences": ["PatientWindows", "SequenceConfig", "Sequences", "WindowStore", "cut_sequences"],
-        "splits": ["SplitConfig", "Splits", "split_subjects"],
+        "splits": ["SplitConfig", "Splits", "normal_id", "split_subjects"],
+        "summed_sets": ["SummedSet", "dense_sets", "summed"],
         "targets": ["StepGrid"],
     },
 )

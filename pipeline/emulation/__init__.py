@@ -1,5 +1,19 @@
-"""True physiology in, embeddings out, without a waveform: fitted on rendered windows for any encoder.
+"""True physiology in, embeddings out, without a waveform; fitted on rendered windows for any encoder.
 
-Here lie the emulator's fit, its file, the comparison with rendered windows, and the writer of whole emulated
-cohorts (store, clinical tables, truth). Never a real patient: what it draws is planted from end to end.
+In: a synthetic cohort's physiology, an encoder.
+Out: the emulator's file, its comparison with rendered windows, whole emulated cohorts.
+Never: a real patient.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "check": ["CHECK_BURSTS", "compare_readouts", "readout_table"],
+        "cohort": ["EMULATED_LICENCE", "EmulatedCohort", "write_emulated_cohort"],
+        "emulator": ["EMULATED", "Emulator", "EmulatorKey"],
+        "fit": ["EmulatorFitConfig", "emulator_key", "fit_emulator"],
+        "rendered": ["BurstPlan", "render_windows"],
+    },
+)

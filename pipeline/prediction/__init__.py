@@ -9,18 +9,15 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
+    submodules=["coverage", "estimates_file"],
     submod_attrs={
         "config": ["PredictionConfig"],
-        "intervals": [
-            "GAP_EDGES_HOURS",
-            "Intervals",
-            "coverage",
-            "fit_intervals",
-            "gap_labels",
-            "gap_names",
-            "reliability",
-        ],
-        "new_patients": ["predict"],
-        "scoring": ["score", "score_estimator"],
+        "coverage": ["GAP_EDGES_HOURS", "gap_labels", "gap_names", "reliability"],
+        "dense_scoring": ["score_dense", "score_estimators_dense"],
+        "files": ["PredictionWriter", "read_dense_sums", "read_predictions"],
+        "intervals": ["GIVEN", "INTERVAL_STATE", "Intervals", "NO_ESTIMATE", "NO_INTERVALS", "fit_intervals"],
+        "new_patients": ["Predictor", "predict"],
+        "protocols": ["bedside_protocol", "protocols_of"],
+        "scoring": ["patients_of", "score", "score_estimator"],
     },
 )

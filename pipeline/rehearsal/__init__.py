@@ -1,5 +1,17 @@
-"""The whole job at true size, before anyone's data or GPU hours are spent: planted inputs in, time and memory out.
+"""The whole job at true size on planted inputs: time and memory of every stage out.
 
-Every stage after embedding runs as it is; what a GPU is for (training, scoring) runs on a seeded sample with the
-extrapolated time beside it. Above the stages, which it runs; never the room of anything that a real run needs.
+In: how many patients and days.
+Out: a table, a row a stage, and what the whole would take.
+Never: used by a real run; another experiment's folder.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "plan": ["Rehearsal", "RehearsalSize"],
+        "run": ["other_sizes", "rehearse"],
+        "table": ["growth_table", "rehearsal_table"],
+    },
+)

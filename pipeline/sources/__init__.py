@@ -10,11 +10,29 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
+    submodules=["content_hashes"],
     submod_attrs={
         "array_folder": ["ArrayFolder"],
-        "base": ["Catalog", "ClinicalSource", "ClinicalTables", "Record", "Stretch", "WaveformSource"],
-        "catalog": ["load_catalog", "save_catalog"],
-        "content_hashes": ["CACHE_FILE", "SourceHashes", "content_hash", "fingerprint", "forget_hash"],
+        "base": [
+            "Catalog",
+            "ClinicalSource",
+            "ClinicalTables",
+            "Record",
+            "Stretch",
+            "WaveformSource",
+            "in_time_order",
+        ],
+        "catalog": ["catalogued_patients", "load_catalog", "release_catalog", "save_catalog"],
+        "content_hashes": [
+            "CACHE_FILE",
+            "ContentDigest",
+            "SourceHashes",
+            "SourceState",
+            "fingerprint",
+            "forget_hash",
+            "is_settled",
+            "source_state",
+        ],
         "csv_stream": ["find_table", "stream_csv"],
         "detect": ["DESCRIPTION", "open_clinical", "open_waveforms"],
         "landing": ["labs_state", "landing_state", "quiet_seconds_from_environment"],

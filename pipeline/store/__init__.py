@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "admin": ["forget_patient", "gc_store", "list_store", "verify_store"],
         "embeddings": ["EmbeddingStore", "MANIFEST"],
-        "manifest": ["EmbeddingKey", "ManifestEntry"],
+        "manifest": ["EmbeddingKey", "Encoding", "ManifestEntry"],
         "version_folder": ["PatientWriter", "QUALITY_BINS"],
     },
 )

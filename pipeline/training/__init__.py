@@ -10,8 +10,17 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "checkpoints": ["LoadedModel", "check_encoder", "checkpoint_folders", "load_model", "model_tensors"],
-        "config": ["TrainingConfig", "TrainingProgress", "TrainingResult"],
+        "batches": ["PieceSource"],
+        "checkpoints": [
+            "LoadedModel",
+            "check_encoder",
+            "check_encoding",
+            "checkpoint_folders",
+            "encoding_of",
+            "load_model",
+            "model_tensors",
+        ],
+        "config": ["FIELDS_OF_THE_MACHINE", "TrainingConfig", "TrainingProgress", "TrainingResult"],
         "curves": ["kept_epochs", "read_curves", "write_curves"],
         "dataset": ["PieceItem", "pack", "scale_history"],
         "distributed": ["Ranks", "joined_ranks", "pick_device"],
@@ -19,7 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "forecaster": ["Forecaster"],
         "inference": ["estimate_piece", "estimate_windows"],
         "method": ["train"],
-        "resume": ["RESUME_FILE", "load_resume", "read_progress", "save_resume"],
-        "schedule": ["learning_rate", "seed_of"],
+        "resume": ["RESUME_FILE", "load_resume", "progress_of", "read_resume", "save_resume"],
+        "schedule": ["learning_rate", "plan_epoch", "seed_of"],
     },
 )

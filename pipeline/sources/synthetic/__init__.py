@@ -11,9 +11,20 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "cohort": ["write_cohort"],
+        "defects": ["KINDS", "plan_defects"],
         "parameters": ["CohortParameters"],
-        "physiology": ["morphology_at"],
+        "physiology": ["Course", "Stay", "morphology_at", "random_stream"],
         "plan": ["CohortPlan", "CohortSize", "plan_patient"],
-        "truth": ["CohortTruth", "oracle_estimates"],
+        "ppg": ["BLOCK_SAMPLES", "SAMPLING_RATE_HZ", "amplitude_levels"],
+        "tables": ["TABLE_FILES", "lab_rows", "stay_rows"],
+        "truth": ["CohortTruth", "TRUTH_TABLES", "oracle_estimates", "truth_rows"],
+        "wfdb_files": [
+            "RecordPlan",
+            "Segment",
+            "digital_codes",
+            "patient_folder",
+            "plan_record",
+            "plan_segments",
+        ],
     },
 )

@@ -292,9 +292,8 @@ def test_every_parquet_file_and_checkpoint_carries_its_licence(made: Path) -> No
     for path in made.rglob("best/config.json"):
         stored = json.loads(path.read_text())
         assert stored["provenance"]["note"]["stage"] == "train_mt_pcs"
-        assert parquet_note(made / "tiny" / "predictions.parquet")["checkpoints"] == [
-            stored["weights_sha256"]
-        ]
+        of_its_own = made / "tiny" / "predictions" / "mt_pcs-seed0.parquet"
+        assert parquet_note(of_its_own)["checkpoints"] == [stored["weights_sha256"]]
 
 
 def test_records_form_a_chain_and_name_neither_patients_nor_folders(made: Path) -> None:
