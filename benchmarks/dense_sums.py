@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.cohort.dense_sums import DenseBlock, DenseSums
-from pipeline.cohort.summed_sets import dense_sets
+from pipeline.cohort.summed_set import dense_sets
 from pipeline.evaluation.judge import EvaluationConfig, comparison_of, evaluation_of, judge_sets
 from pipeline.foundation.schema import LAB_NAMES, MAX_SEQUENCE_STEPS, METHODS, PROTOCOLS, WINDOW_US
 

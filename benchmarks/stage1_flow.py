@@ -18,7 +18,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run from anywhere, installed or not
 
-from pipeline.embedding.run import EncodingConfig, embed, make_encoder
+from pipeline.embedding.config import EncodingConfig
+from pipeline.embedding.encoders import make_encoder
+from pipeline.embedding.run import embed
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.store.embeddings import EmbeddingStore
 

@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from benchmarks import peers
 from benchmarks.driver import Case, Provider
+from models.regressor.config import LabRegressorConfig
 from models.regressor.inputs import PackedInputs
-from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.lab_regressor import LabRegressor
 from models.regressor.losses import uncertainty_weighted_l1
 from models.regressor.mamba_block import Mamba, MambaState
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import torch
 
+from models.regressor.config import LabRegressorConfig
 from models.regressor.inputs import PackedInputs
-from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.lab_regressor import LabRegressor
 
 LENGTHS = [23, 1, 40, 0, 16]
 SMALL = LabRegressorConfig(embed_width=8, d_model=16, n_blocks=2, d_state=4, dropout=0.0, trunk_width=8)

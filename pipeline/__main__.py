@@ -13,7 +13,7 @@ from pipeline import stages
 from pipeline.commands.configuration import add_config_command
 from pipeline.commands.evaluation import add_evaluation_commands
 from pipeline.commands.pretraining import add_pretraining_commands
-from pipeline.commands.project import add_project_options, project
+from pipeline.commands.project_options import add_project_options, project
 from pipeline.commands.rehearsal import add_rehearsal_commands
 from pipeline.commands.store import add_store_commands
 from pipeline.experiments import ExperimentConfig

@@ -21,7 +21,7 @@ from pipeline.foundation.overrides import overridden
 from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.workspace import WAVEFORMS_VARIABLE
 from pipeline.labs.cleaning import LabConfig
-from pipeline.sources.synthetic.cohort import CohortSize
+from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.training.config import TrainingConfig
 from pipeline.windows.cutting import WindowConfig
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.regressor.config import FIVE_LABS, LabRegressorConfig
+from models.regressor.config import LabRegressorConfig
 from models.regressor.inputs import PackedInputs
 from models.regressor.mamba_block import MambaBlock, MambaState
 from models.regressor.packing import chunks, enter, skips
@@ -22,8 +22,6 @@ from models.regressor.patient_state import PatientState
 from models.regressor.slow_features import fit_input_scale, input_scale
 from models.regressor.waveform_readout import WaveformReadout
 from models.regressor.window_reader import trailing
-
-__all__ = ["FIVE_LABS", "LabRegressor", "LabRegressorConfig", "SequenceState", "TaskLayer"]
 
 SequenceState = list[MambaState]
 """One state per layer: the backbone's blocks, then one block per lab, then those of the waveform's read-out, if any."""

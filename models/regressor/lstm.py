@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from models.regressor.lab_regressor import FIVE_LABS
+from models.regressor.config import FIVE_LABS
 from models.regressor.slow_features import fit_input_scale, input_scale
 from models.regressor.window_reader import N_WINDOWS, WindowReader
 

@@ -10,7 +10,6 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["scored_sets", "summed_sets", "trailing_windows"],
     submod_attrs={
         "aligned": ["AlignedCohort", "series_by_patient"],
         "alignment": ["align"],
@@ -18,10 +17,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "dense_points": ["DensePoints", "PointSource"],
         "dense_sums": ["DenseBlock", "DenseSums", "accumulate_dense_sums"],
         "normalization": ["LabScaler", "ScalerConfig", "fit_lab_scaler"],
-        "scored_sets": ["ScoredSet", "check_predictions", "in_method_order"],
+        "scored_set": ["ScoredSet", "check_predictions", "in_method_order", "scored_sets"],
         "sequences": ["PatientWindows", "SequenceConfig", "Sequences", "WindowStore", "cut_sequences"],
         "splits": ["SplitConfig", "Splits", "normal_id", "split_subjects"],
-        "summed_sets": ["SummedSet", "dense_sets", "summed"],
+        "summed_set": ["SummedSet", "dense_sets", "summed", "summed_sets"],
         "targets": ["StepGrid"],
+        "trailing": ["trailing_windows"],
     },
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.cohort.aligned import AlignedCohort, series_by_patient, step_grid
-from pipeline.cohort.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
+from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.sequences import Sequences, WindowStore
 from pipeline.cohort.splits import Splits
 from pipeline.cohort.targets import StepGrid, window_of_draw
@@ -31,8 +31,6 @@ from pipeline.foundation.schema import (
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.history import LabHistory, LabSeries, lab_history, last_available_before
 from pipeline.labs.versions import final_results
-
-__all__ = ["AlignedCohort", "AlignmentConfig", "align", "authors_alignment", "paper_alignment"]
 
 MINUTE_US = 60_000_000
 _NO_SERIES = LabSeries(

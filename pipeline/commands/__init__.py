@@ -9,12 +9,11 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["project"],
     submod_attrs={
         "configuration": ["add_config_command"],
         "evaluation": ["add_evaluation_commands"],
         "pretraining": ["add_pretraining_commands"],
-        "project": ["add_project_options"],
+        "project_options": ["add_project_options", "project"],
         "rehearsal": ["add_rehearsal_commands"],
         "store": ["add_store_commands"],
     },

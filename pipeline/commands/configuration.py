@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.commands.project import add_project_options, configuration, overrides
+from pipeline.commands.project_options import add_project_options, configuration, overrides
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.overrides import differences, dotted
 from pipeline.foundation.provenance import config_hash, to_plain

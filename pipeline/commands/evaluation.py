@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.commands.project import add_experiment_option, add_override_option, configuration
+from pipeline.commands.project_options import add_experiment_option, add_override_option, configuration
 from pipeline.evaluation.lab_baselines import (
     LabBaselineConfig,
     baseline_table,

@@ -52,8 +52,8 @@ def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -
 
 def _probe(parsed: argparse.Namespace) -> None:
     from pipeline.embedding.encoders import make_encoder
-    from pipeline.pretraining.probe import named, probe, probe_table
     from pipeline.pretraining.probe_data import BIDMC_LICENCE, bidmc_windows, synthetic_windows
+    from pipeline.pretraining.probing import named, probe, probe_table
 
     if parsed.out is not None:
         require_writable(parsed.out)

@@ -14,20 +14,15 @@ from functools import partial
 
 from models.encoders.base import Encoder, device_kind
 from pipeline.embedding.config import EncodingConfig
-from pipeline.embedding.encoders import encoder_fields, encoder_label, make_encoder
+from pipeline.embedding.encoders import encoder_fields, encoder_label
 from pipeline.embedding.flow import BatchResult, EmbeddingFlow, Meter
 from pipeline.embedding.plan import EmbeddingPlan, PatientTask, plan_embedding
-from pipeline.embedding.progress import EmbeddingProgress, ProgressCallback, ProgressMeter, log_progress
+from pipeline.embedding.progress import ProgressCallback, ProgressMeter
 from pipeline.foundation.provenance import to_plain, versions
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.sources.base import Catalog, WaveformSource
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.version_folder import QUALITY_BINS
-
-__all__ = [
-    "EmbeddingPlan", "EmbeddingProgress", "EmbeddingSummary", "EncodingConfig", "PatientTask",
-    "ProgressMeter", "embed", "embed_batch", "finish_embedding", "log_progress", "make_encoder", "plan_embedding",
-]  # fmt: skip
 
 log = logging.getLogger(__name__)
 

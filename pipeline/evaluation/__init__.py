@@ -9,12 +9,11 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["error_grids"],
     submod_attrs={
         "agreement": ["agreement_table", "repeated_bland_altman"],
         "alarms": ["MINIMUM_EVENTS", "alarm_table"],
         "delay_methods": ["ADDED", "DELAY_METHODS"],
-        "error_grids": ["ZONES", "allowable_error_table", "grid_table"],
+        "grids": ["ZONES", "allowable_error_table", "error_grids", "grid_table"],
         "judge": [
             "AGGREGATIONS",
             "ALL_SEEDS",
@@ -26,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "lab_baselines": ["LabBaselineConfig", "baseline_table", "read_icu_stays", "real_lab_baselines"],
         "leak_check": ["changed_rows"],
-        "recovery": ["CONDITIONS", "Condition", "LEARNED", "recovery_rows", "recovery_text"],
+        "recovery": ["CONDITIONS", "Condition", "LEARNED", "ORACLE", "recovery_rows", "recovery_text"],
         "result_delay": ["delay_table"],
         "subgroups": ["GROUPINGS", "SubgroupConfig", "subgroup_table"],
     },

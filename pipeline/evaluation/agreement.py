@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
-from pipeline.cohort.scored_sets import ScoredSet, scored_sets
+from pipeline.cohort.scored_set import ScoredSet, scored_sets
 from pipeline.foundation import bootstrap
 
 AGREEMENT_COLUMNS = (

@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from pipeline.cohort.scored_sets import ScoredSet, scored_sets
+from pipeline.cohort.scored_set import ScoredSet, scored_sets
 from pipeline.foundation import bootstrap
 from pipeline.foundation.number_format import UNITS
 

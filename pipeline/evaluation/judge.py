@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.cohort.summed_sets import SummedSet, summed_sets
+from pipeline.cohort.summed_set import SummedSet, summed_sets
 from pipeline.foundation import bootstrap
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METRICS

@@ -13,7 +13,8 @@ import pandas as pd
 
 from pipeline.cohort.sequences import PatientWindows, SequenceConfig, WindowStore
 from pipeline.labs.cleaning import LabEvents
-from pipeline.prediction.new_patients import PredictionConfig, predict
+from pipeline.prediction.config import PredictionConfig
+from pipeline.prediction.new_patients import predict
 from pipeline.prediction.protocols import protocols_of
 
 CHECKED_PATIENTS = 3

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.cohort.scored_sets import ScoredSet, scored_sets
+from pipeline.cohort.scored_set import ScoredSet, scored_sets
 from pipeline.evaluation.judge import EvaluationConfig
 from pipeline.foundation import bootstrap
 from pipeline.foundation.number_format import interval, number, signed

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Shaped
 
-from pipeline.cohort.scored_sets import ScoredSet, scored_sets
-from pipeline.cohort.summed_sets import summed
+from pipeline.cohort.scored_set import ScoredSet, scored_sets
+from pipeline.cohort.summed_set import summed
 from pipeline.evaluation.judge import EvaluationConfig, evaluate_sets
-from pipeline.prediction.coverage import GAP_EDGES_HOURS, gap_labels, gap_names
+from pipeline.prediction.interval_coverage import GAP_EDGES_HOURS, gap_labels, gap_names
 
 GROUPINGS = {
     "gap": "Hours since the last lab",

@@ -9,12 +9,12 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["coverage", "estimates_file"],
+    submodules=["estimates_file"],
     submod_attrs={
         "config": ["PredictionConfig"],
-        "coverage": ["GAP_EDGES_HOURS", "gap_labels", "gap_names", "reliability"],
         "dense_scoring": ["score_dense", "score_estimators_dense"],
         "files": ["PredictionWriter", "read_dense_sums", "read_predictions"],
+        "interval_coverage": ["GAP_EDGES_HOURS", "coverage", "gap_labels", "gap_names", "reliability"],
         "intervals": ["GIVEN", "INTERVAL_STATE", "Intervals", "NO_ESTIMATE", "NO_INTERVALS", "fit_intervals"],
         "new_patients": ["Predictor", "predict"],
         "protocols": ["bedside_protocol", "protocols_of"],

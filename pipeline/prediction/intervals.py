@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
-from pipeline.cohort.scored_sets import ScoredSet, check_predictions, scored_sets
+from pipeline.cohort.scored_set import ScoredSet, check_predictions, scored_sets
 from pipeline.foundation.errors import ConfigError
 
 WIDTH_KEYS = ("method", "protocol", "seed", "lab")

@@ -12,7 +12,7 @@ from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.sequences import PatientWindows
 from pipeline.cohort.targets import StepGrid
-from pipeline.cohort.trailing_windows import trailing_windows
+from pipeline.cohort.trailing import trailing_windows
 from pipeline.foundation.schema import HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US
 from pipeline.labs.history import LabHistory, LabSeries, lab_history
 from pipeline.prediction.config import PredictionConfig

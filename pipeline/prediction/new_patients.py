@@ -22,7 +22,7 @@ from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_NAMES
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.history import LabSeries
-from pipeline.prediction.config import STATES, PredictionConfig
+from pipeline.prediction.config import PredictionConfig
 from pipeline.prediction.intervals import INTERVAL_STATE, NO_ESTIMATE, NO_INTERVALS, Intervals
 from pipeline.prediction.live_sequence import LiveSequence, restarts
 from pipeline.prediction.protocols import alignment_of, chosen_protocol
@@ -30,8 +30,6 @@ from pipeline.training.checkpoints import check_encoder, checkpoint_folders, loa
 from pipeline.training.distributed import pick_device
 from pipeline.training.embedding_cache import EmbeddingCache
 from pipeline.training.forecaster import Forecaster
-
-__all__ = ["PREDICT_COLUMNS", "STATES", "PredictionConfig", "Predictor", "predict"]
 
 PREDICT_COLUMNS = (
     "patient", "sequence", "window_end", "lab", "estimate", "lower", "upper", "last_lab",

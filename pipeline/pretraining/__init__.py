@@ -9,12 +9,11 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["probe"],
     submod_attrs={
         "config": ["PretrainingConfig"],
         "data": ["Challenge2015", "Corpus", "divide", "synthetic_source"],
-        "probe": ["named", "probe_table"],
         "probe_data": ["BIDMC_LICENCE", "bidmc_windows", "synthetic_windows"],
-        "run": ["pretrain"],
+        "probing": ["named", "probe", "probe_table"],
+        "run": ["RECORD_FILE", "WEIGHTS_FILE", "pretrain"],
     },
 )

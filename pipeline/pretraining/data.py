@@ -19,7 +19,9 @@ from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Catalog, Record, Stretch, WaveformSource
 from pipeline.sources.mimic3 import Mimic3Waveforms
-from pipeline.sources.synthetic.cohort import CohortParameters, CohortSize, write_cohort
+from pipeline.sources.synthetic.cohort import write_cohort
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.training.schedule import seed_of
 from pipeline.windows.cutting import WindowConfig, iterate_windows
 from pipeline.windows.resample import prepare_ppg_gpt

@@ -19,9 +19,10 @@ from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_SECONDS, WINDOW_U
 from pipeline.pretraining.data import UNKNOWN_RAILS
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.sources.mimic3 import Mimic3Waveforms
-from pipeline.sources.synthetic.cohort import CohortParameters, CohortSize, write_cohort
+from pipeline.sources.synthetic.cohort import write_cohort
+from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.physiology import morphology_at
-from pipeline.sources.synthetic.plan import CohortPlan, plan_patient
+from pipeline.sources.synthetic.plan import CohortPlan, CohortSize, plan_patient
 from pipeline.windows.cutting import WindowConfig, iterate_windows
 from pipeline.windows.quality import window_quality
 from pipeline.windows.resample import replace_rails

@@ -33,8 +33,6 @@ from pipeline.training.distributed import Ranks, joined_ranks, pick_device
 from pipeline.training.resume import RESUME_FILE, load_resume, progress_of, read_resume, save_resume
 from pipeline.training.schedule import learning_rate, seed_of
 
-__all__ = ["PretrainingConfig", "PretrainingState", "pretrain"]
-
 logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "pretraining.json"

@@ -12,7 +12,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from pipeline.foundation.atomic import make_private_dir
-from pipeline.sources.synthetic.wfdb_files import SAMPLING_RATE_HZ, patient_folder
+from pipeline.sources.synthetic.ppg import SAMPLING_RATE_HZ
+from pipeline.sources.synthetic.wfdb_files import patient_folder
 
 RECORDS_A_PATIENT = 5
 _SEGMENT_SAMPLES = 2 * 3600 * SAMPLING_RATE_HZ

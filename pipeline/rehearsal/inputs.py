@@ -18,8 +18,8 @@ from pipeline.sources.base import Catalog, Record
 from pipeline.sources.catalog import save_catalog
 from pipeline.sources.detect import DESCRIPTION
 from pipeline.sources.mimic3 import Mimic3Waveforms
-from pipeline.sources.synthetic.cohort import CohortParameters, CohortSize
-from pipeline.sources.synthetic.plan import CohortPlan
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.plan import CohortPlan, CohortSize
 from pipeline.store.embeddings import EmbeddingStore
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.cohort.scored_sets import in_method_order
+from pipeline.cohort.scored_set import in_method_order
 from pipeline.evaluation.judge import select
 from pipeline.foundation.number_format import error_digits, interval, number, p_value, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS

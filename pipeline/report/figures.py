@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pipeline.cohort.scored_sets import in_method_order
+from pipeline.cohort.scored_set import in_method_order
 from pipeline.evaluation.judge import select
 from pipeline.foundation.number_format import UNITS, short_label
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS

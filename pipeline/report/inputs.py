@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.cohort.scored_sets import ScoredSet, scored_sets
+from pipeline.cohort.scored_set import ScoredSet, scored_sets
 from pipeline.foundation.schema import METHODS, PROTOCOLS
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.cohort.scored_sets import in_method_order
+from pipeline.cohort.scored_set import in_method_order
+from pipeline.evaluation.delay_methods import ADDED
 from pipeline.evaluation.judge import AGGREGATIONS, select
 from pipeline.foundation.number_format import (
     UNITS,
@@ -25,7 +26,7 @@ from pipeline.report.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES,
 from pipeline.report.html import Row, Section, paragraph, text
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.paper_table import heading, table1, table1_html
-from pipeline.report.result_delay_text import ADDED, method_label
+from pipeline.report.result_delay_text import method_label
 from pipeline.training.curves import kept_epochs
 
 _STAGES = {

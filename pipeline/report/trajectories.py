@@ -14,8 +14,9 @@ from pipeline.cohort.sequences import SequenceConfig
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.versions import final_results
+from pipeline.prediction.config import PredictionConfig
 from pipeline.prediction.intervals import INTERVAL_STATE, Intervals
-from pipeline.prediction.new_patients import PredictionConfig, Predictor
+from pipeline.prediction.new_patients import Predictor
 from pipeline.store.embeddings import EmbeddingStore
 
 SHOWN_PATIENTS = 4

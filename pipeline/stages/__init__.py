@@ -8,6 +8,8 @@ Out: the next artefact in that folder, and a summary that a person can read.
 Never: domain logic, Dagster, torch at import.
 """
 
+import lazy_loader
+
 from pipeline.stages.align import cohort_splits, lab_alignment, normalization_stats
 from pipeline.stages.delayed_results import printed_result_delay, result_delay
 from pipeline.stages.embed import (
@@ -24,7 +26,13 @@ from pipeline.stages.pretraining import pretrain_ppg_gpt
 from pipeline.stages.reporting import report
 from pipeline.stages.training import train
 
+# Whole modules, some of which need torch, for the command line, the checks and the rehearsal.
+__getattr__, __dir__, _modules = lazy_loader.attach(
+    __name__, submodules=["checks", "embed", "evaluate", "lineage", "pretraining", "recovery", "sources"]
+)
+
 __all__ = [
+    *_modules,
     "cohort_splits",
     "embed_patient_batch",
     "evaluation",

@@ -48,7 +48,7 @@ class _Inputs(NamedTuple):
     config: "EncodingConfig"
 
     def plan(self, only: Sequence[str] | None = None) -> "EmbeddingPlan":
-        from pipeline.embedding.run import plan_embedding  # imports torch, which definitions must not
+        from pipeline.embedding.plan import plan_embedding
 
         patients = None
         if only is not None:
@@ -107,7 +107,8 @@ def embed_patient_batch(
     workspace: Workspace, experiment: ExperimentConfig, patient_keys: Sequence[str]
 ) -> BatchCounts:
     """Embed and commit what is still stale among `patient_keys`; return counts."""
-    from pipeline.embedding.run import ProgressMeter, embed_batch, log_progress  # imports torch, as above
+    from pipeline.embedding.progress import ProgressMeter, log_progress
+    from pipeline.embedding.run import embed_batch
 
     inputs = _inputs(workspace, experiment)
     tasks = inputs.plan(patient_keys).stale

@@ -19,7 +19,8 @@ from pipeline.labs.versions import final_results
 from pipeline.sources.base import Catalog, ClinicalSource, WaveformSource
 from pipeline.sources.catalog import save_catalog
 from pipeline.sources.detect import DESCRIPTION, open_clinical, open_waveforms
-from pipeline.sources.synthetic.cohort import CohortParameters, write_cohort
+from pipeline.sources.synthetic.cohort import write_cohort
+from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.stages.provenance import recorded
 from pipeline.stages.sources import missing_labs
 

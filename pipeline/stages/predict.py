@@ -43,7 +43,8 @@ def predict_new_patients(
         .parquet nor in .csv; the method cannot run at the bedside; or ``intervals.json`` is damaged.
     """
     from pipeline.prediction import estimates_file  # imports torch, which definitions must not
-    from pipeline.prediction.new_patients import PredictionConfig, predict
+    from pipeline.prediction.config import PredictionConfig
+    from pipeline.prediction.new_patients import predict
     from pipeline.prediction.protocols import bedside_protocol
 
     out_file = estimates_file.check_name(out)

@@ -19,7 +19,8 @@ from pipeline.cohort.alignment import align
 from pipeline.cohort.normalization import fit_lab_scaler
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.cohort.splits import Splits, split_subjects
-from pipeline.embedding.run import embed, log_progress
+from pipeline.embedding.progress import log_progress
+from pipeline.embedding.run import embed
 from pipeline.evaluation.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows, recovery_text
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import add_licences
@@ -29,7 +30,8 @@ from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.labs.cleaning import LabEvents, clean_labs
 from pipeline.prediction.scoring import score, score_estimator
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
-from pipeline.sources.synthetic.cohort import CohortParameters, write_cohort
+from pipeline.sources.synthetic.cohort import write_cohort
+from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.truth import CohortTruth, oracle_estimates
 from pipeline.stages.embed import encoding_config, experiment_encoder
 from pipeline.stages.ingest import COHORT_LICENCE

@@ -2,7 +2,8 @@
 
 from pipeline.testing.cohort import TINY_MODEL
 from pipeline.training.checkpoints import load_model
-from pipeline.training.method import TrainingConfig, train
+from pipeline.training.config import TrainingConfig
+from pipeline.training.method import train
 
 CONFIG = TrainingConfig(
     epochs=2, batch_pieces=4, learning_rate=1e-2, warmup_epochs=1.0, tensorboard=False, device="cpu"

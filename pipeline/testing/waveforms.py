@@ -9,9 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.embedding.run import (
-    EncodingConfig,
-)
+from pipeline.embedding.config import EncodingConfig
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.store.embeddings import EmbeddingStore

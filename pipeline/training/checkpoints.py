@@ -17,7 +17,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.config import LabRegressorConfig
+from models.regressor.lab_regressor import LabRegressor
 from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import WindowStore

@@ -10,7 +10,7 @@ from models.regressor.window_reader import N_WINDOWS
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import WindowStore
-from pipeline.cohort.trailing_windows import trailing_windows
+from pipeline.cohort.trailing import trailing_windows
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.training.batches import (
     SAMPLED_PIECES,

@@ -14,7 +14,7 @@ from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import PatientWindows, WindowStore
 from pipeline.cohort.targets import StepGrid
-from pipeline.cohort.trailing_windows import trailing_windows
+from pipeline.cohort.trailing import trailing_windows
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.training.checkpoints import LoadedModel
 from pipeline.training.dataset import PieceDataset, PieceItem, pack

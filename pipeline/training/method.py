@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.regressor.config import LabRegressorConfig
 from models.regressor.inputs import PackedInputs
-from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.lab_regressor import LabRegressor
 from models.regressor.losses import parameter_groups
 from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
 from pipeline.cohort.aligned import AlignedCohort
@@ -42,8 +43,6 @@ from pipeline.training.resume import RESUME_FILE, read_resume
 from pipeline.training.run import TrainingRun, Validate
 from pipeline.training.schedule import seed_of
 from pipeline.training.validation import Validation, validation_of
-
-__all__ = ["TRAINED_METHODS", "TrainingConfig", "TrainingProgress", "TrainingResult", "train"]
 
 logger = logging.getLogger(__name__)
 

@@ -29,12 +29,11 @@ from pipeline.foundation.atomic import (
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.physiology import random_stream
 from pipeline.sources.synthetic.plan import CohortPlan, CohortSize, claim, patient_count, plan_patient
+from pipeline.sources.synthetic.ppg import SAMPLING_RATE_HZ
 from pipeline.sources.synthetic.real_labs import real_table_files
 from pipeline.sources.synthetic.tables import TABLE_FILES, lab_rows, stay_rows, write_tables
 from pipeline.sources.synthetic.truth import TRUTH_TABLES, truth_rows, write_truth
-from pipeline.sources.synthetic.wfdb_files import SAMPLING_RATE_HZ, patient_folder, plan_record, write_record
-
-__all__ = ["CohortParameters", "CohortSize", "CohortSummary", "write_cohort"]
+from pipeline.sources.synthetic.wfdb_files import patient_folder, plan_record, write_record
 
 logger = logging.getLogger(__name__)
 

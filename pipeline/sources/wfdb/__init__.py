@@ -13,6 +13,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "codes": ["code_format"],
         "folder": ["WfdbFolder", "parse_assume_start"],
         "header": ["BadRecord", "Header", "contained", "read_header"],
-        "records": ["CHUNK_SECONDS", "open_record", "read_stretches", "record_files"],
+        "records": [
+            "CHUNK_SECONDS",
+            "MAX_RATE_HZ",
+            "MIN_RATE_HZ",
+            "open_record",
+            "read_stretches",
+            "record_files",
+        ],
     },
 )

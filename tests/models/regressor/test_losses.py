@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.config import LabRegressorConfig
+from models.regressor.lab_regressor import LabRegressor
 from models.regressor.losses import parameter_groups, uncertainty_weighted_l1, weighted_l1
 
 

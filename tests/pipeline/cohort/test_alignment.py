@@ -2,13 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.cohort.alignment import (
-    AlignedCohort,
-    AlignmentConfig,
-    align,
-    authors_alignment,
-    paper_alignment,
-)
+from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.alignment import align
+from pipeline.cohort.alignment_config import AlignmentConfig, authors_alignment, paper_alignment
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.cohort.splits import split_subjects
 from pipeline.foundation.errors import ConfigError, MissingArtifactError, StoreError

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.cohort.dense_sums import DenseBlock, DenseSums, accumulate_dense_sums
-from pipeline.cohort.summed_sets import dense_sets
+from pipeline.cohort.summed_set import dense_sets
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.schema import DENSE_SUM_COLUMNS
 

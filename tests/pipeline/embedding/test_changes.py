@@ -7,12 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.embedding.run import (
-    EncodingConfig,
-    embed,
-    embed_batch,
-    plan_embedding,
-)
+from pipeline.embedding.config import EncodingConfig
+from pipeline.embedding.plan import plan_embedding
+from pipeline.embedding.run import embed, embed_batch
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.testing.waveforms import CONFIG, FakeEncoder, FakeSource, add_record, content
 from pipeline.windows.cutting import WindowConfig

@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.embedding.flow import BatchResult
-from pipeline.embedding.plan import EmbeddingPlan
-from pipeline.embedding.run import (
-    embed,
-    embed_batch,
-    finish_embedding,
-    plan_embedding,
-)
+from pipeline.embedding.plan import EmbeddingPlan, plan_embedding
+from pipeline.embedding.run import embed, embed_batch, finish_embedding
 from pipeline.foundation.errors import RecordError, StoreError
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.testing.waveforms import CONFIG, ORIGIN_US, FakeEncoder, FakeSource, add_record, content

@@ -10,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.embedding import plan as planning
-from pipeline.embedding.run import EncodingConfig, embed, embed_batch, plan_embedding
+from pipeline.embedding.config import EncodingConfig
+from pipeline.embedding.plan import plan_embedding
+from pipeline.embedding.run import embed, embed_batch
 from pipeline.sources import content_hashes
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.sources.base import Record

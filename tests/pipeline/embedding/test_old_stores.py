@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.embedding.config import EncodingConfig
 from pipeline.embedding.encoders import make_encoder
-from pipeline.embedding.run import EncodingConfig, embed
+from pipeline.embedding.run import embed
 from pipeline.sources.array_folder import ArrayFolder
+from pipeline.store.base import ENTRY_FILE
 from pipeline.store.embeddings import MANIFEST, EmbeddingStore
-from pipeline.store.version_folder import ENTRY_FILE
 
 FIRST, SECOND = "945faa7ce489114af699345304509453", "ce718d6644afe9a20c1099fb05ca73c1"
 SOURCES = {FIRST: "b53ae0b5a4db1af25bf8b110ee35e8bf", SECOND: "13d73f878e12f914ce0a7cb613cf74de"}

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from models.encoders.ppg_gpt import PPGGPT
+from pipeline.embedding.config import EncodingConfig
 from pipeline.embedding.progress import EmbeddingProgress
-from pipeline.embedding.run import EncodingConfig, embed
+from pipeline.embedding.run import embed
 from pipeline.foundation.errors import ConfigError
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.store.embeddings import EmbeddingStore

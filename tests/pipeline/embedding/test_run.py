@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.embedding.run import (
-    EmbeddingProgress,
-    EncodingConfig,
-    embed,
-)
+from pipeline.embedding.config import EncodingConfig
+from pipeline.embedding.progress import EmbeddingProgress
+from pipeline.embedding.run import embed
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Catalog
 from pipeline.store.embeddings import EmbeddingStore

@@ -9,8 +9,8 @@ from pipeline.emulation.cohort import EmulatedCohort, write_emulated_cohort
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.labs.cleaning import LabConfig, clean_labs
 from pipeline.sources.mimic3 import Mimic3Tables
-from pipeline.sources.synthetic.cohort import CohortParameters, CohortSize
-from pipeline.sources.synthetic.plan import CohortPlan, plan_patient
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.plan import CohortPlan, CohortSize, plan_patient
 from pipeline.sources.synthetic.truth import CohortTruth
 from pipeline.store.admin import verify_store
 from pipeline.store.embeddings import EmbeddingStore

@@ -15,7 +15,9 @@ from pipeline.emulation.rendered import BurstPlan, RenderedWindows, render_windo
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.mimic3 import Mimic3Waveforms
-from pipeline.sources.synthetic.cohort import CohortParameters, CohortSize, write_cohort
+from pipeline.sources.synthetic.cohort import write_cohort
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.testing.emulators import HANDMADE_KEY, handmade_emulator
 from pipeline.windows.cutting import WindowConfig, iterate_windows
 from pipeline.windows.resample import prepare_ppg_gpt

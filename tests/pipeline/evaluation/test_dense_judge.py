@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.cohort.alignment_config import AlignmentConfig, authors_alignment
-from pipeline.cohort.scored_sets import scored_sets
+from pipeline.cohort.scored_set import scored_sets
 from pipeline.evaluation import judge
 from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate
 from pipeline.foundation import bootstrap
@@ -17,7 +17,8 @@ from pipeline.labs.history import lab_history, last_available_before
 from pipeline.prediction.dense_scoring import score_dense, score_estimators_dense
 from pipeline.prediction.scoring import forecasters_of, patients_of, score, score_estimator
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
-from pipeline.training.method import TrainingConfig, train
+from pipeline.training.config import TrainingConfig
+from pipeline.training.method import train
 
 CONFIG = EvaluationConfig(bootstrap=40)
 TRAINING = TrainingConfig(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.cohort.scored_sets import scored_sets
+from pipeline.cohort.scored_set import scored_sets
 from pipeline.evaluation.judge import (
     ALL_SEEDS,
     COMPARISON_COLUMNS,

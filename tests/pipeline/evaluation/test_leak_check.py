@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cohort.alignment import AlignmentConfig, align, paper_alignment
+from pipeline.cohort.alignment import align
+from pipeline.cohort.alignment_config import AlignmentConfig, paper_alignment
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.foundation.schema import LAB_NAMES, WINDOW_US

@@ -12,8 +12,9 @@ from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US
 from pipeline.prediction import live_sequence
 from pipeline.prediction.live_sequence import Restart
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
+from pipeline.training.config import TrainingConfig
 from pipeline.training.inference import estimate_piece
-from pipeline.training.method import TrainingConfig, train
+from pipeline.training.method import train
 
 KINDS = (("start",), ("start", "anchored"))
 

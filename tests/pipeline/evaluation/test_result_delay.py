@@ -4,14 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.evaluation.delay_methods import ADDED
 from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate
 from pipeline.evaluation.result_delay import DELAY_COLUMNS, delay_table, delayed_events
 from pipeline.foundation.schema import HOUR_US, PROTOCOLS
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.prediction.scoring import score, score_estimator
-from pipeline.report.result_delay_text import ADDED, delay_text
+from pipeline.report.result_delay_text import delay_text
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
-from pipeline.training.method import TrainingConfig, train
+from pipeline.training.config import TrainingConfig
+from pipeline.training.method import train
 
 QUICK = EvaluationConfig(bootstrap=20)
 TRAINING = TrainingConfig(

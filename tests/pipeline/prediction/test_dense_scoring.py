@@ -8,14 +8,15 @@ import pytest
 
 from pipeline.cohort import dense_sums
 from pipeline.cohort.dense_points import PointSource
-from pipeline.cohort.summed_sets import dense_sets
+from pipeline.cohort.summed_set import dense_sets
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.schema import DENSE_SUM_COLUMNS, LAB_NAMES
 from pipeline.labs.carry_forward import LIVE_LOCF, LOCF, PATIENT_MEAN
 from pipeline.prediction.dense_scoring import score_dense, score_estimators_dense
 from pipeline.prediction.scoring import score_estimator
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
-from pipeline.training.method import TrainingConfig, train
+from pipeline.training.config import TrainingConfig
+from pipeline.training.method import train
 
 CONFIG = TrainingConfig(
     epochs=1, batch_pieces=4, learning_rate=1e-2, warmup_epochs=0.0, tensorboard=False, device="cpu"

@@ -20,7 +20,8 @@ from pipeline.prediction.estimates_file import (
 )
 from pipeline.prediction.new_patients import predict
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
-from pipeline.training.method import TrainingConfig, train
+from pipeline.training.config import TrainingConfig
+from pipeline.training.method import train
 
 
 @pytest.fixture(scope="module")

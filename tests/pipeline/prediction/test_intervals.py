@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.foundation.errors import ConfigError, LeakError
-from pipeline.prediction.coverage import (
+from pipeline.prediction.interval_coverage import (
     COVERAGE_COLUMNS,
     NOT_RECORDED,
     coverage,

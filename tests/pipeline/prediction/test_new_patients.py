@@ -10,12 +10,14 @@ from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, WINDOW_US
 from pipeline.labs.cleaning import LabEvents, clean_labs
+from pipeline.prediction.config import STATES, PredictionConfig
 from pipeline.prediction.intervals import Intervals
-from pipeline.prediction.new_patients import PREDICT_COLUMNS, STATES, PredictionConfig, Predictor, predict
+from pipeline.prediction.new_patients import PREDICT_COLUMNS, Predictor, predict
 from pipeline.prediction.scoring import score
 from pipeline.sources.base import ClinicalTables
 from pipeline.testing.cohort import ORIGIN_US, TINY_MODEL, MemoryStore, delayed, tiny_cohort
-from pipeline.training.method import TrainingConfig, train
+from pipeline.training.config import TrainingConfig
+from pipeline.training.method import train
 
 TRAINING = TrainingConfig(
     epochs=1, batch_pieces=4, learning_rate=1e-2, warmup_epochs=0.0, tensorboard=False, device="cpu"

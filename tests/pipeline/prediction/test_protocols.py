@@ -12,7 +12,8 @@ from pipeline.prediction.config import PredictionConfig
 from pipeline.prediction.protocols import bedside_protocol, learnt_protocols
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
 from pipeline.training.checkpoints import load_model
-from pipeline.training.method import TrainingConfig, train
+from pipeline.training.config import TrainingConfig
+from pipeline.training.method import train
 
 TRAINING = TrainingConfig(
     epochs=1, batch_pieces=4, learning_rate=1e-2, warmup_epochs=0.0, tensorboard=False, device="cpu"

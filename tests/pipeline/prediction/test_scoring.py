@@ -5,18 +5,20 @@ import pandas as pd
 import pytest
 
 from pipeline.cohort.alignment_config import AlignmentConfig
-from pipeline.cohort.scored_sets import scored_sets
+from pipeline.cohort.scored_set import scored_sets
 from pipeline.cohort.splits import split_subjects
 from pipeline.foundation.errors import CheckpointError, LeakError
 from pipeline.foundation.schema import LAB_NAMES, PREDICTION_COLUMNS
 from pipeline.labs.carry_forward import LOCF
 from pipeline.prediction.scoring import score, score_estimator
-from pipeline.store.embeddings import EmbeddingKey, EmbeddingStore
+from pipeline.store.embeddings import EmbeddingStore
+from pipeline.store.manifest import EmbeddingKey
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
 from pipeline.training.checkpoints import load_model
+from pipeline.training.config import TrainingConfig
 from pipeline.training.dataset import PieceDataset, pack
 from pipeline.training.inference import estimate_piece, estimate_pieces
-from pipeline.training.method import TrainingConfig, train
+from pipeline.training.method import train
 
 CONFIG = TrainingConfig(
     epochs=1, batch_pieces=4, learning_rate=1e-2, warmup_epochs=0.0, tensorboard=False, device="cpu"

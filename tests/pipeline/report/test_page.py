@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.evaluation.delay_methods import ADDED
 from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate
 from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
 from pipeline.prediction.intervals import fit_intervals
@@ -16,7 +17,6 @@ from pipeline.report.details import calibration
 from pipeline.report.figures import forest_svg, loss_curve_svg, readable_range, trajectory_svg
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.page import RESEARCH_ONLY, render, write_report
-from pipeline.report.result_delay_text import ADDED
 from pipeline.report.sections import delays, summary, trajectories
 
 QUICK = EvaluationConfig(bootstrap=50)

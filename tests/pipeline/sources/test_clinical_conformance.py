@@ -18,8 +18,9 @@ from pipeline.sources.lab_table import LabTable
 from pipeline.sources.meds import MedsTables
 from pipeline.sources.mimic3 import Mimic3Tables
 from pipeline.sources.rows import normalise_patient_id
-from pipeline.sources.synthetic.cohort import CohortSize, write_cohort
+from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.testing.clinical_folders import (
     LONG_TABLE,
     LONG_TABLE_COLUMNS,

@@ -19,8 +19,9 @@ from pipeline.sources.base import Record, Stretch, WaveformSource
 from pipeline.sources.detect import open_waveforms
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.sources.rows import normalise_patient_id
-from pipeline.sources.synthetic.cohort import CohortSize, write_cohort
+from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.sources.wfdb.folder import WfdbFolder
 from pipeline.testing.conformance import implementations
 from pipeline.testing.damage import CONTENT_ALONE, DAMAGES, emptied, removed, spoilt_inside

@@ -11,13 +11,12 @@ import pytest
 from pipeline.cohort.normalization import fit_lab_scaler
 from pipeline.cohort.splits import split_subjects
 from pipeline.experiments import experiment
-from pipeline.foundation.schema import HOUR_US, PREDICTION_COLUMNS
+from pipeline.foundation.schema import HOUR_US, PREDICTION_COLUMNS, QUALITY_COLUMNS
 from pipeline.foundation.workspace import Workspace
 from pipeline.prediction.files import PredictionWriter
 from pipeline.stages import checks
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import EmbeddingKey
-from pipeline.windows.cutting import QUALITY_COLUMNS
 
 TINY = experiment("tiny")
 PATIENTS = [f"patient{number}" for number in range(12)]

@@ -8,11 +8,11 @@ import pytest
 
 from pipeline.experiments import experiment
 from pipeline.foundation.provenance import config_hash
+from pipeline.foundation.schema import QUALITY_COLUMNS
 from pipeline.foundation.workspace import Workspace
 from pipeline.stages.evidence import contradictions
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import EmbeddingKey
-from pipeline.windows.cutting import QUALITY_COLUMNS
 
 TINY = dataclasses.replace(experiment("tiny"), encoder="ppg_gpt_1m")
 WINDOWS = f"{TINY.window.version}-{config_hash(TINY.window)[:12]}"

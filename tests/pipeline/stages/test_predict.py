@@ -10,7 +10,8 @@ from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.workspace import Workspace
 from pipeline.stages import predict_new_patients
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
-from pipeline.training.method import TrainingConfig, train
+from pipeline.training.config import TrainingConfig
+from pipeline.training.method import train
 
 
 @pytest.fixture(scope="module")

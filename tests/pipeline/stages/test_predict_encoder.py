@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.config import LabRegressorConfig
+from models.regressor.lab_regressor import LabRegressor
 from pipeline.embedding.config import EmbeddingConfig
 from pipeline.embedding.encoders import make_encoder, release_encoder
 from pipeline.embedding.plan import key_template

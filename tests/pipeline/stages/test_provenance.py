@@ -17,12 +17,12 @@ from pipeline.cohort.splits import Splits
 from pipeline.experiments import ExperimentConfig, experiment
 from pipeline.foundation.artefact_notes import HEADER_KEY, parquet_note
 from pipeline.foundation.errors import StaleArtefactError
+from pipeline.foundation.schema import QUALITY_COLUMNS
 from pipeline.foundation.workspace import Workspace
 from pipeline.stages import lab_alignment, provenance, training
 from pipeline.stages.ingest import COHORT_LICENCE
 from pipeline.stages.paper_table import UPSTREAM
 from pipeline.store.embeddings import EmbeddingStore
-from pipeline.windows.cutting import QUALITY_COLUMNS
 
 SMALL = {
     "encoder": "ppg_gpt_1m_random", "methods": '["mt_pcs"]', "cohort.size.n_patients": "8",

@@ -12,7 +12,9 @@ from pipeline.foundation.artefact_notes import parquet_note
 from pipeline.foundation.errors import ConfigError, OtherSourceError
 from pipeline.foundation.workspace import Workspace
 from pipeline.sources.detect import DESCRIPTION
-from pipeline.sources.synthetic.cohort import CohortParameters, CohortSize, write_cohort
+from pipeline.sources.synthetic.cohort import write_cohort
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.stages import sources
 
 SMALL = [

@@ -15,7 +15,8 @@ import pytest
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.embedding.run import EncodingConfig, embed
+from pipeline.embedding.config import EncodingConfig
+from pipeline.embedding.run import embed
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Catalog, Record, Stretch

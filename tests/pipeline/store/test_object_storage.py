@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from models.encoders.ppg_gpt import PPGGPT
-from pipeline.embedding.run import EncodingConfig, embed
+from pipeline.embedding.config import EncodingConfig
+from pipeline.embedding.run import embed
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.sources.array_folder import ArrayFolder

@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.config import LabRegressorConfig
+from models.regressor.lab_regressor import LabRegressor
 from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
 from pipeline.foundation.errors import CheckpointError
 from pipeline.testing.cohort import tiny_cohort

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cohort.alignment import AlignmentConfig, align
+from pipeline.cohort.alignment import align
+from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.foundation.errors import ConfigError, StoreError

@@ -10,7 +10,8 @@ from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import EmbeddingKey
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
 from pipeline.training.checkpoints import CONFIG_FILE
-from pipeline.training.method import TrainingConfig, train
+from pipeline.training.config import TrainingConfig
+from pipeline.training.method import train
 
 CONFIG = TrainingConfig(epochs=1, batch_pieces=4, warmup_epochs=0.0, tensorboard=False, device="cpu")
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.regressor.lab_regressor import LabRegressor, LabRegressorConfig
+from models.regressor.config import LabRegressorConfig
+from models.regressor.lab_regressor import LabRegressor
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.testing.cohort import tiny_cohort

@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from models.regressor.losses import uncertainty_weighted_l1
-from pipeline.foundation.schema import LAB_NAMES
+from pipeline.foundation.schema import LAB_NAMES, TRAINED_METHODS
 from pipeline.testing.training_runs import CONFIG, losses, run
 from pipeline.training.batches import PieceSource
 from pipeline.training.checkpoints import load_model
 from pipeline.training.curves import read_curves
 from pipeline.training.dataset import PieceDataset, pack
 from pipeline.training.draw_source import DrawSource
-from pipeline.training.method import TRAINED_METHODS
 
 
 @pytest.mark.parametrize("method", TRAINED_METHODS)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LABS
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
-from pipeline.sources.synthetic.cohort import CohortSize, CohortSummary, write_cohort
+from pipeline.sources.synthetic.cohort import CohortSummary, write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.physiology import Course, Stay, plan_course, plan_stay, random_stream
-from pipeline.sources.synthetic.plan import CohortPlan, plan_patient, subject_id_of
+from pipeline.sources.synthetic.plan import CohortPlan, CohortSize, plan_patient, subject_id_of
 from pipeline.sources.synthetic.ppg import render
 from pipeline.sources.synthetic.tables import lab_rows
 from pipeline.sources.synthetic.wfdb_files import (

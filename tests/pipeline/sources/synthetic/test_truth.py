@@ -9,9 +9,10 @@ import pytest
 from pipeline.foundation.errors import ConfigError, MissingArtifactError
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
-from pipeline.sources.synthetic.cohort import CohortSize, write_cohort
+from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.physiology import plan_course, plan_stay
+from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.sources.synthetic.truth import TRUTH_TABLES, CohortTruth, oracle_estimates, truth_rows
 
 REAL = Path(__file__).parents[5] / "shared" / "data" / "mimic_iii_demo"

@@ -8,7 +8,8 @@ import pytest
 import wfdb
 
 from pipeline.foundation.schema import DAY_US
-from pipeline.sources.wfdb.records import BadRecord, open_record, read_stretches, record_files
+from pipeline.sources.wfdb.header import BadRecord
+from pipeline.sources.wfdb.records import open_record, read_stretches, record_files
 
 SHARED = Path(__file__).parents[4].parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared is absent")

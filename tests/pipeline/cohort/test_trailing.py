@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.cohort.targets import StepGrid
-from pipeline.cohort.trailing_windows import trailing_windows
+from pipeline.cohort.trailing import trailing_windows
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.testing.cohort import ORIGIN_US, MemoryWindows
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
-from pipeline.cohort.scored_sets import scored_sets
+from pipeline.cohort.scored_set import scored_sets
 
 Values = Float[np.ndarray, " n"]
 ZONES = ("A", "B", "C", "D", "E")

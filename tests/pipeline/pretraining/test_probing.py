@@ -15,18 +15,18 @@ from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import RecordError
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.pretraining.data import SYNTHETIC_SEED
-from pipeline.pretraining.probe import (
-    error_with_interval,
-    held_out_estimates,
-    mean_estimates,
-    probe,
-    probe_table,
-)
 from pipeline.pretraining.probe_data import (
     SYNTHETIC_PROBE_SEED,
     ProbeWindows,
     bidmc_windows,
     synthetic_windows,
+)
+from pipeline.pretraining.probing import (
+    error_with_interval,
+    held_out_estimates,
+    mean_estimates,
+    probe,
+    probe_table,
 )
 
 

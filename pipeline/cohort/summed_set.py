@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.cohort.scored_sets import (
+from pipeline.cohort.scored_set import (
     BlockKeys,
     ScoredSet,
     check_scored_table,

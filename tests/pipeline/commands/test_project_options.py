@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.commands.project import overrides
+from pipeline.commands.project_options import overrides
 from pipeline.foundation.errors import ConfigError
 
 
