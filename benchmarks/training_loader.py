@@ -79,7 +79,7 @@ def main() -> None:
             )
             assert {row["loss"] for row in ahead} == {row["loss"] for row in without}, "other bits"
             print(
-                f"{name}: nothing is computed in {1 - _median(without, 'busy_share'):.0%} of the time without the thread; "
+                f"{name}: nothing is computed in {1 - _median(without, 'busy_share'):.0%} without the thread; "
                 f"busy {_median(without, 'busy_share'):.0%} -> {_median(ahead, 'busy_share'):.0%}; "
                 f"{_median(without, 'steps_per_second'):,.0f} -> {_median(ahead, 'steps_per_second'):,.0f} steps/s; "
                 f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {len(ratios)} pairs)"
