@@ -107,14 +107,20 @@ def rowwise_replicates(block, weights):
             ("pooled", "mae"): weights @ absolute / n,
             ("pooled", "me"): weights @ signed / n,
             ("pooled", "rmse"): np.sqrt(weights @ squared / n),
-            ("pooled", "r2"): 1 - (weights @ squared) / spread,
+            ("pooled", "r2"): rowwise_ratio(weights @ squared, spread, 1e-12 * (weights @ truth_squared)),
             ("patient_macro", "mae"): weights @ (absolute / count) / n_patients,
             ("patient_macro", "me"): weights @ (signed / count) / n_patients,
             ("patient_macro", "rmse"): weights @ np.sqrt(squared / count) / n_patients,
-            ("patient_macro", "r2"): 1
-            - (weights @ np.where(moves, squared / count, 0)) / (weights @ np.where(moves, own, 0)),
+            ("patient_macro", "r2"): rowwise_ratio(
+                weights @ np.where(moves, squared / count, 0.0), weights @ np.where(moves, own, 0.0), 0.0
+            ),
         }
     return found
+
+
+def rowwise_ratio(squared, spread, floor):
+    defined = spread > floor
+    return np.where(defined, 1.0 - squared / np.where(defined, spread, 1.0), np.nan)
 
 
 # -----------------------------------------------------------------------------------------------------------------
