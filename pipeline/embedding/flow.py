@@ -9,14 +9,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 
 from models.encoders.base import Encoder, fixed_batch
+from pipeline.embedding.base import BatchResult, Meter
 from pipeline.embedding.encoders import prepare_for
 from pipeline.embedding.plan import PatientTask, hashed
 from pipeline.foundation.errors import ConfigError
@@ -35,47 +36,8 @@ PENDING_WRITES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchResult:
-    """What came of one batch of patients.
-
-    Attributes
-    ----------
-    entries : finished versions, for `EmbeddingStore.commit`
-    adopted : how many of them another run had finished already
-    embedded_windows : windows that went through the encoder for `entries`
-    failures : patients without a result, by reason
-    """
-
-    entries: tuple[ManifestEntry, ...] = ()
-    adopted: int = 0
-    embedded_windows: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-
-    def __add__(self, other: "BatchResult") -> "BatchResult":
-        return BatchResult(
-            entries=self.entries + other.entries,
-            adopted=self.adopted + other.adopted,
-            embedded_windows=self.embedded_windows + other.embedded_windows,
-            failures=self.failures + other.failures,
-        )
-
-
-@runtime_checkable
-class Meter(Protocol):
-    """Hears of every encoder batch and of every patient that has ended."""
-
-    def embedded(self, task: PatientTask, n_windows: int) -> None:
-        """Count `n_windows` more of a patient."""
-        ...
-
-    def ended(self, task: PatientTask) -> None:
-        """Count a patient as finished, adopted or failed."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
 class EmbeddingFlow:
-    """Turns patients into versions in the store.
+    """Turns patients into versions in the store, in this process: the executor ``local``.
 
     Attributes
     ----------

@@ -8,9 +8,10 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from pipeline.embedding.flow import BatchResult, Meter
+from pipeline.embedding.base import BatchResult, Meter
 from pipeline.embedding.plan import PatientTask
 from pipeline.foundation.errors import ConfigError
 
@@ -41,8 +42,8 @@ class _Actor:
 @contextmanager
 def actors(
     work: Callable[[Sequence[PatientTask]], BatchResult], n_actors: int, meter: Meter, *, on_gpu: bool
-) -> Iterator[Callable[[Sequence[PatientTask]], BatchResult]]:
-    """Start actors and give a function that embeds a batch of patients on them; the actors end with the block.
+) -> Iterator["RayExecutor"]:
+    """Start actors and give the executor that shares patients among them; the actors end with the block.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def actors(
         remote = ray.remote(**shares(ray.cluster_resources(), n_actors, on_gpu=on_gpu))(_Actor)
         shared = ray.put(work)
         pool: list[Any] = [remote.remote(shared) for _ in range(n_actors)]
-        yield lambda tasks: _embed(pool, tasks, meter)
+        yield RayExecutor(pool=pool, meter=meter)
         for actor in pool:
             ray.kill(actor)
     finally:
@@ -107,23 +108,30 @@ def _share(available: float, n_actors: int) -> float:
     return 1.0 if per_unit == 1 else math.floor(10_000 / per_unit) / 10_000
 
 
-def _embed(pool: list[Any], tasks: Sequence[PatientTask], meter: Meter) -> BatchResult:
-    """Give each actor the next few patients whenever it is free; collect what comes out in the order of `tasks`."""
-    size = max(1, len(tasks) // (TURNS * len(pool)))
-    waiting = [tasks[first : first + size] for first in range(0, len(tasks), size)]
-    busy: dict[Any, tuple[Any, int]] = {}
-    free, done, given = list(pool), {}, 0
-    while len(done) < len(waiting):
-        while free and given < len(waiting):
-            actor = free.pop()
-            busy[actor.embed.remote(waiting[given])] = (actor, given)
-            given += 1
-        (ready, *_), _ = ray.wait(list(busy))
-        actor, number = busy.pop(ready)
-        done[number] = ray.get(ready)
-        free.append(actor)
-        _tell(meter, waiting[number], done[number])
-    return sum((done[number] for number in range(len(waiting))), BatchResult())
+@dataclass(frozen=True, kw_only=True)
+class RayExecutor:
+    """Actors that take the next few patients whenever they are free: the executor ``ray``."""
+
+    pool: Sequence[Any]
+    meter: Meter
+
+    def embed(self, tasks: Sequence[PatientTask]) -> BatchResult:
+        """Embed patients; what comes out is collected in the order of `tasks`."""
+        size = max(1, len(tasks) // (TURNS * len(self.pool)))
+        waiting = [tasks[first : first + size] for first in range(0, len(tasks), size)]
+        busy: dict[Any, tuple[Any, int]] = {}
+        free, done, given = list(self.pool), {}, 0
+        while len(done) < len(waiting):
+            while free and given < len(waiting):
+                actor = free.pop()
+                busy[actor.embed.remote(waiting[given])] = (actor, given)
+                given += 1
+            (ready, *_), _ = ray.wait(list(busy))
+            actor, number = busy.pop(ready)
+            done[number] = ray.get(ready)
+            free.append(actor)
+            _tell(self.meter, waiting[number], done[number])
+        return sum((done[number] for number in range(len(waiting))), BatchResult())
 
 
 def _tell(meter: Meter, tasks: Sequence[PatientTask], result: BatchResult) -> None:

@@ -7,15 +7,16 @@ the same time share the work; a run with nothing to do costs one ``stat`` a sour
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
 from models.encoders.base import Encoder, device_kind
+from pipeline.embedding.base import BatchResult, Executor, Meter
 from pipeline.embedding.config import EncodingConfig
 from pipeline.embedding.encoders import encoder_fields, encoder_label
-from pipeline.embedding.flow import BatchResult, EmbeddingFlow, Meter
+from pipeline.embedding.flow import EmbeddingFlow
 from pipeline.embedding.plan import EmbeddingPlan, PatientTask, plan_embedding
 from pipeline.embedding.progress import ProgressCallback, ProgressMeter
 from pipeline.foundation.provenance import to_plain, versions
@@ -76,8 +77,8 @@ def embed_batch(
     ------
     StoreError : an embedding that cannot be stored, or a disk that cannot be written
     """
-    with _runner(source, store, encoder, config, meter or ProgressMeter(tasks, None)) as run:
-        return run(tasks)
+    with executor(source, store, encoder, config, meter or ProgressMeter(tasks, None)) as here:
+        return here.embed(tasks)
 
 
 def embed(
@@ -105,9 +106,9 @@ def embed(
     log.info("%s", plan)
     results = []
     if plan.stale:
-        with _runner(source, store, encoder, config, ProgressMeter(plan.stale, progress)) as run:
+        with executor(source, store, encoder, config, ProgressMeter(plan.stale, progress)) as here:
             for tasks in plan.batches(config.batch_patients):
-                results.append(run(tasks))
+                results.append(here.embed(tasks))
                 store.commit(results[-1].entries)
     return finish_embedding(store, plan, results, seconds=time.monotonic() - began)
 
@@ -140,19 +141,19 @@ def finish_embedding(
 
 
 @contextmanager
-def _runner(
+def executor(
     source: WaveformSource, store: EmbeddingStore, encoder: Encoder, config: EncodingConfig, meter: Meter
-) -> Iterator[Callable[[Sequence[PatientTask]], BatchResult]]:
-    """Give what embeds a batch of patients: this process, or actors that live as long as the block."""
+) -> Iterator[Executor]:
+    """Give what embeds batches of patients: this process, or actors that live as long as the block."""
     if config.executor == "ray":
         from pipeline.embedding.ray_executor import actors  # ray is an extra
 
         local = replace(config, executor="local")
         work = partial(embed_batch, source=source, store=store, encoder=encoder, config=local)
-        with actors(work, config.actors, meter, on_gpu=device_kind(encoder) != "cpu") as run:
-            yield run
+        with actors(work, config.actors, meter, on_gpu=device_kind(encoder) != "cpu") as pool:
+            yield pool
     else:
-        flow = EmbeddingFlow(
+        yield EmbeddingFlow(
             source=source,
             store=store,
             encoder=encoder,
@@ -163,7 +164,6 @@ def _runner(
             decode_workers=config.decode_workers,
             queue_blocks=config.queue_blocks,
         )
-        yield flow.embed
 
 
 def _provenance(source: WaveformSource, encoder: Encoder, config: EncodingConfig) -> dict[str, object]:

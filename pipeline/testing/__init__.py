@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "conformance",
         "damage",
         "emulators",
+        "fake_ray",
         "handmade",
         "metrics",
         "networks",

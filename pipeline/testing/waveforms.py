@@ -42,12 +42,16 @@ class FakeEncoder:
         return self.scale * windows[:, :: 1200 // self.width][:, : self.width].contiguous()
 
 
+def nothing(path: Path) -> None:
+    """Do nothing; unlike a lambda, it can travel to a decoding process."""
+
+
 @dataclass
 class FakeSource:
     """``<patient>/<start_us>.npy`` with samples at 40 Hz."""
 
     root: Path
-    on_read: Callable[[Path], None] = lambda path: None
+    on_read: Callable[[Path], None] = nothing
     name: str = "fake"
     licence: str = "made up for tests"
     reads: list[str] = field(default_factory=list)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.embedding.flow import BatchResult
+from pipeline.embedding.base import BatchResult
 from pipeline.embedding.plan import EmbeddingPlan, plan_embedding
 from pipeline.embedding.run import embed, embed_batch, finish_embedding
 from pipeline.foundation.errors import RecordError, StoreError

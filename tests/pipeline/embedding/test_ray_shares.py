@@ -2,69 +2,17 @@
 
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
-from types import ModuleType, SimpleNamespace
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from pipeline.embedding.flow import BatchResult
+from pipeline.embedding.base import BatchResult
 from pipeline.embedding.plan import PatientTask
 from pipeline.embedding.progress import ProgressMeter
 from pipeline.foundation.errors import ConfigError
 from pipeline.store.manifest import EmbeddingKey
-
-
-class FakeRay(ModuleType):
-    """Places actors as Ray does: one that finds no room is never started, and what it is given never ends."""
-
-    def __init__(self, **resources: float) -> None:
-        super().__init__("ray")
-        self.free = dict(resources)
-        self.resources = dict(resources)
-        self.threads = ThreadPoolExecutor(8)
-        self.asked: list[dict[str, float]] = []
-
-    def is_initialized(self) -> bool:
-        return True
-
-    def cluster_resources(self) -> dict[str, float]:
-        return self.resources
-
-    def put(self, value: Any) -> Any:
-        return value
-
-    def get(self, reference: Future) -> Any:
-        return reference.result()
-
-    def kill(self, actor: Any) -> None:
-        pass
-
-    def wait(self, references: Sequence[Future]) -> tuple[list[Future], list[Future]]:
-        done, rest = wait_for(references, timeout=10, return_when="FIRST_COMPLETED")
-        assert done, "waits for ever for an actor that finds no room"
-        return list(done), list(rest)
-
-    def remote(self, *, num_cpus: float, num_gpus: float) -> Any:
-        wanted = {"CPU": num_cpus, "GPU": num_gpus}
-        self.asked.append(wanted)
-
-        def decorate(kind: type) -> Any:
-            return SimpleNamespace(remote=lambda *arguments: self._place(kind(*arguments), wanted))
-
-        return decorate
-
-    def _place(self, actor: Any, wanted: dict[str, float]) -> Any:
-        room = all(round(self.free.get(name, 0) - n, 9) >= 0 for name, n in wanted.items())
-        for name, n in wanted.items():
-            self.free[name] = self.free.get(name, 0) - (n if room else 0)
-
-        def submit(*arguments: Any) -> Future:
-            return self.threads.submit(actor.embed, *arguments) if room else Future()
-
-        return SimpleNamespace(embed=SimpleNamespace(remote=submit))
+from pipeline.testing.fake_ray import FakeRay
 
 
 @pytest.fixture
@@ -109,8 +57,8 @@ def test_every_actor_finds_a_place(
     meter = ProgressMeter(given, None)
     with module.actors(
         lambda part: BatchResult(embedded_windows=len(part)), n_actors, meter, on_gpu=on_gpu
-    ) as run:
-        assert run(given).embedded_windows == 40
+    ) as pool:
+        assert pool.embed(given).embedded_windows == 40
     assert min(module.ray.free.values()) >= 0
 
 
