@@ -226,7 +226,9 @@ class _Bursts:
         samples[samples == plan.format.missing] = np.nan
         rails = (float(plan.format.lowest), float(plan.format.highest))
         start_us = plan.start_us + first * 8_000
-        return Stretch(start_us=start_us, sampling_rate_hz=SAMPLING_RATE_HZ, samples=samples, rails=rails)
+        return Stretch(
+            start_us=start_us, sampling_rate_hz=float(SAMPLING_RATE_HZ), samples=samples, rails=rails
+        )
 
     @staticmethod
     def _record(plan: RecordPlan) -> Record:

@@ -23,14 +23,13 @@ from pipeline.windows.cutting import WindowConfig, iterate_windows
 from pipeline.windows.resample import prepare_ppg_gpt
 
 
-class Moments:
-    """An encoder that needs no weights: a few numbers of each prepared window."""
+class Samples:
+    """An encoder that needs no weights: some samples of each prepared window, which no other window shares."""
 
-    name, width, sampling_rate_hz, samples_per_window, weights_hash = "moments", 4, 40.0, 1200, "0" * 64
+    name, width, sampling_rate_hz, samples_per_window, weights_hash = "samples", 12, 40.0, 1200, "0" * 64
 
     def embed(self, windows: Tensor) -> Tensor:
-        step = windows.diff(dim=1)
-        return torch.stack([windows.mean(1), windows.std(1), step.abs().mean(1), step.std(1)], dim=1)
+        return windows[:, ::100]
 
 
 def drawn_windows(patients: int, seed: int) -> RenderedWindows:
@@ -75,32 +74,36 @@ def test_readouts_of_a_good_emulator_agree_and_of_a_deaf_one_do_not() -> None:
 
 def test_too_few_windows_are_refused() -> None:
     with pytest.raises(ConfigError, match="raise --patients"):
-        fit_emulator(drawn_windows(2, 0), HANDMADE_KEY)
+        fit_emulator(drawn_windows(3, 0).of(np.arange(0, 180, 10)), HANDMADE_KEY)
     with pytest.raises(ValueError, match="burst_windows = 1 must be at least 2"):
         BurstPlan(burst_windows=1)
 
 
 def test_rendered_bursts_are_the_windows_of_the_written_cohort(tmp_path: Path) -> None:
     plan = BurstPlan(patients=8, bursts=3, burst_windows=2, hours=1.0, seed=7)
-    rendered = render_windows(Moments(), plan)
+    rendered = render_windows(Samples(), plan)
     size = CohortSize(n_patients=8, hours_low=1.0, hours_high=1.0)
     write_cohort(CohortParameters.load(), size, tmp_path, seed=7)
     source, written = Mimic3Waveforms(tmp_path / "waveforms"), {}
     for record in source.catalog().records:
         for raw in iterate_windows(source, [record], WindowConfig(), Counter()):
             prepared = prepare_ppg_gpt(raw.samples, raw.sampling_rate_hz, raw.rails)
-            values = Moments().embed(torch.from_numpy(prepared)).numpy()
+            values = Samples().embed(torch.from_numpy(prepared)).numpy()
             written |= dict(zip(raw.start_us.tolist(), values, strict=True))
-    common = [row for row, start in enumerate(rendered.start_us.tolist()) if start in written]
-    assert len(common) > 0.7 * len(rendered) > 20
-    expected = np.stack([written[int(rendered.start_us[row])] for row in common])
-    # The noise of a sample depends on the chunk it is rendered in, so windows agree but for it.
-    gap = np.abs(rendered.embeddings[common].astype(np.float64) - expected)
-    assert np.median(gap / expected.std(axis=0), axis=0).max() < 0.1
+    starts = rendered.start_us.tolist()
+    common = [row for row, start in enumerate(starts) if start in written and start + WINDOW_US in written]
+    assert len(common) > 0.6 * len(rendered) > 20
+    same, next_ = (
+        np.abs(rendered.embeddings[common] - np.stack([written[starts[row] + shift] for row in common]))
+        for shift in (0, WINDOW_US)
+    )
+    # The noise of a sample depends on the chunk that it is rendered in: windows agree but for it.
+    assert np.median(same) < 0.02
+    assert np.median(next_) > 0.1
 
 
 def test_the_number_of_workers_changes_nothing() -> None:
     plan = BurstPlan(patients=20, bursts=2, burst_windows=2, hours=0.5, seed=3)
-    one, two = render_windows(Moments(), plan), render_windows(Moments(), plan, workers=2)
+    one, two = render_windows(Samples(), plan), render_windows(Samples(), plan, workers=2)
     np.testing.assert_array_equal(one.embeddings, two.embeddings)
     np.testing.assert_array_equal(one.inputs, two.inputs)

@@ -106,9 +106,13 @@ def test_growth_is_shown_beside_another_size(done: Rehearsal) -> None:
     more = planned(done.base, dataclasses.replace(SIZE, patients=64))
     found = other_sizes(more)
     assert list(found) == [16]
-    table = growth_table(64, [dataclasses.replace(row, seconds=row.seconds * 4) for row in rows], found)
+    table = growth_table(
+        64,
+        [dataclasses.replace(row, seconds=row.seconds * 4, cpu_seconds=row.cpu_seconds * 3) for row in rows],
+        found,
+    )
     assert "| 16 patients | 64 patients |" in table
-    assert "x 4.0" in table
+    assert "x 4.0, x 3.0" in table
 
 
 def test_a_part_of_the_cohort_has_the_whole_ones_targets(done: Rehearsal) -> None:
