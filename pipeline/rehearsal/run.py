@@ -12,6 +12,7 @@ from pipeline.foundation.workspace import Workspace
 from pipeline.rehearsal import inputs, judging, learning
 from pipeline.rehearsal.measure import Measure, Outcome, Row, measured
 from pipeline.rehearsal.plan import Rehearsal
+from pipeline.stages.sources import claim_source
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def rehearse(rehearsal: Rehearsal, measure: Measure = measured) -> Iterator[Row]
     MissingArtifactError, CheckpointError : no emulator, or another encoder's
     """
     rehearsal.claim(Emulator.load(rehearsal.emulator).identity)
+    claim_source(rehearsal.workspace, "synthetic_cohort")  # its stages find a catalogue without recordings
     for name, work in stages_of(rehearsal).items():
         path = rehearsal.row_file(name)
         row = Row.load(path)
