@@ -25,7 +25,7 @@ from pipeline.sources.base import WaveformSource
 from pipeline.sources.content_hashes import SourceHashes, fingerprint
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import ManifestEntry
-from pipeline.store.version_folder import PatientWriter
+from pipeline.store.zarr_version import PatientWriter
 from pipeline.windows.cutting import WindowConfig
 from pipeline.windows.decoding import CHANGED, UNREADABLE, EndOfPatient, PreparedWindows, decoded
 

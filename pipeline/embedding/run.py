@@ -23,7 +23,7 @@ from pipeline.foundation.provenance import to_plain, versions
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.sources.base import Catalog, WaveformSource
 from pipeline.store.embeddings import EmbeddingStore
-from pipeline.store.version_folder import QUALITY_BINS
+from pipeline.store.zarr_version import QUALITY_BINS
 
 log = logging.getLogger(__name__)
 

@@ -87,7 +87,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "WINDOW_US",
         ],
         "summary": ["Scalar", "StageSummary", "load_summary"],
-        "units": ["factor"],
+        "units": ["in_own_unit"],
         "workspace": ["LABS_VARIABLE", "WAVEFORMS_VARIABLE", "Workspace", "require"],
     },
 )

@@ -1,5 +1,7 @@
 """Units of the five labs and their factors to the schema's units: the one place that converts."""
 
+import pandas as pd
+
 UNIT_FACTORS: dict[str, dict[str, float]] = {
     "potassium": {"mmol/l": 1.0, "meq/l": 1.0},
     "sodium": {"mmol/l": 1.0, "meq/l": 1.0},
@@ -30,3 +32,16 @@ def factor(lab: str, unit: str) -> float | None:
     True
     """
     return UNIT_FACTORS.get(lab, {}).get(normalise_unit(unit))
+
+
+def in_own_unit(value: pd.Series, lab: pd.Series, unit: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Convert results to their labs' own units.
+
+    Returns
+    -------
+    The values, and the factor that each was multiplied by; both NaN where lab and unit do not go together.
+    """
+    pairs = pd.MultiIndex.from_arrays([lab.astype(str), unit.astype(str)])
+    factors = {(name, given): factor(name, given) for name, given in pairs.unique()}
+    multiplier = pd.Series([factors[pair] for pair in pairs], index=value.index, dtype=float)
+    return value * multiplier, multiplier

@@ -17,7 +17,7 @@ import pandas as pd
 
 from pipeline.foundation.errors import LabError
 from pipeline.foundation.schema import LAB_NAMES, LABS
-from pipeline.foundation.units import factor
+from pipeline.foundation.units import in_own_unit
 from pipeline.labs.versions import draw_versions, final_results, withdrawn_draws
 from pipeline.sources.base import ClinicalTables
 
@@ -203,12 +203,8 @@ def _converted(rows: pd.DataFrame, exclusions: Counter[str], repairs: Counter[st
     unit = rows["unit"].astype("object").map(lambda u: str(u).strip() if isinstance(u, str) else "")
     repairs["unit missing, taken as the lab's own"] += int((unit == "").sum())
     unit = unit.where(unit != "", rows["lab"].map(own))
-    rows = rows.assign(unit=unit)
-    pairs = rows[["lab", "unit"]].drop_duplicates().itertuples(index=False)
-    factors = {(lab, unit): factor(str(lab), str(unit)) for lab, unit in pairs}
-    keys = list(zip(rows["lab"], rows["unit"], strict=True))
-    multiplier = pd.Series([factors[key] for key in keys], index=rows.index, dtype=float)
-    rows = rows.assign(value=rows["value"] * multiplier)
+    value, multiplier = in_own_unit(rows["value"], rows["lab"], unit)
+    rows = rows.assign(unit=unit, value=value)
     repairs["converted to the lab's own unit"] += int((multiplier.notna() & (multiplier != 1)).sum())
     repairs += Counter()  # drops the zeros
     return _drop(rows, multiplier.isna(), "unknown unit", exclusions)

@@ -20,7 +20,7 @@ from pipeline.stages.embed import (
 )
 from pipeline.stages.evaluate import evaluation, predictions, printed_table
 from pipeline.stages.ingest import lab_events, synthetic_cohort, waveform_catalog
-from pipeline.stages.paper_table import reproduce_table1, table1
+from pipeline.stages.paper_comparison import reproduce_table1, table1
 from pipeline.stages.predict import predict_new_patients
 from pipeline.stages.pretraining import pretrain_ppg_gpt
 from pipeline.stages.reporting import report

@@ -13,6 +13,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "admin": ["forget_patient", "gc_store", "list_store", "verify_store"],
         "embeddings": ["EmbeddingStore", "MANIFEST"],
         "manifest": ["EmbeddingKey", "Encoding", "ManifestEntry"],
-        "version_folder": ["PatientWriter", "QUALITY_BINS"],
+        "zarr_version": ["PatientWriter", "QUALITY_BINS"],
     },
 )

@@ -19,7 +19,7 @@ from pipeline.sources.content_hashes import forget_hash
 from pipeline.store.base import ENTRY_FILE
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import ManifestEntry
-from pipeline.store.version_folder import CHUNK_WINDOWS, check_layout
+from pipeline.store.zarr_version import CHUNK_WINDOWS, check_layout
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from pipeline.store.manifest import (
     manifest_version,
 )
 from pipeline.store.object_storage import ObjectFolder
-from pipeline.store.version_folder import PatientEmbeddings, PatientWriter
+from pipeline.store.zarr_version import PatientEmbeddings, PatientWriter
 
 MANIFEST = "manifest.json"
 KEY_FILE = "patient_key"

@@ -6,7 +6,7 @@ import pytest
 from assets.resources import Project
 from assets.training import training_assets
 from pipeline.stages import ppg_embeddings, provenance
-from pipeline.stages.paper_table import UPSTREAM
+from pipeline.stages.paper_comparison import UPSTREAM
 
 pytestmark = pytest.mark.xdist_group("e2e")
 

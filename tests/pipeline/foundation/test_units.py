@@ -1,7 +1,8 @@
+import pandas as pd
 import pytest
 
 from pipeline.foundation.schema import LABS
-from pipeline.foundation.units import UNIT_FACTORS, factor
+from pipeline.foundation.units import UNIT_FACTORS, factor, in_own_unit
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,15 @@ def test_unknown_pairs_have_no_factor(lab, unit):
 def test_every_lab_knows_its_own_unit():
     assert set(UNIT_FACTORS) == {lab.name for lab in LABS}
     assert {factor(lab.name, lab.unit) for lab in LABS} == {1.0}
+
+
+def test_results_are_converted_and_pairs_that_do_not_go_together_are_nan():
+    value, lab, unit = (
+        pd.Series([140.0, 5.0, 1.0]),
+        pd.Series(["sodium", "glucose", "sodium"]),
+        ["mEq/L", "mmol/L", "mg/dL"],
+    )
+    converted, factors = in_own_unit(value, lab, pd.Series(unit))
+    assert converted.tolist()[:2] == [140.0, 5.0 * 18.016]
+    assert factors.tolist()[:2] == [1.0, 18.016]
+    assert converted.isna().tolist() == factors.isna().tolist() == [False, False, True]

@@ -21,7 +21,7 @@ from pipeline.foundation.schema import QUALITY_COLUMNS
 from pipeline.foundation.workspace import Workspace
 from pipeline.stages import lab_alignment, provenance, training
 from pipeline.stages.ingest import COHORT_LICENCE
-from pipeline.stages.paper_table import UPSTREAM
+from pipeline.stages.paper_comparison import UPSTREAM
 from pipeline.store.embeddings import EmbeddingStore
 
 SMALL = {

@@ -13,7 +13,7 @@ from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.store.admin import forget_patient, gc_store, list_store, verify_store
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import EmbeddingKey, ManifestEntry
-from pipeline.store.version_folder import CHUNK_WINDOWS
+from pipeline.store.zarr_version import CHUNK_WINDOWS
 
 WIDTH = 4
 

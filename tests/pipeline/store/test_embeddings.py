@@ -16,7 +16,7 @@ from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.store.embeddings import MANIFEST, EmbeddingStore
 from pipeline.store.manifest import EmbeddingKey, ManifestEntry
-from pipeline.store.version_folder import CHUNK_WINDOWS, QUALITY_BINS
+from pipeline.store.zarr_version import CHUNK_WINDOWS, QUALITY_BINS
 
 ORIGIN_US = 4_466_000_000_000_000 // WINDOW_US * WINDOW_US  # the year 2111
 WIDTH = 8

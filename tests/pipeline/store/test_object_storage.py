@@ -19,7 +19,7 @@ from pipeline.store.admin import forget_patient, gc_store, list_store, verify_st
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import EmbeddingKey, ManifestEntry
 from pipeline.store.object_storage import ObjectFolder
-from pipeline.store.version_folder import CHUNK_WINDOWS
+from pipeline.store.zarr_version import CHUNK_WINDOWS
 
 pytestmark = pytest.mark.slow
 WIDTH = 6

@@ -22,7 +22,7 @@ from pipeline.foundation.atomic import explained_os_errors
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.store.base import ENTRY_FILE, Storage
-from pipeline.store.chunk_files import ChunkFiles
+from pipeline.store.chunk_reader import ChunkFiles
 from pipeline.store.manifest import EmbeddingKey, ManifestEntry, entry_to_json
 from pipeline.store.object_storage import ObjectRows, object_group
 
