@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from pipeline.__main__ import main
@@ -9,7 +10,9 @@ from pipeline.experiments import experiment
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.workspace import Workspace
 from pipeline.stages import predict_new_patients
+from pipeline.testing.clinical_folders import write_mimic_tables
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
+from pipeline.testing.waveform_folders import write_npy_record
 from pipeline.training.config import TrainingConfig
 from pipeline.training.method import train
 
@@ -29,9 +32,11 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture
 def workspace(tmp_path):
-    """Empty folders: whoever reads them first would say so."""
-    for name in ("waveforms", "labs"):
-        (tmp_path / name).mkdir()
+    """Folders of a known kind with nothing to estimate from."""
+    (tmp_path / "waveforms").mkdir()
+    write_npy_record(tmp_path / "waveforms", np.zeros(1200, dtype=np.float32))
+    (tmp_path / "labs").mkdir()
+    write_mimic_tables(tmp_path / "labs")
     return Workspace(root=tmp_path / "new", waveforms=tmp_path / "waveforms", labs=tmp_path / "labs")
 
 

@@ -38,7 +38,7 @@ def checkpoint(folder: Path, note: dict[str, object], experiment: ExperimentConf
     plain = {name: value for name, value in to_plain(experiment).items() if name != "embedding"}
     save_checkpoint(
         folder / "best", LabRegressor(SHAPE), method="mt_pcs", scaler=tiny_cohort(n_patients=6).scaler,
-        experiment=plain, provenance={"encoder": note},
+        experiment=plain, provenance={"encoder": note, "alignment": to_plain(experiment.alignment)},
     )  # fmt: skip
     return folder
 
