@@ -15,6 +15,7 @@ from pipeline.foundation.atomic import make_private_dir, write_json, write_parqu
 from pipeline.foundation.errors import ConfigError, MissingArtifactError
 from pipeline.foundation.schema import DENSE_SUM_COLUMNS, PREDICTION_COLUMNS
 from pipeline.foundation.workspace import Workspace, require
+from pipeline.prediction.intervals import INTERVAL_STATE
 
 INDEX = "index.json"
 FORMER_FILE = "predictions.parquet"
@@ -32,8 +33,13 @@ class PredictionWriter:
         (workspace.predictions / INDEX).unlink(missing_ok=True)
 
     def write_measured(self, table: pd.DataFrame) -> None:
-        """Write rows of ``schema.PREDICTION_COLUMNS``, a file for each method and seed among them."""
-        self._write("measured", table.loc[:, list(PREDICTION_COLUMNS)])
+        """Write rows of ``schema.PREDICTION_COLUMNS``, a file for each method and seed among them.
+
+        ``interval_state``, which says why a bound is missing, is written too where the table has it.
+        """
+        self._write(
+            "measured", table.loc[:, [*PREDICTION_COLUMNS, *table.columns.intersection([INTERVAL_STATE])]]
+        )
 
     def write_dense(self, table: pd.DataFrame) -> None:
         """Write rows of ``schema.DENSE_SUM_COLUMNS``, a file for each method and seed among them."""
@@ -63,7 +69,9 @@ class PredictionWriter:
 def read_predictions(
     workspace: Workspace, *, asset: str, methods: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """Return the measured draws of every method and seed, or of some methods: ``schema.PREDICTION_COLUMNS``.
+    """Return the measured draws of every method and seed, or of some methods.
+
+    Columns: ``schema.PREDICTION_COLUMNS``, and ``interval_state`` where scoring wrote it.
 
     Parameters
     ----------

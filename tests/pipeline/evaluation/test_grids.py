@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.evaluation import error_grids as grids
+from pipeline.evaluation import grids
 
 # reference, estimate, zone: inside, and on each border of Clarke's grid
 CLARKE = [

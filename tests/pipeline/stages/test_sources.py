@@ -149,10 +149,11 @@ def test_an_output_that_cannot_be_written_stops_predict_before_any_work(
     hospital: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
+    (tmp_path / "folder.parquet").mkdir()
     own = ["--waveforms", str(hospital / "waveforms"), "--labs", str(hospital / "clinical")]
     for out, problem in (
         (tmp_path / "file" / "x.parquet", "a part of the path is a file"),
-        (tmp_path, "a folder"),
+        (tmp_path / "folder.parquet", "a folder"),
     ):
         assert typed("predict", tmp_path / "a", *own, "--checkpoint", "none", "--out", str(out)) == 1
         assert problem in capsys.readouterr().err

@@ -35,19 +35,23 @@ def storage(
     if request.param == "local":
         yield LocalFolder(root=tmp_path / "store")
     elif request.param == "memory":
-        lock, put = threading.Lock(), MemoryFileSystem.pipe_file
-
-        def exclusive(*args: object, **options: object) -> None:
-            with lock:
-                put(*args, **options)
-
-        monkeypatch.setattr(MemoryFileSystem, "pipe_file", exclusive)
+        lock = threading.RLock()  # listing and removing at once, too, trip over each other in memory alone
+        for name in ("pipe_file", "ls", "rm", "rm_file"):
+            monkeypatch.setattr(MemoryFileSystem, name, one_at_a_time(getattr(MemoryFileSystem, name), lock))
         url = f"memory://{tmp_path.name}/store"
         yield ObjectFolder(url=url)
         if MemoryFileSystem().exists(f"/{tmp_path.name}"):
             MemoryFileSystem().rm(f"/{tmp_path.name}", recursive=True)
     else:
         yield ObjectFolder(url=f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
+
+
+def one_at_a_time(act: Callable, lock: threading.RLock) -> Callable:
+    def locked(*args: object, **options: object) -> object:
+        with lock:
+            return act(*args, **options)
+
+    return locked
 
 
 def staged(storage: Storage, **files: bytes) -> Path:

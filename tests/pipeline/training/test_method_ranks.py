@@ -11,9 +11,10 @@ WORKER = """
 import sys, json, os
 from pathlib import Path
 import torch
-from pipeline.training.method import line_fit
+from pipeline.training import line_fit
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
-from pipeline.training.method import TrainingConfig, train
+from pipeline.training.config import TrainingConfig
+from pipeline.training.method import train
 cohort = tiny_cohort(n_patients=8, hours=1.5, draws=4)
 config = TrainingConfig(epochs=2, batch_pieces=6, learning_rate=1e-2, warmup_epochs=1.0, tensorboard=False,
                         device="cpu", steps_per_micro_batch=200, fit_lines=True)
