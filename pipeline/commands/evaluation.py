@@ -55,6 +55,8 @@ def _lab_baselines(parsed: argparse.Namespace) -> None:
         config = LabBaselineConfig(stay_days=parsed.stay_days, max_age_hours=parsed.max_age_hours)
     except ValueError as problem:
         raise ConfigError(str(problem)) from None
+    if not Path(parsed.labs).exists():
+        raise ConfigError(f"--labs names {parsed.labs}, which does not exist; name a folder that does.")
     stays = read_icu_stays(parsed.labs)
     rows = real_lab_baselines(open_clinical(parsed.labs).tables(), stays, config)
     sys.stdout.write(baseline_table(rows) + "\n")

@@ -108,9 +108,12 @@ def require_writable(path: Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise StoreError(f"cannot write {path}: it is a folder; name a file in it")
-    make_private_dir(path.parent)
-    with explained_os_errors(path), tempfile.TemporaryFile(dir=path.parent):
-        pass
+    try:
+        make_private_dir(path.parent)
+        with explained_os_errors(path), tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:  # of a kind without a remedy of its own, such as a place in /proc
+        raise StoreError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
 
 def publish_folder(staging: Path, path: Path) -> None:

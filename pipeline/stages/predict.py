@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.experiments import ExperimentConfig
+from pipeline.experiments import EXPERIMENTS, ExperimentConfig
 from pipeline.foundation.atomic import require_writable
 from pipeline.foundation.errors import CheckpointError, ConfigError
+from pipeline.foundation.overrides import differences
 from pipeline.foundation.provenance import from_plain
 from pipeline.foundation.summary import StageSummary
-from pipeline.foundation.workspace import Workspace
+from pipeline.foundation.workspace import LABS_VARIABLE, WAVEFORMS_VARIABLE, Workspace
 from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction.intervals import NO_INTERVALS, Intervals
 from pipeline.stages.embed import experiment_encoder, ppg_embeddings
@@ -40,7 +41,8 @@ def predict_new_patients(
         No checkpoint there, or one that cannot serve: the encoder under its name has other weights today.
     ConfigError
         The output folder is that of an experiment, whose patients the new ones would replace; `out` ends neither in
-        .parquet nor in .csv; the method cannot run at the bedside; or ``intervals.json`` is damaged.
+        .parquet nor in .csv; waveforms or labs are not named; a field is set that the checkpoint decides; the method
+        cannot run at the bedside; or ``intervals.json`` is damaged.
     """
     from pipeline.prediction import estimates_file  # imports torch, which definitions must not
     from pipeline.prediction.config import PredictionConfig
@@ -49,12 +51,14 @@ def predict_new_patients(
 
     out_file = estimates_file.check_name(out)
     require_writable(out_file)
+    _refuse_what_the_checkpoint_decides(experiment)
     check_sources(workspace, labs_needed=True)
     workspace = _of_their_own(workspace)
     folder = Path(checkpoint)
     protocol, intervals = bedside_protocol(folder), _intervals_of(folder)
     trained_with = _experiment_of(folder, experiment)
     arithmetic = _arithmetic(folder, trained_with)  # the encoder is looked at before any work
+    _require_both_sources(workspace)
     catalog = waveform_catalog(workspace, trained_with)
     embedded = ppg_embeddings(workspace, trained_with)
     cleaned = lab_events(workspace, trained_with)
@@ -76,19 +80,38 @@ def predict_new_patients(
         logger.warning("%s", warning)
     estimates_file.write_estimates(out_file, table)
     dropped = sum(map(Counter, (catalog.exclusions, embedded.exclusions, cleaned.exclusions)), exclusions)
-    states = {f"rows_{state}": int(n) for state, n in table["state"].value_counts().items()}
     return StageSummary(
         stage="predict",
-        counts={
-            "protocol": protocol,
-            "patients": len(set(table["patient"])),
-            "rows": len(table),
-            **states,
-            **arithmetic,
-        },
+        counts={"protocol": protocol, **_counted(table), **arithmetic},
         exclusions=dropped,
         artefacts={"predictions": out_file},
     )
+
+
+def _counted(table: pd.DataFrame) -> dict[str, int]:
+    states = {f"rows_{state}": int(n) for state, n in table["state"].value_counts().items()}
+    return {"patients": len(set(table["patient"])), "rows": len(table), **states}
+
+
+def _refuse_what_the_checkpoint_decides(experiment: ExperimentConfig) -> None:
+    """Refuse a field that was set for this run and would not be used: the checkpoint's own counts."""
+    if experiment.name not in EXPERIMENTS:
+        return
+    for field, value in differences(experiment, EXPERIMENTS[experiment.name]()).items():
+        if not field.startswith("embedding"):
+            raise ConfigError(
+                f"{field} is set to {value!r}, and the checkpoint decides it: what it was trained with is used. Leave "
+                "it out; only embedding.* and embedding_executor say how this machine is used."
+            )
+
+
+def _require_both_sources(workspace: Workspace) -> None:
+    """Refuse to estimate patients of a synthetic cohort that nobody asked for."""
+    if workspace.waveforms is None or workspace.labs is None:
+        raise ConfigError(
+            "The new patients' data are not named: give their folders with --waveforms DIR and --labs DIR, or "
+            f"{WAVEFORMS_VARIABLE} and {LABS_VARIABLE}."
+        )
 
 
 def _of_their_own(workspace: Workspace) -> Workspace:

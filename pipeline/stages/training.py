@@ -56,9 +56,15 @@ def _trained(
         scaler = LabScaler.from_json(json.loads(scaler_file.read_text()))
         splits = Splits.load(require(workspace.splits, made_by="cohort_splits", asset=asset))
         provenance = {"source": source_note(workspace), "data_version": store.data_version()}
-    ranks.alone(
-        lambda: workspace.summary(asset).unlink(missing_ok=True)
-    )  # half trained, it must not be scored
+    scored = workspace.summary(asset)
+
+    def heard(progress: "TrainingProgress") -> None:
+        scored.unlink(missing_ok=True)  # half trained, it must not be scored
+        _log_epoch(progress)
+
+    def unscored(work: Callable[[], None]) -> None:
+        ranks.alone(lambda: (scored.unlink(missing_ok=True), work()))
+
     results = []
     for seed in experiment.seeds:
         folder = workspace.checkpoint(method, seed)
@@ -72,12 +78,12 @@ def _trained(
             dataclasses.asdict(experiment.model),
             dataclasses.replace(experiment.training, seed=seed),
             folder,
-            _log_epoch,
+            heard,
             experiment=to_plain(experiment),
             provenance=provenance,
         )
         on_these_data = partial(_on_these_data, folder, workspace, experiment, train_once, ranks)
-        results.append(_anew_where_inputs_changed(folder, on_these_data, ranks.alone))
+        results.append(_anew_where_inputs_changed(folder, on_these_data, unscored))
     return results
 
 

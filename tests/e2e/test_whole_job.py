@@ -2,16 +2,18 @@
 
 import json
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline.cohort.splits import Splits
+from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METHOD_LABELS, PREDICTION_COLUMNS
 from pipeline.prediction.files import read_predictions
 from pipeline.prediction.intervals import INTERVAL_STATE
-from pipeline.stages import checks, printed_table
+from pipeline.stages import checks, printed_table, train
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
@@ -146,3 +148,12 @@ def test_summaries_count_what_was_dropped(tiny) -> None:
     summary = json.loads(tiny.workspace.summary("ppg_embeddings").read_text())
     assert summary["counts"]["windows"] > 1000
     assert any("missing samples" in reason for reason in summary["exclusions"])
+
+
+def test_a_refused_training_leaves_the_finished_one_scored(tiny) -> None:
+    nowhere = replace(tiny.config, training=replace(tiny.config.training, device="cuda:99"))
+    summary = tiny.workspace.summary("train_mt")
+    before = summary.read_bytes()
+    with pytest.raises(ConfigError, match="cuda:99"):
+        train(tiny.workspace, nowhere, method="mt")
+    assert summary.read_bytes() == before

@@ -94,7 +94,7 @@ def run_unprivileged(code: str, folder: Path) -> str:
     imports = "import sys\nfrom pathlib import Path\nfrom pipeline.foundation import atomic, errors\n"
     result = subprocess.run(
         [sys.executable, "-c", imports + prefix + textwrap.dedent(code), str(folder)],
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3],
     )  # fmt: skip
     return result.stdout + result.stderr
 

@@ -1,6 +1,7 @@
 """What `predict` can know to be wrong it says before it reads a record."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from pipeline.__main__ import main
 from pipeline.experiments import experiment
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.workspace import Workspace
+from pipeline.stages import predict as stage
 from pipeline.stages import predict_new_patients
 from pipeline.testing.clinical_folders import write_mimic_tables
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
@@ -90,3 +92,20 @@ def test_damaged_intervals_are_refused_before_any_work(checkpoints, workspace, t
         refused(workspace, checkpoints / "mt_pcs", tmp_path / "out.csv", ConfigError, told)
     finally:
         path.unlink()
+
+
+def test_a_field_that_the_checkpoint_decides_is_refused(checkpoints, workspace, tmp_path):
+    set_for_this_run = experiment("tiny", {"encoder_precision": "float32"})
+    with pytest.raises(
+        ConfigError, match=r"encoder_precision is set to 'float32', and the checkpoint decides it"
+    ):
+        predict_new_patients(
+            workspace, set_for_this_run, str(checkpoints / "mt_pcs"), str(tmp_path / "out.csv")
+        )
+    assert not workspace.root.exists()
+
+
+@pytest.mark.parametrize("missing", ["waveforms", "labs"])
+def test_new_patients_without_data_are_refused_and_both_flags_named(missing, workspace):
+    with pytest.raises(ConfigError, match=r"--waveforms DIR and --labs DIR"):
+        stage._require_both_sources(replace(workspace, **{missing: None}))
