@@ -39,9 +39,16 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the rehearsal's table; None where the system does not tell."""
+    """One line of the rehearsal's table; None where the system does not tell.
+
+    Attributes
+    ----------
+    wall_seconds : of the whole stage, by the clock
+    seconds : of the part that counts, from which the whole is estimated; `wall_seconds` where it ran whole
+    """
 
     stage: str
+    wall_seconds: float
     seconds: float
     cpu_seconds: float
     peak_mb: float | None
@@ -58,8 +65,11 @@ class Row:
 
     @classmethod
     def load(cls, path: Path) -> "Row | None":
-        """Return a saved row, None where there is none."""
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        """Return a saved row, None where there is none; one from before `wall_seconds` has its `seconds` there."""
+        if not path.is_file():
+            return None
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{"wall_seconds": saved["seconds"]} | saved)
 
 
 Measure = Callable[[str, Callable[[], Outcome]], "Row"]
@@ -88,12 +98,13 @@ def measured_here(stage: str, work: Callable[[], Outcome]) -> Row:
     read, written = _bytes_moved()
     began, cpu = time.monotonic(), time.process_time()
     outcome = work()
-    seconds = time.monotonic() - began
+    wall = time.monotonic() - began
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     now_read, now_written = _bytes_moved()
     return Row(
         stage=stage,
-        seconds=round(outcome.seconds if outcome.seconds is not None else seconds, 2),
+        wall_seconds=round(wall, 3),
+        seconds=round(wall if outcome.seconds is None else outcome.seconds, 6),
         cpu_seconds=round(time.process_time() - cpu + children.ru_utime + children.ru_stime, 2),
         peak_mb=_peak_mb(outcome.workers),
         read_mb=_difference(read, now_read),

@@ -4,23 +4,29 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.rehearsal.measure import Row
 
-_TITLES = ("stage", "time", "CPU", "peak memory", "read", "written", "the whole")
+_TITLES = ("stage", "time", "CPU", "peak memory", "read", "written", "the sample", "the whole")
 
 
 def rehearsal_table(rows: Sequence[Row]) -> str:
-    """Return the rows as a Markdown table, which reads well on a terminal too."""
+    """Return the rows as a Markdown table, which reads well on a terminal too.
+
+    Time is each stage's own from start to end, so that the last line is what the rehearsal took; the time of a
+    sample, which may have passed within another stage, stands beside what it says of the whole.
+    """
     cells = [_cells(row) for row in rows]
     peaks = [row.peak_mb for row in rows if row.peak_mb is not None]
-    seconds, cpu = sum(row.seconds for row in rows), sum(row.cpu_seconds for row in rows)
-    cells.append(("all", _time(seconds), _time(cpu), _size(max(peaks, default=None)), "", "", ""))
+    wall, cpu = sum(row.wall_seconds for row in rows), sum(row.cpu_seconds for row in rows)
+    cells.append(("all", _time(wall), _time(cpu), _size(max(peaks, default=None)), "", "", "", ""))
     lines = [_line(_TITLES), _line(["---"] * len(_TITLES)), *map(_line, cells), "", *map(_counted, rows)]
     return "\n".join(lines)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    whole = "" if row.whole_seconds is None else f"{_time(row.whole_seconds)}, {row.whole_means}"
+    part, whole = "", ""
+    if row.whole_seconds is not None:
+        part, whole = _time(row.seconds), f"{_time(row.whole_seconds)}, {row.whole_means}"
     sizes = (_size(row.peak_mb), _size(row.read_mb), _size(row.written_mb))
-    return row.stage, _time(row.seconds), _time(row.cpu_seconds), *sizes, whole
+    return row.stage, _time(row.wall_seconds), _time(row.cpu_seconds), *sizes, part, whole
 
 
 def growth_table(patients: int, rows: Sequence[Row], others: Mapping[int, Mapping[str, Row]]) -> str:
@@ -32,7 +38,7 @@ def growth_table(patients: int, rows: Sequence[Row], others: Mapping[int, Mappin
     lines = [_line(title), _line(["---"] * len(title))]
     for row in rows:
         before = [others[n].get(row.stage) for n in sizes]
-        shown = [f"{_time(r.seconds)}, {_size(r.peak_mb)}" if r else "" for r in (*before, row)]
+        shown = [f"{_time(r.wall_seconds)}, {_size(r.peak_mb)}" if r else "" for r in (*before, row)]
         first = before[0]
         lines.append(_line([row.stage, *shown, _factors(first, row)]))
     lines.append(_line(["(patients)", *("" for _ in (*sizes, patients)), f"x {patients / sizes[0]:.1f}"]))
@@ -41,9 +47,9 @@ def growth_table(patients: int, rows: Sequence[Row], others: Mapping[int, Mappin
 
 def _factors(before: Row | None, after: Row) -> str:
     """Return how many times as long it took, by the clock and in CPU time, which alone is fair on a busy machine."""
-    if before is None or not before.seconds or not before.cpu_seconds:
+    if before is None or not before.wall_seconds or not before.cpu_seconds:
         return ""
-    return f"x {after.seconds / before.seconds:.1f}, x {after.cpu_seconds / before.cpu_seconds:.1f}"
+    return f"x {after.wall_seconds / before.wall_seconds:.1f}, x {after.cpu_seconds / before.cpu_seconds:.1f}"
 
 
 def _counted(row: Row) -> str:

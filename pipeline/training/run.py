@@ -46,7 +46,8 @@ class RunState:
     epoch : epochs finished
     best_epoch, best_error : the epoch (from 1) kept as best and its mean scaled validation error
     start_shares : of the validation error before the first epoch, where that stands for selection
-    rows : one row per finished epoch
+    rows : one row per finished epoch; of its time, ``training_seconds`` is its batches alone,
+        ``validation_seconds`` the validation, ``saving_seconds`` its checkpoints, ``seconds`` all before these
     steps_per_micro_batch : that the run has trained with, where it has
     """
 
@@ -109,8 +110,10 @@ class TrainingRun:
             started = time.monotonic()
             step = step or self._step(state)  # not for a finished run: it measures the GPU's memory
             row = self._train_epoch(state.epoch, step, listener)
+            trained = time.monotonic()
             validation = self.validate(self.model)
             row["validation"] = validation.errors
+            row["validation_seconds"] = round(time.monotonic() - trained, 6)
             row["seconds"] = round(time.monotonic() - started, 3)
             self._finish_epoch(state, row, validation)
             self._tell(listener, row, row["validation"])
@@ -147,6 +150,7 @@ class TrainingRun:
         return row | {
             "loss": sum(losses) / len(losses),
             "lab_losses": self._by_lab(errors, weights),
+            "training_seconds": round(seconds, 6),
             "busy_share": round(worked / seconds, 4),
             "steps_per_second": round(sum(one.steps for one in planned) / seconds, 1),
         }
@@ -191,9 +195,11 @@ class TrainingRun:
         if better:
             state.best_epoch, state.best_error = state.epoch, validation.error
         state.rows.append(row)
+        judged = time.monotonic()
         if better:
             self._save(self.folder / "best", state)
         self._save(self.folder / "last", state)
+        row["saving_seconds"] = round(time.monotonic() - judged, 6)
         write_curves(self.folder, state.rows, tensorboard=self.config.tensorboard)
         # Last of all: if it is there, so is everything of its epoch; if not, the epoch is trained again,
         # alike.

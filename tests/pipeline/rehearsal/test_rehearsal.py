@@ -1,6 +1,9 @@
 """A rehearsal from end to end at its smallest: measured, resumable, in a folder of its own."""
 
 import dataclasses
+import json
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from pipeline.rehearsal.sample import part_of, sampled_patients
 from pipeline.rehearsal.table import growth_table, rehearsal_table
 from pipeline.stages.embed import experiment_encoder
 from pipeline.testing.emulators import handmade_emulator
+from pipeline.training.run import TrainingRun
 
 SIZE = RehearsalSize(patients=16, days=0.25, sample_steps=20_000, records=4, files=8)
 
@@ -70,6 +74,38 @@ def test_every_stage_is_measured(done: Rehearsal) -> None:
     assert "one method and seed" in table
 
 
+def test_training_validation_and_saving_are_timed_apart(done: Rehearsal) -> None:
+    rows = {row.stage: row for row in rehearse(done)}
+    trained, validated = rows["train (sample)"], rows["validate (sample)"]
+    times = (trained.seconds, validated.seconds, trained.counts["saving_seconds"])
+    assert min(times) > 0
+    assert sum(times) <= trained.wall_seconds
+    assert trained.counts["steps_per_second"] == pytest.approx(
+        trained.counts["steps"] / trained.seconds, abs=0.1
+    )
+    assert validated.counts["steps_per_second"] > 0
+    scored = rows["score (sample)"]
+    assert 0 < scored.seconds <= scored.wall_seconds
+
+
+def test_slow_saving_is_neither_training_nor_validation(
+    done: Rehearsal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = TrainingRun._save
+
+    def slow(self: TrainingRun, *arguments: object) -> None:
+        time.sleep(5)
+        save(self, *arguments)
+
+    monkeypatch.setattr(TrainingRun, "_save", slow)
+    again = measured_here("train (sample)", partial(stages_of(done)["train (sample)"], done))
+    validated = json.loads((done.root / "sample.json").read_text())["validation_seconds"]
+    assert again.counts["saving_seconds"] >= 10  # best and last
+    assert 0 < again.seconds < 5
+    assert 0 < validated < 5
+    assert again.seconds + validated + again.counts["saving_seconds"] <= again.wall_seconds
+
+
 def test_the_jobs_own_artefacts_come_out(done: Rehearsal) -> None:
     evaluation = pd.read_parquet(done.workspace.evaluation)
     assert set(evaluation["scoring"]) == {"measured", "dense"}
@@ -108,7 +144,10 @@ def test_growth_is_shown_beside_another_size(done: Rehearsal) -> None:
     assert list(found) == [16]
     table = growth_table(
         64,
-        [dataclasses.replace(row, seconds=row.seconds * 4, cpu_seconds=row.cpu_seconds * 3) for row in rows],
+        [
+            dataclasses.replace(row, wall_seconds=row.wall_seconds * 4, cpu_seconds=row.cpu_seconds * 3)
+            for row in rows
+        ],
         found,
     )
     assert "| 16 patients | 64 patients |" in table

@@ -156,6 +156,9 @@ def test_an_epoch_says_how_busy_it_was(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(PieceSource, "load", slow)
     waiting = run(cohort, tmp_path / "b", replace(CONFIG, prefetch_micro_batches=0)).epochs
     assert all(0 < row["busy_share"] <= 1 and row["steps_per_second"] > 0 for row in busy + waiting)
+    for row in busy + waiting:
+        assert min(row["training_seconds"], row["validation_seconds"], row["saving_seconds"]) > 0
+        assert row["training_seconds"] + row["validation_seconds"] <= row["seconds"] + 0.001
     assert min(row["busy_share"] for row in busy) > max(row["busy_share"] for row in waiting)
     assert load_model(tmp_path / "a" / "last").provenance["training_precision"] == "float32"
 
