@@ -42,7 +42,7 @@ class LabSeries:
     Attributes
     ----------
     value : (n,) clinical units; NaN from when a draw was withdrawn
-    sampled_us, available_us : (n,) int64 microseconds; a corrected draw has several rows (``lab_versions``)
+    sampled_us, available_us : (n,) int64 microseconds; a corrected draw has several rows (``versions``)
     """
 
     value: Float[np.ndarray, " n"]

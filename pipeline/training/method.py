@@ -86,13 +86,8 @@ def train(
     config = config.for_method(method)
     _check_scaler(scaler, splits, config)
     _check_model_config(model_config)
-    data = _Data(
-        aligned=aligned,
-        store=store,
-        scaler=scaler,
-        splits=splits,
-        cache=EmbeddingCache(store, config.embedding_cache_bytes),
-    )
+    cache = EmbeddingCache(store, config.embedding_cache_bytes)
+    data = _Data(aligned=aligned, store=store, scaler=scaler, splits=splits, cache=cache)
     parts = {lab: (lab,) for lab in LAB_NAMES} if method == "st_pcs" else {"all": LAB_NAMES}
     result = TrainingResult(method=method, checkpoint_dir=Path(out_dir), epochs=[], best_epochs={}, counts={})
     with joined_ranks() as ranks:

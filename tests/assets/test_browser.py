@@ -63,13 +63,19 @@ def test_from_the_first_page_to_a_trained_method_and_a_red_check(start_server, p
             None if request.url.startswith((server.url, "data:", "blob:")) else foreign.append(request.url)
         ),
     )
-    expect = playwright.expect
-
     page.goto(f"{server.url}/asset-groups")
     for group in ("ingest", "embed", "align", "train", "evaluate"):
-        expect(page.get_by_text(group, exact=True).first).to_be_visible(timeout=120_000)
+        playwright.expect(page.get_by_text(group, exact=True).first).to_be_visible(timeout=120_000)
     keep("first_page")
+    see_a_wrong_name_refused(server, page, keep)
+    materialize_everything(server, page, keep)
+    look_at_the_trained_method(server, page, keep)
+    see_a_check_turn_red(server, page, keep, tmp_path / "artifacts" / "tiny" / "lab_events.parquet")
+    assert not foreign, "the page asked for something outside this machine"
 
+
+def see_a_wrong_name_refused(server, page, keep) -> None:
+    expect = playwright.expect
     page.goto(f"{server.url}/locations/uniphy-lab/jobs/everything/playground")
     editor = page.locator(".CodeMirror").first
     expect(editor).to_be_visible()
@@ -80,6 +86,9 @@ def test_from_the_first_page_to_a_trained_method_and_a_red_check(start_server, p
     expect(page.get_by_text("not in enum type").first).to_be_visible()
     keep("validation_message")
 
+
+def materialize_everything(server, page, keep) -> None:
+    expect = playwright.expect
     page.goto(f"{server.url}/jobs")
     page.get_by_role("link", name="everything").first.click()
     page.get_by_role("button", name="Materialize all").click()
@@ -90,6 +99,9 @@ def test_from_the_first_page_to_a_trained_method_and_a_red_check(start_server, p
     server.wait_until(lambda: server.runs()[0]["status"] in ENDED, "the run ends", RUN_SECONDS)
     assert server.runs()[0]["status"] == "SUCCESS"
 
+
+def look_at_the_trained_method(server, page, keep) -> None:
+    expect = playwright.expect
     page.goto(f"{server.url}/assets/train_mt_pcs")
     expect(page.get_by_text("best validation error").first).to_be_visible()
     keep("metadata")
@@ -108,7 +120,9 @@ def test_from_the_first_page_to_a_trained_method_and_a_red_check(start_server, p
     expect(page.get_by_text("train_mt_pcs", exact=True).first).to_be_visible()
     keep("lineage")
 
-    events = tmp_path / "artifacts" / "tiny" / "lab_events.parquet"
+
+def see_a_check_turn_red(server, page, keep, events) -> None:
+    expect = playwright.expect
     table = pd.read_parquet(events)
     pd.DataFrame(table.assign(value=table["value"] * 100)).to_parquet(events)
     page.goto(f"{server.url}/assets/lab_events?view=checks")
@@ -120,4 +134,3 @@ def test_from_the_first_page_to_a_trained_method_and_a_red_check(start_server, p
     expect(page.get_by_text("Failed").first).to_be_visible()
     expect(page.get_by_text("implausible").first).to_be_visible()
     keep("failing_check")
-    assert not foreign, "the page asked for something outside this machine"

@@ -186,7 +186,7 @@ class CohortParameters:
     shared_time_constants_hours: Mapping[str, float]
     """Latents that move the pulse but no lab, hours."""
     morphology: Mapping[str, MorphologyParameter]
-    """By name; the names are those ``synthetic_ppg`` knows."""
+    """By name; the names are those ``synthetic.ppg`` knows."""
     draws: DrawSchedule
     recording: Recording
     raw: Mapping[str, Any]
