@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 REVISIONS = ".revisions"
 KEPT_REVISIONS = 20
+KEPT_SECONDS = 3600.0
+"""Younger revisions are kept, however many: a writer that read the number of one before it, and was held up, must find
+the next number taken and not free again, or its change would be written and never read."""
 TOKEN_SECONDS = 2.0
 """A reader may see a commit that much later: asking costs a request."""
 
@@ -122,9 +125,16 @@ class ObjectFolder:
             if after == before or self._put_new(_revision(name, following), after):
                 break
         self._tokens.pop(name, None)
+        self._prune(name)
+
+    def _prune(self, name: str) -> None:
+        """Remove revisions that are neither among the last ones nor young."""
         for old in self._revisions(name)[:-KEPT_REVISIONS]:
+            place = self.locate(_revision(name, old))
             with suppress(FileNotFoundError):  # somebody else was faster
-                self._fs.rm_file(self.locate(_revision(name, old)))
+                if time.time() - self._fs.modified(place).timestamp() < KEPT_SECONDS:
+                    break
+                self._fs.rm_file(place)
 
     def folders(self, name: str = "") -> list[str]:
         """Return the sorted names of the folders inside a folder; the revisions of a file are none."""

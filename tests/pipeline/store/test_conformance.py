@@ -159,6 +159,18 @@ def test_updates_under_contention_lose_nothing(storage: Storage) -> None:
         ]
 
 
+def test_old_revisions_go_and_young_ones_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A writer that was held up finds the number that it wants taken, and not free again."""
+    folder = ObjectFolder(url=f"memory://{tmp_path.name}/revisions")
+    for number in range(object_storage.KEPT_REVISIONS + 5):
+        folder.update("x.json", lambda before, number=number: b"%d" % number)
+    assert len(folder._revisions("x.json")) == object_storage.KEPT_REVISIONS + 5
+    monkeypatch.setattr(object_storage, "KEPT_SECONDS", 0.0)
+    folder.update("x.json", lambda before: b"last")
+    assert len(folder._revisions("x.json")) == object_storage.KEPT_REVISIONS
+    assert folder.read("x.json") == b"last"
+
+
 def test_an_update_that_fails_changes_nothing(storage: Storage) -> None:
     storage.create("x.json", b"1")
 

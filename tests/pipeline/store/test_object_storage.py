@@ -99,7 +99,7 @@ def test_concurrent_commits_lose_nothing(store: EmbeddingStore) -> None:
     assert failures == []
     assert set(store.manifest()) == {store.patient_key(f"p{number}") for number in range(24)}
     revisions = store.storage._fs.ls(f"{store.storage}/manifest.json.revisions", refresh=True)
-    assert len(revisions) <= object_storage.KEPT_REVISIONS + 3
+    assert len(revisions) >= 24, "young ones are kept, however many"
 
 
 def test_create_is_exclusive(store: EmbeddingStore) -> None:
