@@ -55,7 +55,7 @@ def pretrain(
 
     Parameters
     ----------
-    training, validation : the two sides of ``pretraining_data.divide``, the main corpus first
+    training, validation : the two sides of ``pretraining.data.divide``, the main corpus first
     listener : called with each finished epoch's row
     model : other sizes than those of ``config.scale``
 

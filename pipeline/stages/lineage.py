@@ -172,11 +172,6 @@ def own_fields(stage: str, workspace: Workspace, experiment: ExperimentConfig) -
     return {name: value for name, value in dotted(experiment).items() if _belongs(name, parts)}
 
 
-def owner_of(field: str) -> str | None:
-    """Return the first stage that depends on a field by itself."""
-    return next((stage for stage, lineage in LINEAGE.items() if _belongs(field, lineage.parts)), None)
-
-
 def is_compared(field: str) -> bool:
     """Whether a field decides the content of any artefact."""
     return not _is_of(field, UNCOMPARED)

@@ -39,7 +39,7 @@ def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -
     Parameters
     ----------
     data : a folder of waveforms in any layout that ``embed`` reads, or an ``.npz`` of PLETH at 40 Hz
-        (``pretraining_data.Challenge2015``); None: synthetic PPG alone
+        (``pretraining.data.Challenge2015``); None: synthetic PPG alone
     out : gets the weights, their provenance, the curves and the synthetic patients
 
     Raises

@@ -1,6 +1,6 @@
 """The synthetic cohort's parameters: one committed file, fixed before the first training run.
 
-Everything that shapes the cohort stands in ``synthetic_parameters.json``; a test holds its hash. Tune the
+Everything that shapes the cohort stands in ``parameters.json``; a test holds its hash. Tune the
 model, never the cohort.
 """
 
