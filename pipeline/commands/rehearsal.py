@@ -6,7 +6,8 @@ import re
 import sys
 from pathlib import Path
 
-from pipeline.experiments import EXPERIMENTS, ExperimentConfig, experiment
+from pipeline.commands.project_options import configuration
+from pipeline.experiments import EXPERIMENTS, ExperimentConfig
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.workspace import Workspace
 
@@ -54,7 +55,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 def _project(parsed: argparse.Namespace) -> tuple[ExperimentConfig, Path, Path]:
     """Return the experiment, the folder of all artefacts and the emulator's."""
-    config = experiment(parsed.experiment, dict(item.partition("=")[::2] for item in parsed.set))
+    config = configuration(parsed)
     base = Workspace.from_environment(config.name, artifacts=parsed.artifacts).root.parent
     slug = re.sub(r"[^\w.+-]+", "_", Path(config.encoder).name)
     return config, base, parsed.emulator or base / "emulators" / slug
