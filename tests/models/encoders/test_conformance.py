@@ -14,7 +14,7 @@ from models.encoders.base import Encoder
 from models.encoders.papagei import PaPaGeiS
 from models.encoders.ppg_gpt import PPGGPT
 from models.encoders.pulse_ppg import PulsePPG
-from pipeline.embedding.encoders import MEAN, make_encoder
+from pipeline.embedding.encoders import make_encoder
 from pipeline.testing.conformance import implementations
 from pipeline.testing.networks import seeded
 
@@ -25,7 +25,7 @@ BATCH = 8
 ENCODERS: dict[str, tuple[type, Callable[[], Encoder]]] = {
     "ppg_gpt_1m": (PPGGPT, lambda: make_encoder("ppg_gpt_1m", device="cpu")),
     "ppg_gpt_1m_random": (PPGGPT, lambda: make_encoder("ppg_gpt_1m_random", device="cpu")),
-    "ppg_gpt_1m+mean": (PPGGPT, lambda: make_encoder(f"ppg_gpt_1m{MEAN}", device="cpu")),
+    "ppg_gpt_1m+mean": (PPGGPT, lambda: make_encoder("ppg_gpt_1m+mean", device="cpu")),
     "ppg_gpt_1m, bfloat16": (
         PPGGPT, lambda: make_encoder("ppg_gpt_1m", precision="bfloat16", device="cpu"),
     ),
