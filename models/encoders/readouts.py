@@ -6,7 +6,6 @@ deviation over the positions follows, a number for each dimension of the layers 
 the last one). All but ``last`` are our decision; figures: docs/encoder.md.
 """
 
-import math
 from collections import deque
 from collections.abc import Iterable
 
@@ -17,6 +16,8 @@ from torch import Tensor
 SPREAD = "+spread"
 KINDS = ("last", "mean", "layers")
 READOUTS = (*KINDS, *(f"{kind}{SPREAD}" for kind in KINDS))
+_LEAST_VARIANCE = torch.finfo(torch.float32).tiny
+"""Below it the spread, which is then 1e-19, has no gradient instead of an infinite one."""
 
 
 def checked_readout(readout: str) -> str:
@@ -54,8 +55,7 @@ def read_out(
 
     Notes
     -----
-    The spread is that of two passes, from the mean itself: no difference of large sums. Equal positions give 0, and
-    no gradient.
+    The spread takes two passes, from the mean itself: no difference of large sums.
     """
     kind = readout.removesuffix(SPREAD)
     levels, spreads = [], []
@@ -63,5 +63,13 @@ def read_out(
         mean = x.mean(1)
         levels.append(x[:, -1] if kind == "last" else mean)
         if readout.endswith(SPREAD):
-            spreads.append(torch.linalg.vector_norm(x - mean[:, None], dim=1) / math.sqrt(x.shape[1]))
+            spreads.append(_spread(x, mean))
     return torch.cat([*levels, *spreads], dim=1)
+
+
+def _spread(
+    x: Float[Tensor, "n positions d_model"], mean: Float[Tensor, "n d_model"]
+) -> Float[Tensor, "n d_model"]:
+    """Return the standard deviation over positions: of the squares, since a norm over this axis is 15 times slower."""
+    variance = (x - mean[:, None]).square_().mean(1)
+    return variance.clamp_min(_LEAST_VARIANCE).sqrt()
