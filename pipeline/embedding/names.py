@@ -45,7 +45,7 @@ class EncoderName:
         assert whole is not None
         words = _WORDS.fullmatch(whole[2])
         if words is None:
-            if Path(text).is_file():
+            if Path(text.partition(":")[2] or text).is_file():
                 return cls(weights=text)
             raise ConfigError(f"encoder {text!r}: {_complaint(whole[2])}; {ALLOWED}")
         return cls(
