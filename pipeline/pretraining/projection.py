@@ -134,9 +134,9 @@ def solve(
     centre = weight @ x
     z = x - centre
     deviation = np.sqrt(weight @ np.square(z))
-    z /= np.where(
-        deviation > 1e-6 * deviation.max(), deviation, np.inf
-    )  # a number that never changes says nothing
+    inverse = np.zeros_like(deviation)  # what never changes says nothing
+    np.divide(1, deviation, out=inverse, where=deviation > 1e-6 * deviation.max())
+    z *= inverse
     spread = z.T @ (weight[:, None] * z)
 
     told, strength = _told(z[len(real) :], shapes, config.penalty, min(config.told, config.width // 2))
