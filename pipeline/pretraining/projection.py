@@ -20,7 +20,7 @@ from jaxtyping import Float64
 
 from models.encoders.ppg_gpt import PPGGPT
 from models.encoders.projection import Projection
-from pipeline.emulation import BurstPlan, render_windows
+from pipeline.emulation.rendered import BurstPlan, render_windows
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import canonical_json, to_plain
 from pipeline.pretraining.data import SYNTHETIC_LICENCE, SYNTHETIC_SEED, Corpus
