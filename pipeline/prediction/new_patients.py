@@ -49,7 +49,7 @@ def predict(
     intervals: Intervals | None = None,
     exclusions: Counter[str] | None = None,
 ) -> pd.DataFrame:
-    """Return all rows of `predict_patients` as one table of `PREDICT_COLUMNS`."""
+    """Return all rows of `Predictor.patients` as one table of `PREDICT_COLUMNS`."""
     predictor = Predictor.load(checkpoint_dir, store, config, intervals=intervals)
     frames = list(predictor.patients(patients, labs, admissions, exclusions))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(PREDICT_COLUMNS))

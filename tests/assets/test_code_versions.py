@@ -93,5 +93,5 @@ def test_training_depends_on_the_kernels_and_alignment_does_not() -> None:
         {path.name for path in code_versions._reachable(f"pipeline.stages.{name}")}
         for name in ("training", "align")
     )
-    assert {"cpu_scan.h", "cpu.cpp", "patient_state.py"} <= training
+    assert {"scan.h", "kernels.cpp", "patient_state.py"} <= training
     assert "patient_state.py" not in alignment
