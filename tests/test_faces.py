@@ -48,7 +48,7 @@ def face(room: str) -> dict[str, list[str]]:
             given = {word.arg: ast.literal_eval(word.value) for word in node.keywords}
             listed |= {"": given.get("submodules", []), **given.get("submod_attrs", {})}
         elif isinstance(node, ast.ImportFrom) and (node.level or str(node.module).startswith(room)):
-            home = str(node.module).removeprefix(f"{room}.")
+            home = (node.module or "").removeprefix(f"{room}.")
             listed[home] = [alias.name for alias in node.names]
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             whole = [item.value for item in node.value.elts if isinstance(item, ast.Constant)]
