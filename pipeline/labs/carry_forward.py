@@ -148,21 +148,6 @@ def fit_carry_forward(train_examples: pd.DataFrame) -> dict[str, CarryForward]:
     }
 
 
-def locf(examples: pd.DataFrame) -> Float[np.ndarray, " examples"]:
-    """Return the latest result that the model sees (paper: last observation carried forward)."""
-    return LOCF.estimate(examples)
-
-
-def live_locf(examples: pd.DataFrame) -> Float[np.ndarray, " examples"]:
-    """Return the latest result available before the draw, also one that the model does not see."""
-    return LIVE_LOCF.estimate(examples)
-
-
-def patient_mean(examples: pd.DataFrame) -> Float[np.ndarray, " examples"]:
-    """Return the mean of the patient's history at t0."""
-    return PATIENT_MEAN.estimate(examples)
-
-
 def least_squares_line(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> tuple[float, float]:
     """Return a and b of y = a + b x; b = 0 where x has no spread."""
     spread = np.square(x - x.mean()).sum()
