@@ -6,7 +6,6 @@ LOCF is the exception, and its label says so.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -17,15 +16,6 @@ Key = tuple[str, str]
 
 DECAY_HOURS = np.append(np.geomspace(1.0, 720.0, 25), np.inf)
 """Time constants tried for decayed LOCF, hours; infinity is LOCF itself."""
-
-
-@runtime_checkable
-class CarryForward(Protocol):
-    """A method that needs nothing but the examples."""
-
-    def estimate(self, examples: pd.DataFrame) -> Float[np.ndarray, " examples"]:
-        """Return one estimate an example (``schema.EXAMPLE_COLUMNS``), clinical units, never NaN."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +91,11 @@ class TrainingMean:
             if key in self.means:
                 estimates[rows] = self.means[key]
         return estimates
+
+
+CarryForward = Column | ShrunkLocf | DecayedLocf | TrainingMean
+"""A method that needs nothing but the examples (``schema.EXAMPLE_COLUMNS``): one estimate each, clinical units,
+never NaN."""
 
 
 def fit_shrunk_locf(train_examples: pd.DataFrame) -> ShrunkLocf:

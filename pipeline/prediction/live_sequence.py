@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.alignment_config import AlignmentConfig
-from pipeline.cohort.sequences import PatientWindows
+from pipeline.cohort.base import PatientWindows
 from pipeline.cohort.targets import StepGrid
 from pipeline.cohort.trailing import trailing_windows
 from pipeline.foundation.schema import HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US

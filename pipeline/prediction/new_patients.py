@@ -17,7 +17,8 @@ import pandas as pd
 
 from pipeline.cohort.aligned import series_by_patient
 from pipeline.cohort.alignment_config import AlignmentConfig
-from pipeline.cohort.sequences import WindowStore, cut_sequences
+from pipeline.cohort.base import WindowStore
+from pipeline.cohort.sequences import cut_sequences
 from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_NAMES
 from pipeline.labs.cleaning import LabEvents

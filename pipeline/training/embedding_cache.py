@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int
 
-from pipeline.cohort.sequences import WindowStore
+from pipeline.cohort.base import WindowStore
 from pipeline.foundation.memory import available_memory_bytes
 from pipeline.foundation.schema import DAY_US, WINDOW_US
 
