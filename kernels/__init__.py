@@ -1,1 +1,6 @@
-"""Tensors in, tensors out: one folder per kernel."""
+"""Tensors in, tensors out: one folder a kernel, each of which could be a wheel of its own.
+
+In: tensors, on a CPU or a GPU.
+Out: tensors, and every gradient.
+Never: a file of data, a patient, an import of another layer.
+"""

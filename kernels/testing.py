@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.selective_scan.operands import state_dtype
+from kernels.selective_scan import state_dtype
 
 TOLERANCES = {
     # (dtype, what): largest relative distance |ours - truth| / |truth| in the Euclidean norm, truth in float64

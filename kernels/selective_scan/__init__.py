@@ -1,10 +1,28 @@
-"""Selective scan (Mamba-1) with a differentiable initial and last state, fast on GPU and CPU."""
+"""Selective scan (Mamba-1) with a differentiable initial and last state, fast on GPU and CPU.
 
-from .interface import (
-    causal_conv1d,
-    causal_conv1d_step,
-    selective_scan,
-    selective_state_step,
-)
+In: the scan's operands as tensors, optional masks and bounds of packed sequences.
+Out: outputs and last states, differentiable in every operand; the causal convolution; one step of each.
+Never: an import from outside this folder but torch; torch itself before a name is used.
+"""
 
-__all__ = ["causal_conv1d", "causal_conv1d_step", "selective_scan", "selective_state_step"]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .interface import causal_conv1d, causal_conv1d_step, selective_scan, selective_state_step
+    from .operands import state_dtype
+
+__all__ = ["causal_conv1d", "causal_conv1d_step", "selective_scan", "selective_state_step", "state_dtype"]
+
+
+def __getattr__(name: str) -> object:
+    """Return a name that needs torch, from its module, when it is first used (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(".operands" if name == "state_dtype" else ".interface", __name__)
+    return globals().setdefault(name, getattr(home, name))
+
+
+def __dir__() -> list[str]:
+    """Return the names above and those of modules that are already imported."""
+    return sorted({*globals(), *__all__})

@@ -14,7 +14,8 @@ import pandas as pd
 
 from pipeline.cohort.aligned import AlignedCohort, series_by_patient, step_grid
 from pipeline.cohort.alignment_config import AlignmentConfig
-from pipeline.cohort.sequences import Sequences, WindowStore
+from pipeline.cohort.base import WindowStore
+from pipeline.cohort.sequences import Sequences
 from pipeline.cohort.splits import Splits
 from pipeline.cohort.targets import StepGrid, window_of_draw
 from pipeline.foundation.errors import StoreError

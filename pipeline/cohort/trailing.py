@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from models.regressor.window_reader import N_WINDOWS
-from pipeline.cohort.sequences import PatientWindows
+from pipeline.cohort.base import PatientWindows
 from pipeline.cohort.targets import StepGrid
 
 

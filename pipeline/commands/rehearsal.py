@@ -114,8 +114,8 @@ def _rehearse(parsed: argparse.Namespace) -> None:
 
 def _check_encoder(config: ExperimentConfig, folder: Path) -> None:
     """Refuse an emulator of another encoder before anything is written."""
-    from pipeline.emulation.emulator import Emulator
     from pipeline.emulation.fit import emulator_key
+    from pipeline.emulation.model import Emulator
     from pipeline.stages.embed import experiment_encoder
 
     emulator_key_wanted = emulator_key(experiment_encoder(config), config.window)

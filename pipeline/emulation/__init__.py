@@ -12,8 +12,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "check": ["CHECK_BURSTS", "compare_readouts", "readout_table"],
         "cohort": ["EMULATED_LICENCE", "EmulatedCohort", "write_emulated_cohort"],
-        "emulator": ["EMULATED", "Emulator", "EmulatorKey"],
         "fit": ["EmulatorFitConfig", "emulator_key", "fit_emulator"],
+        "model": ["EMULATED", "Emulator", "EmulatorKey"],
         "rendered": ["BurstPlan", "RenderedWindows", "render_windows"],
     },
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from pipeline.emulation.emulator import Emulator
+from pipeline.emulation.model import Emulator
 from pipeline.emulation.rendered import BurstPlan, RenderedWindows
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.synthetic.parameters import CohortParameters

@@ -20,8 +20,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.emulation.emulator import Emulator
 from pipeline.emulation.inputs import signal_inputs
+from pipeline.emulation.model import Emulator
 from pipeline.emulation.recording import EmulatedRecording, emulated_quality, emulated_recordings
 from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json, write_parquet
 from pipeline.foundation.provenance import config_hash, versions

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.encoders.base import Encoder
 from pipeline.embedding.plan import key_template
-from pipeline.emulation.emulator import Emulator, EmulatorKey
+from pipeline.emulation.model import Emulator, EmulatorKey
 from pipeline.emulation.rendered import RenderedWindows
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import WINDOW_US

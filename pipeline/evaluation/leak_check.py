@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.cohort.sequences import PatientWindows, SequenceConfig, WindowStore
+from pipeline.cohort.base import PatientWindows, WindowStore
+from pipeline.cohort.sequences import SequenceConfig
 from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction.config import PredictionConfig
 from pipeline.prediction.new_patients import predict

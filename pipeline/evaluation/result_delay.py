@@ -13,7 +13,8 @@ import pandas as pd
 
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.alignment import align
-from pipeline.cohort.sequences import Sequences, WindowStore
+from pipeline.cohort.base import WindowStore
+from pipeline.cohort.sequences import Sequences
 from pipeline.cohort.splits import Splits
 from pipeline.evaluation.delay_methods import ADDED, BASELINES
 from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate, select

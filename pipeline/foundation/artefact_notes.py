@@ -9,10 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 NOTE_KEY = b"uniphy_lab"
 """Key of the note in a Parquet file's metadata; `HEADER_KEY` in a safetensors file's header."""
@@ -93,9 +90,3 @@ def noted(note: ArtefactNote) -> Iterator[ArtefactNote]:
         add_licences(note.licences)
         for weights_sha256 in note.checkpoints:
             add_checkpoint(weights_sha256, ())
-
-
-def parquet_note(path: Path) -> dict[str, Any]:
-    """Return the note of a Parquet file; empty where it has none."""
-    metadata = pq.read_schema(path).metadata or {}
-    return json.loads(metadata[NOTE_KEY]) if NOTE_KEY in metadata else {}

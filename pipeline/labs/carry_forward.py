@@ -6,7 +6,6 @@ LOCF is the exception, and its label says so.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -17,15 +16,6 @@ Key = tuple[str, str]
 
 DECAY_HOURS = np.append(np.geomspace(1.0, 720.0, 25), np.inf)
 """Time constants tried for decayed LOCF, hours; infinity is LOCF itself."""
-
-
-@runtime_checkable
-class CarryForward(Protocol):
-    """A method that needs nothing but the examples."""
-
-    def estimate(self, examples: pd.DataFrame) -> Float[np.ndarray, " examples"]:
-        """Return one estimate an example (``schema.EXAMPLE_COLUMNS``), clinical units, never NaN."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +93,11 @@ class TrainingMean:
         return estimates
 
 
+CarryForward = Column | ShrunkLocf | DecayedLocf | TrainingMean
+"""A method that needs nothing but the examples (``schema.EXAMPLE_COLUMNS``): one estimate each, clinical units,
+never NaN."""
+
+
 def fit_shrunk_locf(train_examples: pd.DataFrame) -> ShrunkLocf:
     """Fit a and b by least squares; without spread in the last lab, b = 0 and a = the mean."""
     coefficients = {}
@@ -146,21 +141,6 @@ def fit_carry_forward(train_examples: pd.DataFrame) -> dict[str, CarryForward]:
         "training_mean": fit_training_mean(train_examples),
         "live_locf": LIVE_LOCF,
     }
-
-
-def locf(examples: pd.DataFrame) -> Float[np.ndarray, " examples"]:
-    """Return the latest result that the model sees (paper: last observation carried forward)."""
-    return LOCF.estimate(examples)
-
-
-def live_locf(examples: pd.DataFrame) -> Float[np.ndarray, " examples"]:
-    """Return the latest result available before the draw, also one that the model does not see."""
-    return LIVE_LOCF.estimate(examples)
-
-
-def patient_mean(examples: pd.DataFrame) -> Float[np.ndarray, " examples"]:
-    """Return the mean of the patient's history at t0."""
-    return PATIENT_MEAN.estimate(examples)
 
 
 def least_squares_line(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> tuple[float, float]:

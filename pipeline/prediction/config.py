@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pipeline.cohort.sequences import SequenceConfig
 from pipeline.foundation.schema import HOUR_US, PROTOCOLS, WINDOW_US
 
-STATES = ("ok", "warming_up", "no_signal", "stale")
+OK, WARMING_UP, NO_SIGNAL, STALE = "ok", "warming_up", "no_signal", "stale"
 """What a row's estimate is worth:
 
 ``warming_up``

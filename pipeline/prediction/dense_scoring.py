@@ -13,9 +13,9 @@ import pandas as pd
 
 from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.base import WindowStore
 from pipeline.cohort.dense_points import DensePoints, PointSource
 from pipeline.cohort.dense_sums import DenseBlock, accumulate_dense_sums
-from pipeline.cohort.sequences import WindowStore
 from pipeline.cohort.splits import Splits
 from pipeline.prediction.scoring import forecasters_of, lacks_a_twin, patients_of
 from pipeline.training.embedding_cache import EmbeddingCache

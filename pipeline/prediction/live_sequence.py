@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 
 from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.alignment_config import AlignmentConfig
-from pipeline.cohort.sequences import PatientWindows
+from pipeline.cohort.base import PatientWindows
 from pipeline.cohort.targets import StepGrid
 from pipeline.cohort.trailing import trailing_windows
 from pipeline.foundation.schema import HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US
 from pipeline.labs.history import LabHistory, LabSeries, lab_history
-from pipeline.prediction.config import PredictionConfig
+from pipeline.prediction.config import NO_SIGNAL, OK, STALE, WARMING_UP, PredictionConfig
 from pipeline.training.dataset import PieceItem, pack, scale_history
 from pipeline.training.embedding_cache import CachedPatient
 from pipeline.training.forecaster import Forecaster
@@ -107,9 +107,9 @@ class LiveSequence:
         hours = np.where(np.isnan(last), np.nan, (self.grid.end_us[:, None] - sampled_us) / HOUR_US)
         silent = (minutes > config.stale_signal_minutes)[:, None]
         old = np.isnan(last) | (hours > config.stale_lab_hours) | silent
-        state = np.where(old, "stale", "ok").astype(object)
-        state[np.isnan(held)] = "no_signal"
-        state[warming_up] = "warming_up"
+        state = np.where(old, STALE, OK).astype(object)
+        state[np.isnan(held)] = NO_SIGNAL
+        state[warming_up] = WARMING_UP
         shown = np.flatnonzero(steps - self.last_usable <= config.silent_steps)
         return self._long(shown, held, last, hours, state)
 

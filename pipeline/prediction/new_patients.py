@@ -17,7 +17,8 @@ import pandas as pd
 
 from pipeline.cohort.aligned import series_by_patient
 from pipeline.cohort.alignment_config import AlignmentConfig
-from pipeline.cohort.sequences import WindowStore, cut_sequences
+from pipeline.cohort.base import WindowStore
+from pipeline.cohort.sequences import cut_sequences
 from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_NAMES
 from pipeline.labs.cleaning import LabEvents
@@ -49,7 +50,7 @@ def predict(
     intervals: Intervals | None = None,
     exclusions: Counter[str] | None = None,
 ) -> pd.DataFrame:
-    """Return all rows of `predict_patients` as one table of `PREDICT_COLUMNS`."""
+    """Return all rows of `Predictor.patients` as one table of `PREDICT_COLUMNS`."""
     predictor = Predictor.load(checkpoint_dir, store, config, intervals=intervals)
     frames = list(predictor.patients(patients, labs, admissions, exclusions))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(PREDICT_COLUMNS))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.cohort.aligned import AlignedCohort
-from pipeline.cohort.sequences import WindowStore
+from pipeline.cohort.base import WindowStore
 from pipeline.cohort.splits import Splits
 from pipeline.foundation.schema import PREDICTION_COLUMNS
 from pipeline.training.checkpoints import check_encoder, checkpoint_folders, load_model

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.emulation.cohort import EMULATED_LICENCE, EmulatedCohort, write_emulated_cohort
-from pipeline.emulation.emulator import Emulator
+from pipeline.emulation.model import Emulator
 from pipeline.foundation.atomic import make_private_dir, write_json
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.foundation.summary import StageSummary

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.emulation.emulator import EMULATED
+from pipeline.emulation.model import EMULATED
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import make_private_dir, write_json
 from pipeline.foundation.errors import ConfigError

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from pipeline import stages
-from pipeline.emulation.emulator import Emulator
+from pipeline.emulation.model import Emulator
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
 from pipeline.rehearsal import inputs, judging, learning

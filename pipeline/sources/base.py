@@ -1,7 +1,7 @@
 """What every data source offers: a catalogue of records, their samples stretch by stretch, and clinical tables."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -107,4 +107,17 @@ class ClinicalSource(Protocol):
 
     def tables(self) -> ClinicalTables:
         """Read labs and admissions."""
+        ...
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """Where hashes are remembered between runs; a store's `Storage` is one."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, None when it is not there."""
+        ...
+
+    def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Replace a file by `change` of its content, as if no other process ran at the same time."""
         ...

@@ -8,13 +8,12 @@ before each is decoded (`ContentDigest`), so that they come from the disk once.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
-from pipeline.sources.base import Record, in_time_order
+from pipeline.sources.base import Memory, Record, in_time_order
 
 CACHE_FILE = "source_hashes.json"
 SETTLED_SECONDS = 2.0
@@ -23,19 +22,6 @@ SAVE_SECONDS = 5.0
 """What a killed run may lose of its hashing."""
 SAVE_SHARE = 0.05
 """Highest share of the time that saving may take: each save writes all hashes."""
-
-
-@runtime_checkable
-class Memory(Protocol):
-    """Where hashes are remembered between runs; a store's `Storage` is one."""
-
-    def read(self, name: str) -> bytes | None:
-        """Return a file's content, None when it is not there."""
-        ...
-
-    def update(self, name: str, change: Callable[[bytes | None], bytes]) -> None:
-        """Replace a file by `change` of its content, as if no other process ran at the same time."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ Never: domain logic, Dagster, torch at import.
 import lazy_loader
 
 from pipeline.stages.align import cohort_splits, lab_alignment, normalization_stats
-from pipeline.stages.delayed_results import printed_result_delay, result_delay
+from pipeline.stages.delayed_results import printed_result_delay
 from pipeline.stages.embed import (
     embed_patient_batch,
     finish_embedding,
@@ -49,7 +49,6 @@ __all__ = [
     "printed_table",
     "report",
     "reproduce_table1",
-    "result_delay",
     "synthetic_cohort",
     "table1",
     "train",

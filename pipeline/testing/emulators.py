@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.emulation.emulator import Emulator, EmulatorKey
+from pipeline.emulation.model import Emulator, EmulatorKey
 
 HANDMADE_KEY = EmulatorKey(
     encoder_name="handmade", weights_hash="0" * 64, preprocessing_version="windows-1-test", readout="last",

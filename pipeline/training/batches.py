@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from models.regressor.inputs import PackedInputs
 from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.base import WindowStore
 from pipeline.cohort.normalization import LabScaler
-from pipeline.cohort.sequences import WindowStore
 from pipeline.foundation.errors import StoreError
 from pipeline.training.dataset import PieceDataset, pack
 from pipeline.training.embedding_cache import EmbeddingCache

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from models.regressor.config import LabRegressorConfig
 from models.regressor.lab_regressor import LabRegressor
 from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
+from pipeline.cohort.base import WindowStore
 from pipeline.cohort.normalization import LabScaler
-from pipeline.cohort.sequences import WindowStore
 from pipeline.foundation.artefact_notes import HEADER_KEY, add_checkpoint, current_note
 from pipeline.foundation.atomic import write_bytes, write_json
 from pipeline.foundation.errors import CheckpointError, ConfigError, ProjectError

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from models.regressor.inputs import PackedInputs
 from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.base import WindowStore
 from pipeline.cohort.normalization import LabScaler
-from pipeline.cohort.sequences import WindowStore
 from pipeline.foundation.errors import ConfigError, StoreError
 from pipeline.foundation.schema import LAB_NAMES, WINDOW_US
 from pipeline.training.embedding_cache import CachedPatient, EmbeddingCache

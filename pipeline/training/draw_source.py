@@ -8,8 +8,8 @@ from jaxtyping import Float64
 
 from models.regressor.window_reader import N_WINDOWS
 from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.base import WindowStore
 from pipeline.cohort.normalization import LabScaler
-from pipeline.cohort.sequences import WindowStore
 from pipeline.cohort.trailing import trailing_windows
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.training.batches import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int
 
-from pipeline.cohort.sequences import WindowStore
+from pipeline.cohort.base import WindowStore
 from pipeline.foundation.memory import available_memory_bytes
 from pipeline.foundation.schema import DAY_US, WINDOW_US
 
@@ -78,18 +78,8 @@ class EmbeddingCache:
             max_bytes = int(FREE_SHARE * available_memory_bytes() / processes)
         if max_bytes < 0:
             raise ValueError(f"max_bytes must not be negative, not {max_bytes}")
-        self._store, self._max_bytes, self._held = store, max_bytes, 0
+        self._store, self.max_bytes, self._held = store, max_bytes, 0
         self._patients: OrderedDict[str, CachedPatient] = OrderedDict()
-
-    @property
-    def max_bytes(self) -> int:
-        """Memory that may be held."""
-        return self._max_bytes
-
-    @property
-    def held_bytes(self) -> int:
-        """Memory held by the patients kept."""
-        return self._held
 
     def get(self, patient_id: str) -> CachedPatient:
         """Return one patient's windows.
@@ -105,7 +95,7 @@ class EmbeddingCache:
         patient = _read(self._store, patient_id)
         self._patients[patient_id] = patient
         self._held += patient.n_bytes
-        while self._held > self._max_bytes and len(self._patients) > 1:
+        while self._held > self.max_bytes and len(self._patients) > 1:
             _, oldest = self._patients.popitem(last=False)
             self._held -= oldest.n_bytes
         return patient

@@ -11,8 +11,8 @@ from jaxtyping import Float, Float32, Int
 from models.regressor.lab_regressor import LabRegressor
 from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.base import PatientWindows, WindowStore
 from pipeline.cohort.normalization import LabScaler
-from pipeline.cohort.sequences import PatientWindows, WindowStore
 from pipeline.cohort.targets import StepGrid
 from pipeline.cohort.trailing import trailing_windows
 from pipeline.foundation.schema import LAB_NAMES

@@ -21,8 +21,8 @@ from models.regressor.lab_regressor import LabRegressor
 from models.regressor.losses import parameter_groups
 from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
 from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.base import WindowStore
 from pipeline.cohort.normalization import LabScaler
-from pipeline.cohort.sequences import WindowStore
 from pipeline.cohort.splits import Splits
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.provenance import config_hash, from_plain, to_plain

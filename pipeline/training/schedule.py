@@ -51,7 +51,7 @@ def plan_epoch(
         pass
     batches_per_group : instead of one pass over the smallest group
 
-    Source: equal halves by protocol, domain.md section 6; the definition of an epoch is our decision.
+    Equal halves by protocol and the definition of an epoch are our decisions.
     """
     groups = [(group, size) for group, size in enumerate(group_sizes) if size > 0]
     if not groups:

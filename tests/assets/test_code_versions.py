@@ -38,7 +38,7 @@ def with_a_relative_kernel(root: Path) -> Path:
 
 
 def version() -> str:
-    for function in (code_version, code_versions._imported, code_versions._file):
+    for function in (code_version, code_versions._imported, code_versions._face, code_versions._file):
         function.cache_clear()
     return code_version("pipeline.a")
 
@@ -70,6 +70,44 @@ def test_it_follows_relative_imports(project, changed: str, differs: bool) -> No
     assert (version() != before) == differs
 
 
+LAZY = """import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["whole"], submod_attrs={"home": ["taken"], "apart": ["left"]}
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("imports", "changed"),
+    [
+        ("import pipeline.b, pipeline.c\n", ["b", "c"]),
+        ("from pipeline.room.deep import thing\n", ["__init__", "room/__init__", "room/deep"]),
+        ("from pipeline.room import taken\n", ["room/__init__", "room/home"]),
+        ("from pipeline.room import whole\n", ["room/__init__", "room/whole"]),
+        ("from .room import taken as other\n", ["room/home"]),
+        ("from pipeline import room\n", ["room/home", "room/apart", "room/whole"]),
+    ],
+)
+def test_it_follows_faces_and_every_name_of_an_import(project, imports: str, changed: list[str]) -> None:
+    (project / "room").mkdir()
+    (project / "__init__.py").write_text("")
+    (project / "room" / "__init__.py").write_text(LAZY)
+    for name in ("home", "apart", "whole", "deep"):
+        (project / "room" / f"{name}.py").write_text("")
+    (project / "a.py").write_text(imports)
+    files = sorted(project.rglob("*.py"))
+    differing = set()
+    for path in files:
+        before, text = version(), path.read_text()
+        path.write_text(text + "# changed\n")
+        if version() != before:
+            differing.add(str(path.relative_to(project).with_suffix("")))
+        path.write_text(text)
+    assert set(changed) <= differing
+    assert ("room/apart" in differing) == ("room/apart" in changed)
+
+
 def test_a_changed_triton_kernel_changes_a_trainings_code_version(tmp_path: Path, monkeypatch) -> None:
     for layer in code_versions.PROJECT:
         shutil.copytree(
@@ -93,5 +131,5 @@ def test_training_depends_on_the_kernels_and_alignment_does_not() -> None:
         {path.name for path in code_versions._reachable(f"pipeline.stages.{name}")}
         for name in ("training", "align")
     )
-    assert {"cpu_scan.h", "cpu.cpp", "patient_state.py"} <= training
+    assert {"scan.h", "kernels.cpp", "patient_state.py"} <= training
     assert "patient_state.py" not in alignment

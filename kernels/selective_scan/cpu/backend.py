@@ -32,7 +32,7 @@ def make_fields(kind: type, *names: str) -> list[tuple[str, type]]:
 
 
 class ScanArguments(ctypes.Structure):
-    """Mirror of the struct of the same name in cpu_scan.h."""
+    """Mirror of the struct of the same name in scan.h."""
 
     _fields_ = (
         make_fields(View, "u", "delta", "z", "y", "B", "C", "dy", "du", "ddelta", "dz")

@@ -14,7 +14,7 @@ WORK_PER_THREAD = 500_000
 
 
 class ConvolutionArguments(ctypes.Structure):
-    """Mirror of the struct of the same name in cpu_conv.h."""
+    """Mirror of the struct of the same name in convolution.h."""
 
     _fields_ = (
         make_fields(View, "x", "y", "dy", "dx")

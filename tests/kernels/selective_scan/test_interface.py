@@ -1,11 +1,8 @@
 """Bad input, streaming, processes and compilers."""
 
-import ctypes
 import logging
-import multiprocessing
 import subprocess
 import sys
-import threading
 import warnings
 
 import pytest
@@ -14,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.selective_scan import backends, selective_scan, selective_state_step
-from kernels.selective_scan.cpu import backend as cpu
 from kernels.selective_scan.cpu import build as cpu_build
 from kernels.testing import ScanCase, make_inputs
 
@@ -104,60 +100,6 @@ def test_one_step_at_a_time_equals_the_batch_result():
     torch.testing.assert_close(state, last, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("level", cpu_build.LEVELS)
-def test_exponential_is_exact_at_zero_and_close_elsewhere(level):
-    levels = list(cpu_build.LEVELS)
-    if levels.index(level) < levels.index(cpu_build.best_level()):
-        pytest.skip(f"this CPU has no {level}")
-    x = torch.cat([torch.zeros(16), torch.linspace(-100, 10, 1 << 16)])
-    y = torch.empty_like(x)
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, y))
-    cpu_build.load_library(level).exp2_of(*pointers, ctypes.c_int64(x.numel()))
-    assert (y[:16] == 1).all()
-    truth = torch.exp2(x.double())
-    assert ((y.double() - truth).abs() / truth).max() < 2.5e-7
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_kernels_take_as_many_threads_as_torch(threads, monkeypatch):
-    taken = []
-    monkeypatch.setattr(cpu, "call", lambda _function, arguments, _keep: taken.append(arguments.threads))
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        selective_scan(**make_inputs(ScanCase(channels=600, length=90, state=16)), backend="cpu")
-        run(backend="cpu")  # too small to share
-    finally:
-        torch.set_num_threads(before)
-    assert taken == [threads, 1]
-
-
-def _child(queue):
-    queue.put(float(run(backend="cpu")[0].sum()))
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_kernels_survive_a_fork():
-    expected = float(run(backend="cpu")[0].sum())
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=_child, args=(queue,))
-    child.start()
-    assert queue.get(timeout=60) == expected
-    child.join()
-
-
-def test_threads_may_call_at_once():
-    expected, results = run(backend="cpu")[0], []
-    threads = [threading.Thread(target=lambda: results.append(run(backend="cpu")[0])) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 4
-    assert all(torch.equal(result, expected) for result in results)
-
-
 @pytest.fixture
 def no_library(monkeypatch):
     """Forget what was built, and pick backends afresh."""
@@ -183,14 +125,6 @@ def test_auto_says_its_choice_once(no_library, caplog):
         run()
         run()
     assert [record.message for record in caplog.records] == ["selective scan on cpu: backend 'cpu'"]
-
-
-def test_build_lands_whole_and_private(no_library, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cpu_build.load_library("plain")
-    folder = cpu_build.cache_directory()
-    assert [path.suffix for path in folder.iterdir()] == [".so"]
-    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_torch_compile_traces_through():

@@ -10,7 +10,7 @@ from pipeline.cohort.alignment_config import AlignmentConfig, paper_alignment
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.foundation.schema import LAB_NAMES, WINDOW_US
-from pipeline.labs.carry_forward import live_locf, locf, patient_mean
+from pipeline.labs.carry_forward import LIVE_LOCF, LOCF, PATIENT_MEAN
 from pipeline.testing.cohort import MemoryStore, MemoryWindows
 from pipeline.testing.handmade import BASE_US, MINUTE_US, admissions, lab_events, memory_windows
 from pipeline.training.dataset import PieceDataset
@@ -75,7 +75,7 @@ def inputs_until(aligned, store, t_us, *, twin=False, pooling="mean"):
     examples = aligned.examples[
         (aligned.examples["patient_id"] == "1") & (aligned.examples["sampled_at_us"] <= t_us)
     ]
-    values = zip(locf(examples), live_locf(examples), patient_mean(examples), strict=True)
+    values = zip(*(column.estimate(examples) for column in (LOCF, LIVE_LOCF, PATIENT_MEAN)), strict=True)
     keys = zip(examples["protocol"], examples["lab"], examples["sampled_at_us"], strict=True)
     columns = examples[["t0_us", "step", "prediction_window_end_us", "hours_since_last_lab"]].to_numpy()
     return seen, {key: (*v, *row) for key, v, row in zip(keys, values, columns, strict=True)}

@@ -5,14 +5,14 @@ import pytest
 from pipeline.foundation.schema import METHODS
 from pipeline.labs.carry_forward import (
     DECAY_HOURS,
+    LIVE_LOCF,
+    LOCF,
+    PATIENT_MEAN,
     fit_carry_forward,
     fit_decayed_locf,
     fit_shrunk_locf,
     fit_training_mean,
     least_squares_line,
-    live_locf,
-    locf,
-    patient_mean,
 )
 
 
@@ -28,9 +28,9 @@ def table(truth, last, *, age=1.0, lab="sodium", protocol="start", mean=0.0, liv
 
 def test_values_beside_the_examples_are_taken_as_they_are():
     examples = table([1, 2], [3, 4], mean=5.0, live=6.0)
-    assert locf(examples).tolist() == [3, 4]
-    assert patient_mean(examples).tolist() == [5, 5]
-    assert live_locf(examples).tolist() == [6, 6]
+    assert LOCF.estimate(examples).tolist() == [3, 4]
+    assert PATIENT_MEAN.estimate(examples).tolist() == [5, 5]
+    assert LIVE_LOCF.estimate(examples).tolist() == [6, 6]
 
 
 def test_shrunk_locf_is_the_least_squares_line():

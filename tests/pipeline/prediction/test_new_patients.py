@@ -10,7 +10,7 @@ from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, WINDOW_US
 from pipeline.labs.cleaning import LabEvents, clean_labs
-from pipeline.prediction.config import STATES, PredictionConfig
+from pipeline.prediction.config import NO_SIGNAL, OK, STALE, WARMING_UP, PredictionConfig
 from pipeline.prediction.intervals import Intervals
 from pipeline.prediction.new_patients import PREDICT_COLUMNS, Predictor, predict
 from pipeline.prediction.scoring import score
@@ -65,7 +65,7 @@ def predicted(cohort, checkpoints):
 def test_there_is_a_row_every_30_s_and_lab(cohort, predicted, method):
     rows = predicted[method]
     assert tuple(rows.columns) == PREDICT_COLUMNS
-    assert set(rows["state"]) <= set(STATES)
+    assert set(rows["state"]) <= {OK, WARMING_UP, NO_SIGNAL, STALE}
     assert not rows.duplicated(["patient", "window_end", "lab"]).any()
     for _, part in rows[rows["lab"] == "sodium"].groupby("patient"):
         assert (np.diff(part["window_end"].to_numpy()) == np.timedelta64(30, "s")).all()

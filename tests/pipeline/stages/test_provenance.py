@@ -15,7 +15,7 @@ from safetensors import safe_open
 from pipeline.__main__ import main
 from pipeline.cohort.splits import Splits
 from pipeline.experiments import ExperimentConfig, experiment
-from pipeline.foundation.artefact_notes import HEADER_KEY, parquet_note
+from pipeline.foundation.artefact_notes import HEADER_KEY
 from pipeline.foundation.errors import StaleArtefactError
 from pipeline.foundation.schema import QUALITY_COLUMNS
 from pipeline.foundation.workspace import Workspace
@@ -23,6 +23,7 @@ from pipeline.stages import lab_alignment, provenance, training
 from pipeline.stages.ingest import COHORT_LICENCE
 from pipeline.stages.paper_comparison import UPSTREAM
 from pipeline.store.embeddings import EmbeddingStore
+from pipeline.testing.notes import parquet_note
 
 SMALL = {
     "encoder": "ppg_gpt_1m_random", "methods": '["mt_pcs"]', "cohort.size.n_patients": "8",

@@ -17,6 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.foundation import atomic
 from pipeline.foundation.errors import StoreError
+from pipeline.sources.base import Memory
 from pipeline.store import object_storage
 from pipeline.store.base import ENTRY_FILE, Storage
 from pipeline.store.local_folder import LocalFolder
@@ -81,6 +82,7 @@ def test_no_storage_is_forgotten() -> None:
 
 def test_keeps_the_protocol_and_travels(storage: Storage) -> None:
     assert isinstance(storage, Storage)
+    assert isinstance(storage, Memory)  # of content hashes
     assert isinstance(storage.one_object_per_array, bool)
     storage.create("x", b"1")
     other = pickle.loads(pickle.dumps(storage))

@@ -26,7 +26,7 @@ REAL_SHRUNK = {"potassium": 0.27, "calcium": 0.52, "sodium": 0.72, "glucose": 0.
 
 
 def labs_only(parameters: CohortParameters, coupling: float, null: str | None, patients: int) -> pd.DataFrame:
-    """Draws of a cohort without waveforms, each with its previous value; scored as domain.md section 5 does."""
+    """Draws of a cohort without waveforms, each with its previous value; scored as the real ones were."""
     parts = []
     for patient in range(patients):
         stay = plan_stay(parameters, (12.0, 48.0), 7, patient, patient)

@@ -2,7 +2,7 @@
 
 import json
 
-from triton_checks import checks
+from checks import checks
 
 from kernels.selective_scan.triton import backend as triton_backend
 from kernels.selective_scan.triton import tiling as triton_tiling

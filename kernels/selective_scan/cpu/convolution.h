@@ -2,7 +2,7 @@
 // block of channels; a tile holds CHUNK steps with the `width - 1` inputs before them in front.
 #pragma once
 #include <algorithm>
-#include "cpu_tensor.h"
+#include "tensor.h"
 
 struct ConvolutionArguments {
   View x, y, dy, dx;

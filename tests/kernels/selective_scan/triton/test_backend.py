@@ -27,12 +27,12 @@ def load(name):
     return module
 
 
-CHECKS = load("triton_checks").checks("cuda", large=True)
+CHECKS = load("checks").checks("cuda", large=True)
 
 
 def in_process(script, *arguments, **environment):
     command = [sys.executable, "-W", "ignore", str(HERE / script), *arguments]
-    root = str(HERE.parents[2])
+    root = str(HERE.parents[3])
     done = subprocess.run(
         command,
         env={**os.environ, "PYTHONPATH": root, **environment},

@@ -1,8 +1,8 @@
-// C interface of the CPU kernels, called from cpu.py through ctypes. No PyTorch headers: a build takes seconds and
-// outlives upgrades of PyTorch. Every function returns 0, or 1 when memory ran out.
+// C interface of the CPU kernels, called from backend.py and convolution.py through ctypes. No PyTorch headers: a build
+// takes seconds and outlives upgrades of PyTorch. Every function returns 0, or 1 when memory ran out.
 #include <cstdlib>
-#include "cpu_conv.h"
-#include "cpu_scan_backward.h"
+#include "convolution.h"
+#include "scan_backward.h"
 
 template <class R> static int64_t task_count(const ScanArguments& a) {
   const int64_t width = a.channels / a.groups;

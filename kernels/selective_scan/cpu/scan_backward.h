@@ -1,7 +1,7 @@
 // Backward pass of the selective scan: chunks from last to first; in each, the states are computed again from the
 // state saved at its entry, then the adjoint walks back through them.
 #pragma once
-#include "cpu_scan.h"
+#include "scan.h"
 
 // Where one task keeps its tiles. [vector][step][lane] unless said otherwise.
 template <class R> struct BackwardTiles {

@@ -2,7 +2,7 @@
 // of steps. A task is one sequence and one block of channels of one group of B and C. See README.md for the algebra.
 #pragma once
 #include <algorithm>
-#include "cpu_tensor.h"
+#include "tensor.h"
 
 #if VECTOR_BYTES == 64
 #define FORWARD_STATES 16

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.emulation.emulator import RECORD_FILE, TENSORS_FILE, Emulator
+from pipeline.emulation.model import RECORD_FILE, TENSORS_FILE, Emulator
 from pipeline.foundation.errors import CheckpointError, MissingArtifactError
 from pipeline.testing.emulators import HANDMADE_KEY, handmade_emulator
 

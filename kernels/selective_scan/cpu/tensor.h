@@ -4,7 +4,7 @@
 #include <system_error>
 #include <thread>
 #include <vector>
-#include "cpu_vector.h"
+#include "vector.h"
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
