@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "check": ["CHECK_BURSTS", "compare_readouts", "readout_table"],
         "cohort": ["EMULATED_LICENCE", "EmulatedCohort", "write_emulated_cohort"],
-        "emulator": ["EMULATED", "Emulator", "EmulatorKey"],
+        "emulator": ["EMULATED", "Emulator", "EmulatorKey", "TENSORS_FILE"],
         "fit": ["EmulatorFitConfig", "emulator_key", "fit_emulator"],
         "rendered": ["BurstPlan", "render_windows"],
     },

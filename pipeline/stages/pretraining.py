@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import canonical_json
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
+from pipeline.stages.ingest import COHORT_LICENCE
 
 if TYPE_CHECKING:
     from pipeline.pretraining.config import PretrainingConfig
@@ -80,7 +82,12 @@ def _corpora(
 
     if data is not None and not data.exists():
         raise ConfigError(f"{data} does not exist: name a waveform folder or an .npz of PLETH")
-    synthetic = synthetic_source(synthetic_root, patients=SYNTHETIC_PATIENTS, hours=SYNTHETIC_HOURS)
+    size = {"patients": SYNTHETIC_PATIENTS, "hours": SYNTHETIC_HOURS}
+    note = ArtefactNote.of(
+        "pretrain_ppg_gpt: synthetic PPG", config=size, inputs={}, licences=[COHORT_LICENCE]
+    )
+    with noted(note):
+        synthetic = synthetic_source(synthetic_root, patients=SYNTHETIC_PATIENTS, hours=SYNTHETIC_HOURS)
     sources = [("synthetic", synthetic, 1.0 if data is None else SYNTHETIC_SHARE)]
     if data is not None:
         real = Challenge2015(data) if data.is_file() else open_waveforms(data)
