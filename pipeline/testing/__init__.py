@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "handmade",
         "metrics",
         "networks",
+        "notes",
         "training_runs",
         "waveform_folders",
         "waveforms",
