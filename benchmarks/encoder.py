@@ -27,7 +27,7 @@ from models.encoders.ppg_gpt import (
     fast_precision,
 )
 from models.encoders.ppg_gpt_frozen import Affine, Product, product
-from models.encoders.readouts import READOUTS
+from models.encoders.readout_names import READOUTS
 
 WINDOWS = 512
 POSITIONS = 30

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from models.encoders.base import Encoder
-from models.encoders.readouts import READOUTS
+from models.encoders.readout_names import READOUTS
 from pipeline.embedding.encoders import WEIGHTS, make_encoder
 from pipeline.emulation.rendered import BurstPlan, RenderedWindows, render_windows
 from pipeline.foundation.schema import WINDOW_SECONDS

@@ -18,7 +18,7 @@ from pipeline.commands.projection import add_projection_command
 from pipeline.commands.rehearsal import add_rehearsal_commands
 from pipeline.commands.store import add_store_commands
 from pipeline.experiments import ExperimentConfig
-from pipeline.foundation.errors import ProjectError
+from pipeline.foundation.errors import ConfigError, ProjectError
 from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
@@ -27,6 +27,8 @@ from pipeline.stages.sources import check_sources
 
 Stage = Callable[[Workspace, ExperimentConfig], StageSummary]
 
+TOGETHER = ("train", "pretrain")
+"""Sub-commands that torchrun may start in several processes."""
 STAGES: dict[str, tuple[Stage, str]] = {
     "cohort": (stages.synthetic_cohort, "write the synthetic cohort"),
     "catalog": (stages.waveform_catalog, "find every waveform record"),
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     try:
+        _refuse_several_processes(parsed)
         parsed.run(parsed)
     except ProjectError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -53,11 +56,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _refuse_several_processes(parsed: argparse.Namespace) -> None:
+    """Refuse what torchrun would start several times on one folder; trainings alone know of each other.
+
+    Raises
+    ------
+    ConfigError : it would
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if parsed.command not in TOGETHER and processes.isdigit() and int(processes) > 1:
+        raise ConfigError(
+            f"torchrun started {processes} processes of '{parsed.command}', which would work on one folder at the same "
+            f"time: run it alone, python -m pipeline {parsed.command} …; only {' and '.join(TOGETHER)} run together."
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline", description="Lab values from PPG, stage by stage."
     )
-    commands = parser.add_subparsers(required=True, metavar="stage")
+    commands = parser.add_subparsers(required=True, metavar="stage", dest="command")
     for name, (stage, help_text) in STAGES.items():
         _add_stage(commands, name, help_text, stage)
     train = _add_stage(commands, "train", "train one method, or all of the experiment's", _train_all)
@@ -114,6 +132,9 @@ def _train_all(workspace: Workspace, config: ExperimentConfig, method: str | Non
 
 def _everything(workspace: Workspace, config: ExperimentConfig, method: str | None) -> None:
     check_sources(workspace, labs_needed=True)
+    stages.check_devices(config)
+    if method:
+        training_stage(method)
     names = list(STAGES)
     for name in names[: names.index("score")]:
         print(_text(STAGES[name][0](workspace, config)))

@@ -30,6 +30,8 @@ BEST_ENCODER = "ppg_gpt_1m_long+mean"
 """Knows most of heart rate (real patients) and of the wave's shape (synthetic ones):
 models/encoders/weights/README.md. The paper embeds by the last position, and so do `paper` and `authors`."""
 SCORINGS = ("measured", "dense")
+LONGEST_FIRST_STEP = 0.1
+"""``MambaConfig.dt_max``."""
 PAPER_METHODS = ("lstm", "mt", "st_pcs", "mt_pcs", "mt_pcs_twin")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """An experiment's name is a folder below the artifacts and goes into the store's URL."""
@@ -84,6 +86,27 @@ class ModelShape:
     hidden: int = 256
     """Width of the LSTM baseline."""
 
+    def __post_init__(self) -> None:
+        # The models' own rules, which stand beside their layers and need torch: here before anything is read.
+        for name in (
+            "d_model",
+            "n_blocks",
+            "d_state",
+            "trunk_width",
+            "hidden",
+            "slow_features",
+            "reader_width",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} = {value} must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout = {self.dropout} must lie in [0, 1)")
+        if not 0 < self.dt_min <= LONGEST_FIRST_STEP:
+            raise ValueError(f"dt_min = {self.dt_min} must lie in (0, {LONGEST_FIRST_STEP}]")
+        if any(steps < 1 for steps in self.mean_steps):
+            raise ValueError(f"mean_steps = {list(self.mean_steps)}: each must be at least 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
@@ -130,6 +153,11 @@ class ExperimentConfig:
             chosen = getattr(self, field_name)
             if not chosen or set(chosen) - set(known):
                 raise ValueError(f"{field_name} = {list(chosen)}: choose one or more of {', '.join(known)}")
+        if self.embedding_executor == "ray" and ":" in self.embedding.device:
+            raise ValueError(
+                f"embedding.device = {self.embedding.device!r} and embedding_executor = 'ray': Ray gives each actor a "
+                "GPU of its own, so choose cuda"
+            )
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds = {list(self.seeds)} must be different numbers from 0 on, at least one")
 

@@ -23,6 +23,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ppg_gpt_frozen": ["Affine", "Product", "product"],
         "projection": ["Projection"],
         "pulse_ppg": ["PulsePPG"],
-        "readouts": ["KINDS", "READOUTS", "SPREAD"],
+        "readout_names": ["KINDS", "READOUTS", "SPREAD"],
     },
 )

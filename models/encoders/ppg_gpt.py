@@ -20,7 +20,8 @@ from models.encoders.ppg_gpt_frozen import FrozenPPGGPT
 from models.encoders.ppg_gpt_layers import GPTLayer, PatchEmbedding
 from models.encoders.projection import Projection
 from models.encoders.published_weights import PREFIXES, load_strictly, read_state_dict, weights_hash
-from models.encoders.readouts import checked_readout, needs_every_position, read_out, readout_width
+from models.encoders.readout_names import checked_readout, needs_every_position, readout_width
+from models.encoders.readouts import read_out
 from models.errors import CheckpointMismatch
 
 WINDOW_SAMPLES = 1200

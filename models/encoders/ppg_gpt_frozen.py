@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from models.encoders.lora import LoRALinear
 from models.encoders.ppg_gpt_layers import NORM_EPS, GPTLayer, PatchEmbedding, RMSNorm
-from models.encoders.readouts import needs_every_position, read_out
+from models.encoders.readout_names import needs_every_position
+from models.encoders.readouts import read_out
 
 Product = Callable[[Tensor], Tensor]
 """x to x W^T + b over the last axis, perhaps with a ReLU after it."""

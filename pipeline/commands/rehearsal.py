@@ -3,11 +3,14 @@
 import argparse
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
 from pipeline.commands.project_options import configuration
 from pipeline.experiments import EXPERIMENTS, ExperimentConfig
+from pipeline.foundation.artefact_notes import ArtefactNote, noted
+from pipeline.foundation.atomic import require_writable
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.workspace import Workspace
 
@@ -65,7 +68,9 @@ def _emulator(parsed: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from pipeline.emulation.check import CHECK_BURSTS, compare_readouts, readout_table
+    from pipeline.emulation.cohort import EMULATED_LICENCE
     from pipeline.emulation.fit import EmulatorFitConfig, emulator_key, fit_emulator
+    from pipeline.emulation.model import TENSORS_FILE
     from pipeline.emulation.rendered import BurstPlan, render_windows
     from pipeline.stages.embed import experiment_encoder
 
@@ -75,15 +80,17 @@ def _emulator(parsed: argparse.Namespace) -> None:
         other = replace(CHECK_BURSTS, patients=parsed.check_patients)
     except ValueError as problem:
         raise ConfigError(str(problem)) from None
+    require_writable(folder / TENSORS_FILE)
     encoder = experiment_encoder(config)
+    key = emulator_key(encoder, config.window)
     windows = render_windows(encoder, plan, window=config.window, workers=parsed.workers)
-    emulator = fit_emulator(windows, emulator_key(encoder, config.window))
+    emulator = fit_emulator(windows, key)
     unseen = render_windows(encoder, other, window=config.window, workers=parsed.workers)
     rows = compare_readouts(unseen, emulator)
     fitted_on = {"patients": plan.patients, "windows": len(windows), "hours": plan.hours, "seed": plan.seed}
-    emulator.save(
-        folder, {"on": fitted_on, "how": vars(EmulatorFitConfig()), "readouts": [vars(row) for row in rows]}
-    )
+    how = {"on": fitted_on, "how": vars(EmulatorFitConfig())}
+    with noted(ArtefactNote.of("emulator", config=how, inputs=vars(key), licences=[EMULATED_LICENCE])):
+        emulator.save(folder, how | {"readouts": [vars(row) for row in rows]})
     sys.stdout.write(f"{readout_table(rows)}\nemulator: {folder}\n")
 
 
@@ -105,18 +112,29 @@ def _rehearse(parsed: argparse.Namespace) -> None:
         removed = rehearsal.clean()
         sys.stdout.write(f"{'removed' if removed else 'nothing there:'} {rehearsal.root}\n")
         return
-    _check_encoder(config, emulator)
+    _check_encoder(config, emulator, _fitting_command(parsed))
+    require_writable(rehearsal.root.parent / ".writable")
     rows = list(rehearse(rehearsal))
     sys.stdout.write(
         f"{rehearsal_table(rows)}\n\n{growth_table(size.patients, rows, other_sizes(rehearsal))}\n"
     )
 
 
-def _check_encoder(config: ExperimentConfig, folder: Path) -> None:
+def _fitting_command(parsed: argparse.Namespace) -> str:
+    """Return the command that fits the emulator which a rehearsal with these arguments looks for."""
+    words = ["--experiment", parsed.experiment]
+    for option in ("artifacts", "emulator"):
+        if getattr(parsed, option):
+            words += [f"--{option}", str(getattr(parsed, option))]
+    words += [word for item in parsed.set for word in ("--set", item)]
+    return shlex.join(["python", "-m", "pipeline", "emulator", *words])
+
+
+def _check_encoder(config: ExperimentConfig, folder: Path, fit: str) -> None:
     """Refuse an emulator of another encoder before anything is written."""
     from pipeline.emulation.fit import emulator_key
     from pipeline.emulation.model import Emulator
     from pipeline.stages.embed import experiment_encoder
 
     emulator_key_wanted = emulator_key(experiment_encoder(config), config.window)
-    Emulator.load(folder, emulator_key_wanted)
+    Emulator.load(folder, emulator_key_wanted, fit=fit)

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.foundation.devices import DEVICE
 from pipeline.windows.cutting import WindowConfig
 
 GPU_BATCH_WINDOWS = 4096
@@ -58,8 +59,9 @@ class EncodingConfig:
 class EmbeddingConfig:
     """How stage 1 uses the machine. None: worked out from its cores and the encoder's device, see `on`."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the encoder runs; auto: on the GPU where there is one. Part of the store's key."""
+    device: str = "auto"
+    """Where the encoder runs, "cpu", "cuda" or "cuda:N"; auto: on the GPU where there is one. Its kind, not its number,
+    is part of the store's key."""
     gpu_batch_windows: int = GPU_BATCH_WINDOWS
     """Windows of each forward pass on a GPU, always; fewer for a small card. Part of the store's key."""
     batch_windows: int | None = None
@@ -79,6 +81,8 @@ class EmbeddingConfig:
         )
         if self.decode_workers is not None and self.decode_workers < 0:
             raise ValueError(f"decode_workers is {self.decode_workers}; it must not be negative")
+        if not DEVICE.fullmatch(self.device):
+            raise ValueError(f"device is {self.device!r}; choose auto, cpu, cuda or cuda:N")
 
     def on(
         self,

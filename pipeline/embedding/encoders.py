@@ -38,14 +38,15 @@ def chosen_device(wanted: str = "auto") -> str:
 
     Raises
     ------
-    ConfigError : a GPU is wanted, and PyTorch finds none
+    ConfigError : a GPU is wanted that PyTorch does not see
     """
-    found = torch.cuda.is_available()
     if wanted == "auto":
-        return "cuda" if found else "cpu"
-    if torch.device(wanted).type == "cuda" and not found:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    device, found = torch.device(wanted), torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= found:
+        seen = f"sees {found} (numbered from 0)" if found else "finds no GPU here"
         raise ConfigError(
-            f"embedding.device is {wanted!r}, and PyTorch finds no GPU here: use --set embedding.device=cpu"
+            f"embedding.device is {wanted!r}, and PyTorch {seen}: use --set embedding.device=cpu"
         )
     return wanted
 

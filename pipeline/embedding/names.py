@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.encoders.readouts import KINDS, SPREAD
+from models.encoders.readout_names import KINDS, SPREAD
 from pipeline.foundation.errors import ConfigError
 
 ALLOWED = (

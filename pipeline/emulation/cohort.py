@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pipeline.emulation.inputs import signal_inputs
 from pipeline.emulation.model import Emulator
 from pipeline.emulation.recording import EmulatedRecording, emulated_quality, emulated_recordings
+from pipeline.foundation.artefact_notes import NOTE_KEY, current_note
 from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json, write_parquet
 from pipeline.foundation.provenance import config_hash, versions
 from pipeline.foundation.schema import WINDOW_US
@@ -235,4 +236,5 @@ def _write_truth(plan: CohortPlan, parts: Path) -> None:
 
 
 def _schema_of(paths: Iterator[Path]) -> pa.Schema:
-    return pq.read_schema(next(paths)).remove_metadata()
+    """Return the columns, with the open note in place of the parts' own metadata."""
+    return pq.read_schema(next(paths)).with_metadata({NOTE_KEY: current_note().as_json()})

@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from pipeline.foundation.atomic import write_bytes, write_json
+from pipeline.foundation.atomic import write_json
 from pipeline.foundation.errors import CheckpointError, MissingArtifactError
+from pipeline.foundation.tensor_files import read_tensors, write_tensors
 from pipeline.store.manifest import EmbeddingKey
 
 FORMAT_VERSION = 1
 TENSORS_FILE, RECORD_FILE = "emulator.safetensors", "emulator.json"
+FIT_COMMAND = "python -m pipeline emulator"
 EMULATED = "emulated:"
 """How the encoder's name in a store of emulated embeddings begins."""
 COARSE_STEPS_A_TIME_CONSTANT = 10
@@ -159,34 +160,32 @@ class Emulator:
 
     def save(self, folder: Path, record: dict[str, Any] | None = None) -> None:
         """Write the tensors, then the record with their hash; `record` says how they were fitted."""
-        data = save_tensors(self._tensors())
-        write_bytes(folder / TENSORS_FILE, data)
-        described = {"format_version": FORMAT_VERSION, "tensors_sha256": hashlib.sha256(data).hexdigest()}
+        sha256 = write_tensors(folder / TENSORS_FILE, self._tensors(), save_tensors)
+        described = {"format_version": FORMAT_VERSION, "tensors_sha256": sha256}
         write_json(folder / RECORD_FILE, described | {"key": vars(self.key), "fit": record or {}})
 
     @classmethod
-    def load(cls, folder: Path, expected: EmulatorKey | None = None) -> "Emulator":
+    def load(cls, folder: Path, expected: EmulatorKey | None = None, *, fit: str = FIT_COMMAND) -> "Emulator":
         """Read what `save` wrote.
+
+        Parameters
+        ----------
+        expected : the encoder that it must stand for; None: any
+        fit : the command that fits it, for messages
 
         Raises
         ------
         MissingArtifactError : no emulator there
         CheckpointError : damaged, of a newer version, or fitted for another encoder than `expected`
         """
-        record = emulator_record(folder)
+        record = emulator_record(folder, fit=fit)
         key = EmulatorKey(**record["key"])
         if expected is not None:
-            _refuse_other(folder, key, expected)
-        data = (folder / TENSORS_FILE).read_bytes() if (folder / TENSORS_FILE).is_file() else b""
-        if hashlib.sha256(data).hexdigest() != record["tensors_sha256"]:
-            raise CheckpointError(
-                f"{folder / TENSORS_FILE} is not the file that {RECORD_FILE} was written for (sha256 differs): "
-                "fit the emulator again"
-            )
-        try:
-            tensors = load_tensors(data)
-        except SafetensorError as error:
-            raise CheckpointError(f"{folder / TENSORS_FILE} is no safetensors file: {error}") from error
+            _refuse_other(folder, key, expected, fit)
+        tensors = read_tensors(
+            folder / TENSORS_FILE, load_tensors, sha256=record["tensors_sha256"], record=RECORD_FILE,
+            remedy=f"fit the emulator again: {fit}",
+        )  # fmt: skip
         return cls(
             key=key,
             layers=tuple(
@@ -201,8 +200,8 @@ class Emulator:
 _ARRAYS = tuple(f.name for f in fields(Emulator) if f.name not in ("key", "layers", "time_constant_steps"))
 
 
-def emulator_record(folder: Path) -> dict[str, Any]:
-    """Return how the emulator in `folder` was fitted, and for what.
+def emulator_record(folder: Path, *, fit: str = FIT_COMMAND) -> dict[str, Any]:
+    """Return how the emulator in `folder` was fitted, and for what; `fit` is the command that fits it.
 
     Raises
     ------
@@ -211,23 +210,21 @@ def emulator_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / RECORD_FILE
     if not path.is_file():
-        raise MissingArtifactError(
-            f"{path} does not exist: no emulator is fitted; run: python -m pipeline emulator --experiment NAME"
-        )
+        raise MissingArtifactError(f"{path} does not exist: no emulator is fitted; run: {fit}")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         version, key = record["format_version"], record["key"]
         complete = set(key) == {f.name for f in fields(EmulatorKey)} and "tensors_sha256" in record
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no emulator's record: fit the emulator again") from error
+        raise CheckpointError(f"{path} is no emulator's record: fit the emulator again: {fit}") from error
     if version != FORMAT_VERSION or not complete:
         raise CheckpointError(
-            f"{path} has format version {version}; this version reads {FORMAT_VERSION}: fit the emulator again"
+            f"{path} has format version {version}; this version reads {FORMAT_VERSION}: fit the emulator again: {fit}"
         )
     return record
 
 
-def _refuse_other(folder: Path, found: EmulatorKey, expected: EmulatorKey) -> None:
+def _refuse_other(folder: Path, found: EmulatorKey, expected: EmulatorKey, fit: str) -> None:
     differing = [f.name for f in fields(EmulatorKey) if getattr(found, f.name) != getattr(expected, f.name)]
     if differing:
         pairs = "; ".join(
@@ -235,8 +232,7 @@ def _refuse_other(folder: Path, found: EmulatorKey, expected: EmulatorKey) -> No
             for name in differing
         )
         raise CheckpointError(
-            f"the emulator in {folder} was fitted for another encoder: {pairs}. Fit one for this experiment: "
-            "python -m pipeline emulator --experiment NAME"
+            f"the emulator in {folder} was fitted for another encoder: {pairs}. Fit one for this experiment: {fit}"
         )
 
 

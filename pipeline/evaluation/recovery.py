@@ -133,8 +133,9 @@ def _target(rows: pd.DataFrame, protocol: str) -> Verdict:
 
 def _null_a(rows: pd.DataFrame, protocol: str) -> Verdict:
     bad = rows.loc[(rows["added_lower"] > 0) | (rows["added_upper"] < 0), "lab"].to_list()
-    words = f"null A: the interval of MT+PCS minus its twin leaves out 0 for {_names(bad)}"
-    return Verdict(met=not bad, text=f"{protocol}: {words}")
+    unknown = rows.loc[rows[["added_lower", "added_upper"]].isna().any(axis=1), "lab"].to_list()
+    words = f"null A: the interval of MT+PCS minus its twin leaves out 0 for {_names(bad)}{_unknown(unknown)}"
+    return Verdict(met=not bad and not unknown, text=f"{protocol}: {words}")
 
 
 def _null_b(rows: pd.DataFrame, protocol: str) -> Verdict:
@@ -145,7 +146,16 @@ def _null_b(rows: pd.DataFrame, protocol: str) -> Verdict:
         for name in lowers
         if row[name] > 0
     ]
-    return Verdict(met=not bad, text=f"{protocol}: null B: R2 has a lower bound above 0 for {_names(bad)}")
+    unknown = [
+        str(row["lab"]) for row in rows.to_dict(orient="records") if any(pd.isna(row[n]) for n in lowers)
+    ]
+    words = f"null B: R2 has a lower bound above 0 for {_names(bad)}{_unknown(unknown)}"
+    return Verdict(met=not bad and not unknown, text=f"{protocol}: {words}")
+
+
+def _unknown(labs: list[str]) -> str:
+    """Say which labs have no bound: what cannot be estimated shows nothing."""
+    return f"; not estimable for {_names(labs)}" if labs else ""
 
 
 def _names(names: list[str]) -> str:

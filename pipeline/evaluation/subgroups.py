@@ -34,7 +34,7 @@ STEADY_WITHIN = {"potassium": 0.3, "calcium": 0.4, "sodium": 3.0, "glucose": 15.
 """Changes up to this size, in the lab's unit, count as steady (our decision)."""
 AGE_EDGES_YEARS = (45.0, 65.0, 80.0)
 QUALITY_EDGES = (0.25, 0.5, 0.75)
-NOT_RECORDED = "not recorded"
+UNKNOWN_GROUP = "not recorded"
 _UNKNOWN_WORDS = ("UNKNOWN", "UNABLE", "DECLINED", "NOT SPECIFIED", "NAN", "NONE")
 _ETHNICITIES = ("WHITE", "BLACK", "HISPANIC", "ASIAN")
 
@@ -139,7 +139,7 @@ def _directions(block: ScoredSet) -> Shaped[np.ndarray, " n"]:
     change = block.truth - block.draws["last_lab"].to_numpy(dtype=np.float64)
     limit = STEADY_WITHIN[block.lab] + 1e-9
     cases = [np.isnan(change), change < -limit, change > limit]
-    return np.select(cases, [NOT_RECORDED, "fell", "rose"], default="steady").astype(object)
+    return np.select(cases, [UNKNOWN_GROUP, "fell", "rose"], default="steady").astype(object)
 
 
 def age_bands(years: np.ndarray) -> Shaped[np.ndarray, " n"]:
@@ -147,7 +147,7 @@ def age_bands(years: np.ndarray) -> Shaped[np.ndarray, " n"]:
     names = np.array(["under 45", "45-64", "65-79", "80 and over"], dtype=object)
     ages = years.astype(np.float64)
     bands = names[np.searchsorted(np.asarray(AGE_EDGES_YEARS), np.nan_to_num(ages), side="right")]
-    return np.where(np.isnan(ages), NOT_RECORDED, bands)
+    return np.where(np.isnan(ages), UNKNOWN_GROUP, bands)
 
 
 def ethnicity_groups(recorded: np.ndarray) -> Shaped[np.ndarray, " n"]:
@@ -157,7 +157,7 @@ def ethnicity_groups(recorded: np.ndarray) -> Shaped[np.ndarray, " n"]:
 
 def _ethnicity(words: str) -> str:
     if not words.strip() or any(word in words for word in _UNKNOWN_WORDS):
-        return NOT_RECORDED
+        return UNKNOWN_GROUP
     return next((name.lower() for name in _ETHNICITIES if words.startswith(name)), "other")
 
 
@@ -165,11 +165,11 @@ def quality_bands(concentration: np.ndarray) -> Shaped[np.ndarray, " n"]:
     """Band of the share of the pulse band's power that lies at its peak."""
     names = np.array(["up to 0.25", "0.25-0.5", "0.5-0.75", "over 0.75"], dtype=object)
     bands = names[np.searchsorted(np.asarray(QUALITY_EDGES), np.nan_to_num(concentration))]
-    return np.where(np.isnan(concentration), NOT_RECORDED, bands)
+    return np.where(np.isnan(concentration), UNKNOWN_GROUP, bands)
 
 
 def _plain(values: np.ndarray) -> Shaped[np.ndarray, " n"]:
-    return np.array([NOT_RECORDED if pd.isna(value) else str(value) for value in values], dtype=object)
+    return np.array([UNKNOWN_GROUP if pd.isna(value) else str(value) for value in values], dtype=object)
 
 
 _PATIENT_LABELS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
@@ -189,5 +189,5 @@ _ORDERS = {
 def _in_order(grouping: str, labels: np.ndarray) -> list[str]:
     present = {str(label) for label in labels}
     known = [name for name in _ORDERS.get(grouping, ()) if name in present]
-    rest = sorted(present - set(known) - {NOT_RECORDED})
-    return [*known, *rest, *([NOT_RECORDED] if NOT_RECORDED in present else [])]
+    rest = sorted(present - set(known) - {UNKNOWN_GROUP})
+    return [*known, *rest, *([UNKNOWN_GROUP] if UNKNOWN_GROUP in present else [])]

@@ -14,11 +14,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "artefact_notes": [
             "ArtefactNote",
-            "HEADER_KEY",
+            "NOTE_KEY",
             "add_checkpoint",
             "add_licences",
+            "apart",
             "current_note",
+            "inherit",
             "noted",
+            "parquet_note",
         ],
         "artefact_records": ["ArtefactRecord", "file_states", "version_of"],
         "atomic": [
@@ -33,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "write_text",
         ],
         "bootstrap": ["PatientSums", "index_patients"],
+        "devices": ["DEVICE"],
         "errors": [
             "CheckpointError",
             "ConfigError",
@@ -85,6 +89,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "TRAINED_METHODS",
             "WINDOW_SECONDS",
             "WINDOW_US",
+        ],
+        "tensor_files": [
+            "header_of",
+            "loaded_tensors",
+            "read_tensors",
+            "tensors_note",
+            "write_tensors",
         ],
         "summary": ["Scalar", "StageSummary", "load_summary"],
         "units": ["in_own_unit"],

@@ -5,11 +5,16 @@ note that is open. So no writer can forget it, and a stage that reads another st
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.foundation.provenance import config_hash
 
 NOTE_KEY = b"uniphy_lab"
 """Key of the note in a Parquet file's metadata; `HEADER_KEY` in a safetensors file's header."""
@@ -39,6 +44,18 @@ class ArtefactNote:
     inputs_hash: str = ""
     licences: set[str] = field(default_factory=set)
     checkpoints: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(
+        cls, stage: str, *, config: Any, inputs: Mapping[str, Any], licences: Iterable[str] = ()
+    ) -> "ArtefactNote":
+        """Return the note of what a stage writes, from the configuration and the versions of what it reads."""
+        return cls(
+            stage=stage,
+            config_hash=config_hash(config),
+            inputs_hash=config_hash(inputs),
+            licences=set(licences),
+        )
 
     def as_plain(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -90,3 +107,25 @@ def noted(note: ArtefactNote) -> Iterator[ArtefactNote]:
         add_licences(note.licences)
         for weights_sha256 in note.checkpoints:
             add_checkpoint(weights_sha256, ())
+
+
+@contextmanager
+def apart(checkpoints: Iterable[str] = ()) -> Iterator[ArtefactNote]:
+    """Open a note like the open one that names `checkpoints` alone: for one of the files that a stage writes."""
+    outer = current_note()
+    with noted(replace(outer, licences=set(outer.licences), checkpoints=set(checkpoints))) as note:
+        yield note
+
+
+def inherit(path: Path) -> None:
+    """Add what a Parquet file that is read tells of its licences and trained models to the open note, if any."""
+    found = parquet_note(path)
+    add_licences(found.get("licences", ()))
+    for weights_sha256 in found.get("checkpoints", ()):
+        add_checkpoint(weights_sha256, ())
+
+
+def parquet_note(path: Path) -> dict[str, Any]:
+    """Return the note of a Parquet file; empty where it has none."""
+    metadata = pq.read_schema(path).metadata or {}
+    return json.loads(metadata[NOTE_KEY]) if NOTE_KEY in metadata else {}

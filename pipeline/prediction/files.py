@@ -6,11 +6,12 @@ run and are not read.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from pipeline.foundation.artefact_notes import apart, inherit
 from pipeline.foundation.atomic import make_private_dir, write_json, write_parquet
 from pipeline.foundation.errors import ConfigError, MissingArtifactError
 from pipeline.foundation.schema import DENSE_SUM_COLUMNS, PREDICTION_COLUMNS
@@ -23,6 +24,9 @@ FORMER_FILE = "predictions.parquet"
 _PREFIX = {"measured": "", "dense": "dense_sums-"}
 
 
+Behind = Mapping[tuple[str, int], Iterable[str]]
+
+
 class PredictionWriter:
     """Writes an experiment's predictions anew; nothing can be read until ``finish``."""
 
@@ -32,18 +36,21 @@ class PredictionWriter:
         make_private_dir(workspace.predictions)
         (workspace.predictions / INDEX).unlink(missing_ok=True)
 
-    def write_measured(self, table: pd.DataFrame) -> None:
+    def write_measured(self, table: pd.DataFrame, behind: Behind | None = None) -> None:
         """Write rows of ``schema.PREDICTION_COLUMNS``, a file for each method and seed among them.
 
         ``interval_state``, which says why a bound is missing, is written too where the table has it.
-        """
-        self._write(
-            "measured", table.loc[:, [*PREDICTION_COLUMNS, *table.columns.intersection([INTERVAL_STATE])]]
-        )
 
-    def write_dense(self, table: pd.DataFrame) -> None:
-        """Write rows of ``schema.DENSE_SUM_COLUMNS``, a file for each method and seed among them."""
-        self._write("dense", table.loc[:, list(DENSE_SUM_COLUMNS)])
+        Parameters
+        ----------
+        behind : the weights (SHA-256) that each method and seed was scored with; none for those without weights
+        """
+        columns = [*PREDICTION_COLUMNS, *table.columns.intersection([INTERVAL_STATE])]
+        self._write("measured", table.loc[:, columns], behind or {})
+
+    def write_dense(self, table: pd.DataFrame, behind: Behind | None = None) -> None:
+        """Write rows of ``schema.DENSE_SUM_COLUMNS``, a file for each method and seed among them; see above."""
+        self._write("dense", table.loc[:, list(DENSE_SUM_COLUMNS)], behind or {})
 
     def finish(self) -> None:
         """Write the index, and remove what earlier runs left."""
@@ -56,13 +63,14 @@ class PredictionWriter:
                 path.unlink()
         (self._workspace.root / FORMER_FILE).unlink(missing_ok=True)
 
-    def _write(self, kind: str, table: pd.DataFrame) -> None:
+    def _write(self, kind: str, table: pd.DataFrame, behind: Behind) -> None:
         for method in dict.fromkeys(table["method"]):
             of_method = table.loc[table["method"] == method]
             for seed in dict.fromkeys(of_method["seed"]):
                 pair = (str(method), int(seed))
                 rows = of_method.loc[of_method["seed"] == seed]
-                write_parquet(self._workspace.predictions / _name(kind, *pair), rows)
+                with apart(behind.get(pair, ())):
+                    write_parquet(self._workspace.predictions / _name(kind, *pair), rows)
                 self._written[kind].append(pair)
 
 
@@ -118,6 +126,7 @@ def _read(
                 f"only when all of them are there. Score again: {remedy}"
             )
         tables.append(pd.read_parquet(path))
+        inherit(path)
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(columns))
 

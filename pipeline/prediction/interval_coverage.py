@@ -14,7 +14,7 @@ COVERAGE_COLUMNS = (
     "method", "protocol", "scoring", "seed", "lab", "gap", "n_labs", "n_patients", "nominal", "coverage",
     "coverage_patient_macro", "mean_width", "missing_share", "missing_reason",
 )  # fmt: skip
-NOT_RECORDED = "reason not recorded"
+REASON_NOT_RECORDED = "reason not recorded"
 """In a predictions file that an earlier version wrote."""
 GAP_EDGES_HOURS = (2.0, 4.0, 8.0, 12.0, 24.0)
 """Hours since the last lab at which the bins of the tables are cut."""
@@ -43,7 +43,7 @@ def coverage(
         given=given,
         inside=given & (rows["truth"] >= rows["lower"]) & (rows["truth"] <= rows["upper"]),
         width=np.where(given, rows["upper"] - rows["lower"], math.nan),
-        reason=rows.get(INTERVAL_STATE, NOT_RECORDED),
+        reason=rows.get(INTERVAL_STATE, REASON_NOT_RECORDED),
         gap=gap_labels(hours, gap_edges_hours),
     )
     rows = pd.concat([rows.assign(gap="all"), rows] if len(gap_edges_hours) else [rows])

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from models.encoders.ppg_gpt import PPG_GPT_SCALES
+from pipeline.foundation.devices import DEVICE
 from pipeline.windows.cutting import WindowConfig
 
 
@@ -59,6 +60,8 @@ class PretrainingConfig:
             raise ValueError(
                 f"validation_share = {self.validation_share} must lie in 0..1 and dropout = {self.dropout} in [0, 1)"
             )
+        if not DEVICE.fullmatch(self.device):
+            raise ValueError(f"device = {self.device!r}: choose auto, cpu, cuda or cuda:N")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision = {self.precision!r}: choose auto, float32 or bfloat16")
 

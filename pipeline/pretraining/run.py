@@ -5,7 +5,6 @@ Every random draw is seeded by its place (seed, epoch, batch), so no generator's
 prolonged by raising ``epochs``: from there on the rate is that of the longer cosine.
 """
 
-import hashlib
 import logging
 import time
 from collections import Counter
@@ -21,10 +20,11 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, PPGGPTConfig, fast_precision
-from pipeline.foundation.artefact_notes import HEADER_KEY, ArtefactNote
-from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json
+from pipeline.foundation.artefact_notes import ArtefactNote, noted
+from pipeline.foundation.atomic import make_private_dir, write_json
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import config_hash, to_plain, versions
+from pipeline.foundation.tensor_files import write_tensors
 from pipeline.pretraining.config import PretrainingConfig, PretrainingState
 from pipeline.pretraining.data import Corpus, epoch_windows
 from pipeline.training.checkpoints import model_tensors
@@ -67,7 +67,8 @@ def pretrain(
     with joined_ranks() as ranks:
         sizes = replace(model or PPG_GPT_SCALES[config.scale], dropout=config.dropout)
         run = _Run(training, validation, config, sizes, Path(out_dir), ranks)
-        return run.go(listener)
+        with noted(run.note):
+            return run.go(listener)
 
 
 class _Run:
@@ -98,6 +99,13 @@ class _Run:
             "config": _without(config, "epochs", "device"), "model": to_plain(sizes),
             "training": [c.fingerprint for c in training], "validation": [c.fingerprint for c in validation],
         }  # fmt: skip
+
+    @property
+    def note(self) -> ArtefactNote:
+        """What the weights carry: the licences of both sides, for the held-out one chose the epoch."""
+        inputs = {side: self.described[side] for side in ("training", "validation")}
+        licences = {corpus.source.licence for corpus in (*self.training, *self.validation)}
+        return ArtefactNote.of("pretrain_ppg_gpt", config=self.config, inputs=inputs, licences=licences)
 
     def go(self, listener: Listener | None) -> PretrainingState:
         """Train until the last epoch; a finished run returns at once."""
@@ -186,18 +194,12 @@ class _Run:
         save_resume(self.folder / "last" / RESUME_FILE, self.model, self.optimizer, asdict(state))
 
     def _save(self, state: PretrainingState) -> None:
-        note = ArtefactNote(
-            stage="pretrain_ppg_gpt",
-            config_hash=config_hash(self.config),
-            licences={corpus.source.licence for corpus in self.training},
-        )
-        data = save_tensors(model_tensors(self.model), metadata={HEADER_KEY: note.as_json()})
-        write_bytes(self.folder / WEIGHTS_FILE, data)
+        sha256 = write_tensors(self.folder / WEIGHTS_FILE, model_tensors(self.model), save_tensors)
         write_json(
             self.folder / RECORD_FILE,
             {
                 "model": to_plain(self.model.config),
-                "file_sha256": hashlib.sha256(data).hexdigest(),
+                "file_sha256": sha256,
                 "weights_hash": self.model.weights_hash,
                 "recipe": to_plain(self.config),
                 "epoch": state.epoch,

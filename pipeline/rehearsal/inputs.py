@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.emulation.cohort import EMULATED_LICENCE, EmulatedCohort, write_emulated_cohort
 from pipeline.emulation.model import Emulator
+from pipeline.foundation.artefact_notes import add_licences, noted
 from pipeline.foundation.atomic import make_private_dir, write_json
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.foundation.summary import StageSummary
@@ -19,7 +20,9 @@ from pipeline.sources.catalog import save_catalog
 from pipeline.sources.detect import DESCRIPTION
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.sources.synthetic.parameters import CohortParameters
-from pipeline.sources.synthetic.plan import CohortPlan, CohortSize
+from pipeline.sources.synthetic.plan import CohortPlan
+from pipeline.stages.encoder_files import shown_encoder
+from pipeline.stages.provenance import recording
 from pipeline.store.embeddings import EmbeddingStore
 
 logger = logging.getLogger(__name__)
@@ -27,17 +30,17 @@ logger = logging.getLogger(__name__)
 
 def generate(rehearsal: Rehearsal) -> Outcome:
     """Write store, labs, stays and truth, and what the stages before would have said of them."""
-    workspace, size, planted = rehearsal.workspace, rehearsal.size, rehearsal.experiment.cohort
-    hours = size.days * 24
+    workspace, planted = rehearsal.workspace, rehearsal.staged.cohort
     plan = CohortPlan(
-        parameters=CohortParameters.load(),
-        size=CohortSize(n_patients=size.patients, hours_low=hours, hours_high=hours),
-        root=workspace.cohort, coupling=planted.coupling, null=planted.null, seed=size.seed, real_labs=None,
+        parameters=CohortParameters.load(), size=planted.size, root=workspace.cohort, coupling=planted.coupling,
+        null=planted.null, seed=planted.seed, real_labs=None,
     )  # fmt: skip
     store = EmbeddingStore.open(workspace.store, create=True)
     cohort = EmulatedCohort(plan=plan, store=store, emulator=Emulator.load(rehearsal.emulator))
     tell = partial(_tell, time.monotonic())
-    records = write_emulated_cohort(cohort, workers=rehearsal.workers, progress=tell)
+    with recording(workspace, rehearsal.staged, "ppg_embeddings"):  # the note of the truth, too
+        add_licences([EMULATED_LICENCE])
+        records = write_emulated_cohort(cohort, workers=rehearsal.workers, progress=tell)
     make_private_dir(
         workspace.cohort / "waveforms" / "p00"
     )  # of the Matched Subset's layout, without a record
@@ -46,9 +49,13 @@ def generate(rehearsal: Rehearsal) -> Outcome:
     root = (workspace.cohort / "waveforms").resolve()
     _summaries(rehearsal, store, records)
     beneath = tuple(_beneath(record, root) for record in records)
-    save_catalog(workspace.catalog, Catalog(records=beneath), root)
+    with recording(workspace, rehearsal.staged, "waveform_catalog"):
+        add_licences([EMULATED_LICENCE])
+        save_catalog(workspace.catalog, Catalog(records=beneath), root)
     windows = sum(entry.n_windows for entry in store.manifest().values())
-    return Outcome(counts={"patients": size.patients, "windows": windows}, workers=rehearsal.workers)
+    return Outcome(
+        counts={"patients": planted.size.n_patients, "windows": windows}, workers=rehearsal.workers
+    )
 
 
 def _beneath(record: Record, root: Path) -> Record:
@@ -72,7 +79,7 @@ def _summaries(rehearsal: Rehearsal, store: EmbeddingStore, records: list[Record
     StageSummary(
         stage="ppg_embeddings",
         counts={
-            "encoder": rehearsal.staged.encoder, "patients": len(entries), "windows": windows,
+            "encoder": shown_encoder(rehearsal.staged.encoder), "patients": len(entries), "windows": windows,
             "hours": round(windows * WINDOW_SECONDS / 3600, 1),
         },
         artefacts={"store": workspace.store},
@@ -94,7 +101,8 @@ def catalogue_headers(rehearsal: Rehearsal) -> Outcome:
     """Catalogue the generated records as the stage does, and save the catalogue."""
     source = Mimic3Waveforms(rehearsal.generated_records)
     catalog = source.catalog()
-    save_catalog(rehearsal.root / "generated_catalog.parquet", catalog, source.root)
+    with noted(rehearsal.note("generated records")):
+        save_catalog(rehearsal.root / "generated_catalog.parquet", catalog, source.root)
     return Outcome(counts={"records": len(catalog.records), "left_out": sum(catalog.exclusions.values())})
 
 

@@ -17,6 +17,7 @@ from pipeline.rehearsal.measure import Outcome
 from pipeline.rehearsal.plan import Rehearsal
 from pipeline.rehearsal.planted import planted_blocks, planted_predictions
 from pipeline.stages.evaluate import INTERVAL_LEVEL
+from pipeline.stages.provenance import recording
 
 
 def predict_planted(rehearsal: Rehearsal) -> Outcome:
@@ -35,12 +36,13 @@ def predict_planted(rehearsal: Rehearsal) -> Outcome:
     del tables
     intervals = fit_intervals(table, INTERVAL_LEVEL)
     table = intervals.apply(table)
-    writer = PredictionWriter(workspace)
-    writer.write_measured(table)
     points = 0
-    if "dense" in experiment.scorings:
-        points = _write_dense(rehearsal, aligned, splits, list(fitted), writer)
-    writer.finish()
+    with recording(workspace, rehearsal.staged, "predictions"):
+        writer = PredictionWriter(workspace)
+        writer.write_measured(table)
+        if "dense" in experiment.scorings:
+            points = _write_dense(rehearsal, aligned, splits, list(fitted), writer)
+        writer.finish()
     checkpoint = workspace.checkpoint(METHOD, experiment.seeds[0])
     write_text(checkpoint / "intervals.json", intervals.to_json())
     draws = len(

@@ -8,11 +8,13 @@ import time
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.splits import Splits
-from pipeline.foundation.provenance import to_plain
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.rehearsal.measure import Outcome
 from pipeline.rehearsal.plan import Rehearsal
 from pipeline.rehearsal.sample import epoch_steps, one_epoch, part_of, sampled_patients, scored_steps
+from pipeline.stages.encoder_files import plain_experiment
+from pipeline.stages.lineage import training_stage
+from pipeline.stages.provenance import recording
 from pipeline.store.embeddings import EmbeddingStore
 
 METHOD = "mt_pcs"
@@ -68,10 +70,12 @@ def train_sample(rehearsal: Rehearsal) -> Outcome:
     shutil.rmtree(
         folder, ignore_errors=True
     )  # of a killed rehearsal: a run that goes on tells no epoch's time
-    result = train(
-        METHOD, part, store, scaler, splits, dataclasses.asdict(rehearsal.experiment.model), config,
-        folder, experiment=to_plain(rehearsal.staged), provenance={"source": "rehearsal on planted patients"},
-    )  # fmt: skip
+    sampled = dataclasses.replace(rehearsal.staged, training=config)
+    with recording(workspace, sampled, training_stage(METHOD)):
+        result = train(
+            METHOD, part, store, scaler, splits, dataclasses.asdict(rehearsal.experiment.model), config,
+            folder, experiment=plain_experiment(sampled), provenance={"source": "rehearsal on planted patients"},
+        )  # fmt: skip
     source = PieceSource(
         part, store, scaler, patients=training, protocols=config.protocols, labs=LAB_NAMES, twin=False,
         seed=config.seed,

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.emulation.cohort import EMULATED_LICENCE
 from pipeline.emulation.model import EMULATED
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.artefact_notes import ArtefactNote
 from pipeline.foundation.atomic import make_private_dir, write_json
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.workspace import Workspace
+from pipeline.sources.synthetic.plan import CohortSize
 
 RECORD_FILE = "rehearsal.json"
 MOST_SAMPLE_STEPS = 2_000_000
@@ -82,8 +85,23 @@ class Rehearsal:
 
     @property
     def staged(self) -> ExperimentConfig:
-        """The experiment as its stages run: its encoder is called emulated, wherever it is told."""
-        return dataclasses.replace(self.experiment, encoder=f"{EMULATED}{self.experiment.encoder}")
+        """The experiment as its stages run: with its planted cohort, and its encoder called emulated."""
+        hours = self.size.days * 24
+        cohort = dataclasses.replace(
+            self.experiment.cohort,
+            size=CohortSize(n_patients=self.size.patients, hours_low=hours, hours_high=hours),
+            seed=self.size.seed,
+        )
+        return dataclasses.replace(
+            self.experiment, cohort=cohort, encoder=f"{EMULATED}{self.experiment.encoder}"
+        )
+
+    def note(self, stage: str) -> ArtefactNote:
+        """Return the note of what is no stage's artefact: it is made of the rehearsal's size alone."""
+        return ArtefactNote.of(
+            f"rehearsal: {stage}", config=self.size, inputs={"experiment": config_hash(self.staged)},
+            licences=[EMULATED_LICENCE],
+        )  # fmt: skip
 
     @property
     def generated_records(self) -> Path:

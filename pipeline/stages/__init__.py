@@ -24,15 +24,27 @@ from pipeline.stages.paper_comparison import reproduce_table1, table1
 from pipeline.stages.predict import predict_new_patients
 from pipeline.stages.pretraining import pretrain_ppg_gpt
 from pipeline.stages.reporting import report
-from pipeline.stages.training import train
+from pipeline.stages.training import check_devices, train
 
 # Whole modules, some of which need torch, for the command line, the checks and the rehearsal.
 __getattr__, __dir__, _modules = lazy_loader.attach(
-    __name__, submodules=["checks", "embed", "evaluate", "lineage", "pretraining", "recovery", "sources"]
+    __name__,
+    submodules=[
+        "checks",
+        "embed",
+        "encoder_files",
+        "evaluate",
+        "lineage",
+        "pretraining",
+        "provenance",
+        "recovery",
+        "sources",
+    ],
 )
 
 __all__ = [
     *_modules,
+    "check_devices",
     "cohort_splits",
     "embed_patient_batch",
     "evaluation",

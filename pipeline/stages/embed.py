@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 import numpy as np
 
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.atomic import require_writable
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.foundation.summary import Scalar, StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.sources.base import WaveformSource
 from pipeline.sources.catalog import catalogued_patients, load_catalog, release_catalog
+from pipeline.stages.encoder_files import shown_encoder
 from pipeline.stages.ingest import waveform_source
 from pipeline.stages.provenance import check_inputs, recorded
 from pipeline.store.embeddings import EmbeddingStore
@@ -97,6 +99,7 @@ def encoding_config(experiment: ExperimentConfig, encoder: "Encoder") -> "Encodi
 def plan_embedding_batches(workspace: Workspace, experiment: ExperimentConfig) -> list[list[str]]:
     """Return the patients to embed, as keyed hashes, in batches of minutes of work."""
     check_inputs(workspace, experiment, ASSET)
+    require_writable(workspace.record(ASSET))
     inputs = _inputs(workspace, experiment)
     plan = inputs.plan()
     logger.info("%s", plan)
@@ -188,7 +191,7 @@ def _summary(
     return StageSummary(
         stage=ASSET,
         counts={
-            "encoder": experiment.encoder,
+            "encoder": shown_encoder(experiment.encoder),
             "arithmetic": arithmetic,
             "patients": state.patients,
             "patients_embedded_now": embedded,

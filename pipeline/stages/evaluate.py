@@ -12,6 +12,7 @@ from pipeline.cohort.splits import Splits
 from pipeline.cohort.summed_set import summed_sets
 from pipeline.evaluation.judge import comparison_of, evaluation_of, judge_sets
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.artefact_notes import apart
 from pipeline.foundation.atomic import write_parquet, write_text
 from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.number_format import UNITS, short_label
@@ -45,10 +46,11 @@ def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSumm
     trained = _trained(workspace, experiment)
     inputs = _ScoringInputs.load(workspace)
     writer = PredictionWriter(workspace)
-    table = pd.concat(list(_scored(workspace, experiment, trained, inputs)), ignore_index=True)
+    behind: dict[tuple[str, int], set[str]] = {}
+    table = pd.concat(list(_scored(workspace, experiment, trained, inputs, behind)), ignore_index=True)
     intervals = fit_intervals(table, INTERVAL_LEVEL)
     table = intervals.apply(table)
-    writer.write_measured(table)
+    writer.write_measured(table, behind)
     for method in trained:
         for seed in experiment.seeds:
             write_text(workspace.checkpoint(method, seed) / "intervals.json", intervals.to_json())
@@ -118,9 +120,16 @@ class _ScoringInputs:
 
 
 def _scored(
-    workspace: Workspace, experiment: ExperimentConfig, trained: list[str], inputs: _ScoringInputs
+    workspace: Workspace,
+    experiment: ExperimentConfig,
+    trained: list[str],
+    inputs: _ScoringInputs,
+    behind: dict[tuple[str, int], set[str]],
 ) -> Iterator[pd.DataFrame]:
-    """Yield the measured draws of one method after another; those without weights once, under the lowest seed."""
+    """Yield the measured draws of one method after another; those without weights once, under the lowest seed.
+
+    What weights each was scored with is noted in `behind`.
+    """
     from pipeline.prediction.scoring import score, score_estimator  # imports torch, as above
 
     for method, fitted in inputs.baselines.items():
@@ -129,7 +138,10 @@ def _scored(
         )
     for method, seed in itertools.product(trained, experiment.seeds):
         logger.info("scoring %s, seed %d", METHOD_LABELS[method], seed)
-        yield score(workspace.checkpoint(method, seed), inputs.aligned, inputs.store, inputs.splits)
+        with apart() as note:
+            scored = score(workspace.checkpoint(method, seed), inputs.aligned, inputs.store, inputs.splits)
+        behind[method, seed] = note.checkpoints
+        yield scored
 
 
 def _write_dense(
@@ -155,7 +167,9 @@ def _write_dense(
     for method, seed in itertools.product(trained, experiment.seeds):
         logger.info("scoring %s, seed %d, interpolated points", METHOD_LABELS[method], seed)
         checkpoint = workspace.checkpoint(method, seed)
-        writer.write_dense(score_dense(checkpoint, inputs.aligned, inputs.store, inputs.splits, split=split))
+        with apart() as note:
+            scored = score_dense(checkpoint, inputs.aligned, inputs.store, inputs.splits, split=split)
+        writer.write_dense(scored, {(method, seed): note.checkpoints})
     return int(sums.loc[sums["method"] == "locf", "n_points"].sum())
 
 

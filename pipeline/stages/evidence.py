@@ -14,6 +14,7 @@ from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.overrides import dotted
 from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.workspace import Workspace
+from pipeline.stages.encoder_files import plain_experiment, same_value
 from pipeline.stages.lineage import LINEAGE, TRAIN, files_of, is_compared, own_fields
 from pipeline.store.embeddings import EmbeddingStore
 
@@ -41,11 +42,11 @@ def contradictions(stage: str, workspace: Workspace, experiment: ExperimentConfi
 
 def contradicted(told: Mapping[str, Any], experiment: ExperimentConfig) -> list[Contradiction]:
     """Return the fields in which `told` differs from the experiment; fields that one of them lacks are left out."""
-    wanted = dotted(experiment)
+    wanted = dotted(plain_experiment(experiment))
     return [
         Contradiction(name, value, wanted[name])
         for name, value in told.items()
-        if name in wanted and is_compared(name) and value != wanted[name]
+        if name in wanted and is_compared(name) and not same_value(name, value, wanted[name])
     ]
 
 
@@ -63,7 +64,7 @@ def of_training_data(folder: Path, workspace: Workspace, experiment: ExperimentC
         Contradiction(name, stored[name], value)
         for stored in told
         for name, value in wanted.items()
-        if name in stored and name not in _RESOLVED and stored[name] != value
+        if name in stored and name not in _RESOLVED and not same_value(name, stored[name], value)
     ]
 
 

@@ -21,7 +21,7 @@ from pipeline.sources.catalog import save_catalog
 from pipeline.sources.detect import DESCRIPTION, open_clinical, open_waveforms
 from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
-from pipeline.stages.provenance import recorded
+from pipeline.stages.provenance import recorded, refuse_another
 from pipeline.stages.sources import missing_labs
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,9 @@ def synthetic_cohort(workspace: Workspace, experiment: ExperimentConfig) -> Stag
     """Write the embedded cohort, or nothing where the user names waveforms."""
     summary = StageSummary(stage="synthetic_cohort", counts={"used": "no: waveforms come from your folder"})
     if workspace.is_synthetic:
+        refuse_another(
+            workspace, experiment, "synthetic_cohort"
+        )  # it is never replaced: it may have been long work
         licences = _licences_of_cohort(workspace)
         add_licences(licences)
         plan = experiment.cohort

@@ -15,6 +15,7 @@ from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.overrides import dotted
 from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.workspace import Workspace
+from pipeline.stages.encoder_files import plain_experiment
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training.config import FIELDS_OF_THE_MACHINE
 
@@ -169,7 +170,9 @@ def own_fields(stage: str, workspace: Workspace, experiment: ExperimentConfig) -
     if stage == "synthetic_cohort" and not workspace.is_synthetic:
         return {}
     parts = LINEAGE[stage].parts
-    return {name: value for name, value in dotted(experiment).items() if _belongs(name, parts)}
+    return {
+        name: value for name, value in dotted(plain_experiment(experiment)).items() if _belongs(name, parts)
+    }
 
 
 def is_compared(field: str) -> bool:

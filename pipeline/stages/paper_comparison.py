@@ -17,7 +17,7 @@ from pipeline.stages.evaluate import evaluation, predictions
 from pipeline.stages.ingest import lab_events, source_note, synthetic_cohort, waveform_catalog
 from pipeline.stages.provenance import is_current, recorded
 from pipeline.stages.sources import check_sources
-from pipeline.stages.training import train
+from pipeline.stages.training import check_devices, train
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ def reproduce_table1(workspace: Workspace, experiment: ExperimentConfig) -> str:
     finished is not repeated, and one that was interrupted goes on.
     """
     check_sources(workspace, labs_needed=True)
+    check_devices(experiment)
     for stage in UPSTREAM:
         if not is_current(workspace, experiment, stage.__name__):
             logger.info("table1: %s", stage.__name__)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.experiments import EXPERIMENTS, ExperimentConfig
+from pipeline.foundation.artefact_notes import ArtefactNote, noted
+from pipeline.foundation.artefact_records import ArtefactRecord
 from pipeline.foundation.atomic import require_writable
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.overrides import differences
@@ -17,15 +19,14 @@ from pipeline.foundation.workspace import LABS_VARIABLE, WAVEFORMS_VARIABLE, Wor
 from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction.intervals import NO_INTERVALS, Intervals
 from pipeline.stages.embed import experiment_encoder, ppg_embeddings
+from pipeline.stages.encoder_files import is_file, same_value
 from pipeline.stages.ingest import lab_events, waveform_catalog
-from pipeline.stages.provenance import noted_as
 from pipeline.stages.sources import check_sources
 from pipeline.store.embeddings import EmbeddingStore
 
 logger = logging.getLogger(__name__)
 
 
-@noted_as("predict")
 def predict_new_patients(
     workspace: Workspace, experiment: ExperimentConfig, checkpoint: str, out: str
 ) -> StageSummary:
@@ -59,32 +60,52 @@ def predict_new_patients(
     trained_with = _experiment_of(folder, experiment)
     arithmetic = _arithmetic(folder, trained_with)  # the encoder is looked at before any work
     _require_both_sources(workspace)
-    catalog = waveform_catalog(workspace, trained_with)
-    embedded = ppg_embeddings(workspace, trained_with)
-    cleaned = lab_events(workspace, trained_with)
+    made = [make(workspace, trained_with) for make in (waveform_catalog, ppg_embeddings, lab_events)]
     patients = sorted(set(pd.read_parquet(workspace.catalog, columns=["patient_id"])["patient_id"]))
     store = EmbeddingStore.open(workspace.store)
     exclusions: Counter[str] = Counter()
-    table = predict(
-        folder,
-        store,
-        LabEvents(frame=pd.read_parquet(workspace.lab_events), exclusions=Counter()),
-        PredictionConfig(sequences=trained_with.sequences),
-        patients=[patient for patient in patients if patient in store],
-        admissions=pd.read_parquet(workspace.admissions),
-        intervals=intervals,
-        exclusions=exclusions,
-    )
-    table, warning = estimates_file.with_known_patients(table, estimates_file.patients_behind(folder))
-    if warning:
-        logger.warning("%s", warning)
-    estimates_file.write_estimates(out_file, table)
-    dropped = sum(map(Counter, (catalog.exclusions, embedded.exclusions, cleaned.exclusions)), exclusions)
+    with noted(_note(workspace, trained_with, folder)):
+        table = predict(
+            folder,
+            store,
+            LabEvents(frame=pd.read_parquet(workspace.lab_events), exclusions=Counter()),
+            PredictionConfig(sequences=trained_with.sequences),
+            patients=[patient for patient in patients if patient in store],
+            admissions=pd.read_parquet(workspace.admissions),
+            intervals=intervals,
+            exclusions=exclusions,
+        )
+        table, warning = estimates_file.with_known_patients(table, estimates_file.patients_behind(folder))
+        if warning:
+            logger.warning("%s", warning)
+        estimates_file.write_estimates(out_file, table)
+    dropped = sum((Counter(summary.exclusions) for summary in made), exclusions)
     return StageSummary(
         stage="predict",
         counts={"protocol": protocol, **_counted(table), **arithmetic},
         exclusions=dropped,
         artefacts={"predictions": out_file},
+    )
+
+
+def _note(workspace: Workspace, trained_with: ExperimentConfig, folder: Path) -> ArtefactNote:
+    """Return what the estimates carry; the licences of the checkpoint's own data join when it is loaded."""
+    from pipeline.training.checkpoints import checkpoint_folders, weights_sha256  # imports torch, as above
+
+    stages = ("waveform_catalog", "ppg_embeddings", "lab_events")
+    records = [ArtefactRecord.load(workspace.record(stage)) for stage in stages]
+    found = [record for record in records if record is not None]
+    config = {name: value for record in found for name, value in record.config.items()}
+    intervals = folder / "intervals.json"
+    return ArtefactNote.of(
+        "predict",
+        config={**config, "sequences": trained_with.sequences},
+        inputs={
+            **{record.stage: record.version for record in found},
+            "checkpoint": [weights_sha256(one) for one in checkpoint_folders(folder)],
+            "intervals": intervals.read_text(encoding="utf-8") if intervals.exists() else "",
+        },
+        licences={licence for record in found for licence in record.licences},
     )
 
 
@@ -98,7 +119,7 @@ def _refuse_what_the_checkpoint_decides(experiment: ExperimentConfig) -> None:
     if experiment.name not in EXPERIMENTS:
         return
     for field, value in differences(experiment, EXPERIMENTS[experiment.name]()).items():
-        if not field.startswith("embedding"):
+        if not field.startswith("embedding") and field != "encoder":  # which may name a file: `_encoder_of`
             raise ConfigError(
                 f"{field} is set to {value!r}, and the checkpoint decides it: what it was trained with is used. Leave "
                 "it out; only embedding.* and embedding_executor say how this machine is used."
@@ -139,11 +160,30 @@ def _experiment_of(folder: Path, here: ExperimentConfig) -> ExperimentConfig:
         own = {"name": here.name, "embedding": here.embedding, "embedding_executor": here.embedding_executor}
         if encoding is not None:  # "auto" came to this; so did any other wish
             own["encoder_precision"] = encoding.precision
-        return dataclasses.replace(stored, **own)
+        found = dataclasses.replace(stored, **own)
     except (ConfigError, TypeError, ValueError) as problem:
         raise CheckpointError(
             f"{folder} does not hold the configuration of its experiment ({problem}); train the method again."
         ) from None
+    return dataclasses.replace(found, encoder=_encoder_of(stored, here))
+
+
+def _encoder_of(stored: ExperimentConfig, here: ExperimentConfig) -> str:
+    """Return the encoder's name, or its file, which a checkpoint knows by content and the user by path."""
+    usual = EXPERIMENTS[here.name]().encoder if here.name in EXPERIMENTS else here.encoder
+    if not is_file(stored.encoder):
+        if here.encoder not in (usual, stored.encoder):
+            raise ConfigError(
+                f"encoder is set to {here.encoder!r}, and the checkpoint decides it: what it was trained with, "
+                f"{stored.encoder!r}, is used. Leave it out."
+            )
+        return stored.encoder
+    if here.encoder == usual or not same_value("encoder", stored.encoder, here.encoder):
+        raise ConfigError(
+            f"the checkpoint's encoder is the file {stored.encoder} (name@SHA-256): name it with --set encoder=PATH "
+            "('overrides' of the resource 'project')."
+        )
+    return here.encoder
 
 
 def _arithmetic(folder: Path, experiment: ExperimentConfig) -> dict[str, str]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import canonical_json
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
+from pipeline.stages.ingest import COHORT_LICENCE
 
 if TYPE_CHECKING:
     from pipeline.pretraining.config import PretrainingConfig
@@ -96,7 +98,12 @@ def _corpora(
     from pipeline.pretraining.data import divide, synthetic_source
 
     real = real_waveforms(data)
-    synthetic = synthetic_source(synthetic_root, patients=SYNTHETIC_PATIENTS, hours=SYNTHETIC_HOURS)
+    size = {"patients": SYNTHETIC_PATIENTS, "hours": SYNTHETIC_HOURS}
+    note = ArtefactNote.of(
+        "pretrain_ppg_gpt: synthetic PPG", config=size, inputs={}, licences=[COHORT_LICENCE]
+    )
+    with noted(note):
+        synthetic = synthetic_source(synthetic_root, patients=SYNTHETIC_PATIENTS, hours=SYNTHETIC_HOURS)
     sources = [("synthetic", synthetic, 1.0 if data is None else SYNTHETIC_SHARE)]
     if real is not None:
         sources.insert(0, (real.name, real, 1.0 - SYNTHETIC_SHARE))

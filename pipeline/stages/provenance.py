@@ -16,9 +16,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.artefact_records import ArtefactRecord, file_states, version_of
+from pipeline.foundation.atomic import require_writable
 from pipeline.foundation.errors import StaleArtefactError
-from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.workspace import Workspace
+from pipeline.stages.encoder_files import same_value
 from pipeline.stages.evidence import contradicted, contradictions
 from pipeline.stages.lineage import (
     LINEAGE,
@@ -85,34 +86,16 @@ def recorded(
     return decorate
 
 
-def noted_as(stage: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator for what is no stage of the experiment and yet writes files: they carry its note."""
-
-    def decorate(run: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(run)
-        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-            with noted(ArtefactNote(stage=stage)):
-                return run(*args, **kwargs)
-
-        return wrapped
-
-    return decorate
-
-
 @contextmanager
 def recording(workspace: Workspace, experiment: ExperimentConfig, stage: str) -> Iterator[None]:
     """Check what `stage` will read, open its note, and write the record when the block has ended without an error."""
     inputs = check_inputs(workspace, experiment, stage)
+    require_writable(workspace.record(stage))
     if stage in CLAIMS:
         check_sources(workspace, waveforms="waveforms" in CLAIMS[stage])
         claim_source(workspace, stage)
     config = {**inputs.config, **own_fields(stage, workspace, experiment)}
-    note = ArtefactNote(
-        stage=stage,
-        config_hash=config_hash(config),
-        inputs_hash=config_hash(inputs.versions),
-        licences=set(inputs.licences),
-    )
+    note = ArtefactNote.of(stage, config=config, inputs=inputs.versions, licences=inputs.licences)
     with noted(note):
         yield
     if os.environ.get("RANK", "0") == "0" and is_there(stage, workspace):
@@ -138,6 +121,17 @@ def check_inputs(workspace: Workspace, experiment: ExperimentConfig, stage: str)
     """
     refuse_another_source(workspace)
     return _fitting_together(workspace, experiment, inputs_of(stage, workspace, experiment))
+
+
+def refuse_another(workspace: Workspace, experiment: ExperimentConfig, stage: str) -> None:
+    """Refuse an artefact that is there and was made with another configuration, for a stage that replaces none.
+
+    Raises
+    ------
+    StaleArtefactError : as of `check_inputs`
+    """
+    if is_there(stage, workspace) and (problems := contradictions(stage, workspace, experiment)):
+        raise made_otherwise(workspace, experiment, stage, (stage,), problems[0])
 
 
 def agrees(workspace: Workspace, experiment: ExperimentConfig, stage: str, *, beside: str) -> bool:
@@ -166,7 +160,10 @@ def is_current(workspace: Workspace, experiment: ExperimentConfig, stage: str) -
         record.inputs[name] == inputs.versions[name] for name in compared
     )
     wanted = {**inputs.config, **own_fields(stage, workspace, experiment)}
-    return same_inputs and now.record is not None and dict(record.config) == wanted
+    same_fields = record.config.keys() == wanted.keys() and all(
+        same_value(name, record.config[name], value) for name, value in wanted.items()
+    )
+    return same_inputs and now.record is not None and same_fields
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,11 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,8 +25,8 @@ from pipeline.embedding.progress import log_progress
 from pipeline.embedding.run import embed
 from pipeline.evaluation.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows, recovery_text
 from pipeline.experiments import ExperimentConfig
-from pipeline.foundation.artefact_notes import add_licences
-from pipeline.foundation.atomic import make_private_dir, write_json, write_parquet, write_text
+from pipeline.foundation.artefact_notes import ArtefactNote, noted
+from pipeline.foundation.atomic import require_writable, write_json, write_parquet, write_text
 from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.labs.cleaning import LabEvents, clean_labs
@@ -34,8 +36,8 @@ from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.truth import CohortTruth, oracle_estimates
 from pipeline.stages.embed import encoding_config, experiment_encoder
+from pipeline.stages.encoder_files import plain_experiment
 from pipeline.stages.ingest import COHORT_LICENCE
-from pipeline.stages.provenance import noted_as
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training.method import train
 
@@ -55,7 +57,6 @@ class _Cohort:
     truth: CohortTruth
 
 
-@noted_as("recovery")
 def run_recovery(
     experiment: ExperimentConfig, root: Path, conditions: Sequence[Condition] = CONDITIONS
 ) -> pd.DataFrame:
@@ -65,20 +66,30 @@ def run_recovery(
     -------
     ``condition, coupling, train_patients`` and the columns of ``recovery.recovery_rows``.
     """
-    make_private_dir(root)
-    add_licences([COHORT_LICENCE])
+    require_writable(root / "recovery.txt")
     tables = []
-    for condition in conditions:
-        identity = config_hash({"experiment": to_plain(experiment), "condition": to_plain(condition)})[:12]
-        folder = root / "conditions" / identity
+    for number, condition in enumerate(conditions, start=1):
+        described = {"experiment": to_plain(experiment), "condition": to_plain(condition)}
+        folder = root / "conditions" / config_hash(described)[:12]
         if not (folder / "rows.parquet").exists():
             logger.info("recovery: %s", condition.name)
-            _run_condition(experiment, condition, root, folder)
+            with _noted(experiment, described):
+                _run_condition(experiment, condition, root, folder)
         tables.append(pd.read_parquet(folder / "rows.parquet"))
         table = pd.concat(tables, ignore_index=True)
-        write_parquet(root / "recovery.parquet", table)
+        with _noted(experiment, {"experiment": experiment, "conditions": conditions[:number]}):
+            write_parquet(root / "recovery.parquet", table)
         write_text(root / "recovery.txt", recovery_text(table))
     return pd.concat(tables, ignore_index=True)
+
+
+def _noted(experiment: ExperimentConfig, config: Mapping[str, Any]) -> AbstractContextManager[ArtefactNote]:
+    """Open the note of what is made of a configuration, this encoder and the cohort's parameters alone."""
+    inputs = {
+        "cohort parameters": CohortParameters.load().sha256,
+        "encoder": experiment_encoder(experiment).weights_hash,
+    }
+    return noted(ArtefactNote.of("recovery", config=config, inputs=inputs, licences=[COHORT_LICENCE]))
 
 
 def _run_condition(experiment: ExperimentConfig, condition: Condition, root: Path, folder: Path) -> None:
@@ -88,7 +99,7 @@ def _run_condition(experiment: ExperimentConfig, condition: Condition, root: Pat
         logger.info("recovery: %s, training %s", condition.name, method)
         train(
             method, cohort.aligned, cohort.store, scaler, cohort.splits, dataclasses.asdict(experiment.model),
-            experiment.training, folder / method, experiment=to_plain(experiment),
+            experiment.training, folder / method, experiment=plain_experiment(experiment),
         )  # fmt: skip
     rows = recovery_rows(_predictions(cohort, folder), experiment.evaluation)
     table = pd.DataFrame(rows)
@@ -96,7 +107,8 @@ def _run_condition(experiment: ExperimentConfig, condition: Condition, root: Pat
     table.insert(1, "coupling", condition.coupling)
     table.insert(2, "train_patients", cohort.splits.counts["train"])
     write_json(
-        folder / "condition.json", {"condition": to_plain(condition), "experiment": to_plain(experiment)}
+        folder / "condition.json",
+        {"condition": to_plain(condition), "experiment": plain_experiment(experiment)},
     )
     write_parquet(folder / "rows.parquet", table)
 

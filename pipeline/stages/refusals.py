@@ -5,11 +5,13 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from pipeline.emulation.model import EMULATED
 from pipeline.experiments import EXPERIMENTS, ExperimentConfig
 from pipeline.foundation.artefact_records import ArtefactRecord, file_states, version_of
 from pipeline.foundation.errors import StaleArtefactError
 from pipeline.foundation.overrides import differences
 from pipeline.foundation.workspace import Workspace
+from pipeline.stages.encoder_files import same_value
 from pipeline.stages.evidence import Contradiction
 from pipeline.stages.lineage import LINEAGE, embeddings_version, files_of, is_there
 
@@ -29,11 +31,22 @@ def made_otherwise(
     beside : the stages whose artefacts are read together with it
     """
     field, found, wanted = problem
+    if field == "encoder":
+        _require_encoder(experiment.encoder)
     outdated = _made_with(workspace, {*beside, stage}, field, wanted) or [stage]
     return StaleArtefactError(
         f"{LINEAGE[outdated[0]].shown} was made with {field} = {_text(found)}, and this run has {field} = "
         f"{_text(wanted)}: {_rebuild(workspace, experiment, outdated)}, or go back to {field} = {_text(found)}."
     )
+
+
+def _require_encoder(name: str) -> None:
+    """Refuse an encoder that cannot be built, rather than print a command that would fail."""
+    if name.startswith(EMULATED):
+        return
+    from pipeline.embedding.encoders import make_encoder  # imports torch, which definitions must not
+
+    make_encoder(name, device="cpu")
 
 
 def made_from_others(
@@ -79,7 +92,9 @@ def _made_with(workspace: Workspace, stages: set[str], field: str, wanted: Any) 
     return [
         name
         for name, record in records.items()
-        if name in behind and record is not None and record.config.get(field, wanted) != wanted
+        if name in behind
+        and record is not None
+        and not same_value(field, record.config.get(field, wanted), wanted)
     ]
 
 

@@ -12,6 +12,7 @@ from pipeline.foundation.summary import StageSummary, load_summary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.files import read_predictions
 from pipeline.report.inputs import ReportInputs
+from pipeline.stages.encoder_files import shown_encoder
 from pipeline.stages.ingest import source_note
 from pipeline.stages.provenance import agrees, recorded
 from pipeline.store.admin import list_store
@@ -47,7 +48,7 @@ def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
         delays=_delays(workspace, experiment),
         created=datetime.date.today().isoformat(),  # noqa: DTZ011 - the reader's calendar, not a patient's
         config_hash=config_hash(experiment)[:16],
-        encoder=experiment.encoder,
+        encoder=shown_encoder(experiment.encoder),
         source=source_note(workspace),
         data_licence="; ".join(list_store(store).licences),
         caveat=experiment.caveat,

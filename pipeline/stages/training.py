@@ -13,9 +13,9 @@ from pipeline.cohort.splits import Splits
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import make_private_dir
 from pipeline.foundation.errors import OtherRunError
-from pipeline.foundation.provenance import to_plain
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
+from pipeline.stages.encoder_files import plain_experiment
 from pipeline.stages.evidence import of_training_data
 from pipeline.stages.ingest import source_note
 from pipeline.stages.provenance import recorded
@@ -26,6 +26,20 @@ if TYPE_CHECKING:
     from pipeline.training.distributed import Ranks
 
 logger = logging.getLogger(__name__)
+
+
+def check_devices(experiment: ExperimentConfig) -> None:
+    """Refuse devices that this machine has not, before hours of work that end on them.
+
+    Raises
+    ------
+    ConfigError : ``training.device`` or ``embedding.device`` names a GPU that PyTorch does not see
+    """
+    from pipeline.embedding.encoders import chosen_device  # both import torch, which definitions must not
+    from pipeline.training.distributed import pick_device
+
+    chosen_device(experiment.embedding.device)
+    pick_device(experiment.training.device)
 
 
 @recorded("train")
@@ -47,9 +61,11 @@ def _trained(
 ) -> list["TrainingResult"]:
     """Train every seed of the experiment."""
     from pipeline.cohort.aligned import AlignedCohort
+    from pipeline.training.distributed import pick_device
     from pipeline.training.method import train as train_method
 
     with ranks.in_step():
+        pick_device(experiment.training.device)  # one that is not here is refused before anything is read
         aligned = AlignedCohort.load(workspace.aligned)
         store = EmbeddingStore.open(require(workspace.store, made_by="ppg_embeddings", asset=asset))
         scaler_file = require(workspace.scaler, made_by="normalization_stats", asset=asset)
@@ -79,7 +95,7 @@ def _trained(
             dataclasses.replace(experiment.training, seed=seed),
             folder,
             heard,
-            experiment=to_plain(experiment),
+            experiment=plain_experiment(experiment),
             provenance=provenance,
         )
         on_these_data = partial(_on_these_data, folder, workspace, experiment, train_once, ranks)

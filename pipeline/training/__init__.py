@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "encoding_of",
             "load_model",
             "model_tensors",
+            "weights_sha256",
         ],
         "config": ["FIELDS_OF_THE_MACHINE", "TrainingConfig", "TrainingProgress", "TrainingResult"],
         "curves": ["kept_epochs", "read_curves", "write_curves"],

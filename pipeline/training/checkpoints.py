@@ -4,7 +4,6 @@ A checkpoint folder holds everything that a prediction needs besides its inputs:
 the method, the lab scaling fitted on training patients, and where all of it came from.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -22,11 +20,12 @@ from models.regressor.lab_regressor import LabRegressor
 from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
 from pipeline.cohort.base import WindowStore
 from pipeline.cohort.normalization import LabScaler
-from pipeline.foundation.artefact_notes import HEADER_KEY, add_checkpoint, current_note
-from pipeline.foundation.atomic import write_bytes, write_json
+from pipeline.foundation.artefact_notes import add_checkpoint, current_note
+from pipeline.foundation.atomic import write_json
 from pipeline.foundation.errors import CheckpointError, ConfigError, ProjectError
 from pipeline.foundation.provenance import from_plain, to_plain, versions
 from pipeline.foundation.schema import LAB_NAMES
+from pipeline.foundation.tensor_files import read_tensors, write_tensors
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import Encoding
 
@@ -79,20 +78,18 @@ def save_checkpoint(
     """
     weights = model_tensors(model)
     _check_finite(weights, "the model to be saved")
-    note = current_note()
-    data = save_tensors(weights, metadata={HEADER_KEY: note.as_json()})
     kind = next(name for name, (_, built) in _KINDS.items() if type(model) is built)
-    write_bytes(folder / WEIGHTS_FILE, data)
+    sha256 = write_tensors(folder / WEIGHTS_FILE, weights, save_tensors)
     write_json(
         folder / CONFIG_FILE,
         {
             "format_version": FORMAT_VERSION,
-            "weights_sha256": hashlib.sha256(data).hexdigest(),
+            "weights_sha256": sha256,
             "method": method,
             "model": {"kind": kind, "config": to_plain(model.config)},
             "scaler": scaler.to_json(),
             "experiment": to_plain(experiment),
-            "provenance": {"versions": versions(), **to_plain(provenance), "note": note.as_plain()},
+            "provenance": {"versions": versions(), **to_plain(provenance), "note": current_note().as_plain()},
         },
     )
 
@@ -107,19 +104,10 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Loaded
     """
     folder = Path(folder)
     config = _read_config(folder)
-    try:
-        data = (folder / WEIGHTS_FILE).read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{folder} has no readable {WEIGHTS_FILE}: train the method again") from error
-    if hashlib.sha256(data).hexdigest() != config["weights_sha256"]:
-        raise CheckpointError(
-            f"{folder}: {WEIGHTS_FILE} is not the file that {CONFIG_FILE} was written for (sha256 differs); "
-            "copy both files of one run, or train again"
-        )
-    try:
-        weights = load_tensors(data)
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder / WEIGHTS_FILE} is no safetensors file: {error}") from error
+    weights = read_tensors(
+        folder / WEIGHTS_FILE, load_tensors, sha256=config["weights_sha256"], record=CONFIG_FILE,
+        remedy="copy both files of one run, or train the method again",
+    )  # fmt: skip
     add_checkpoint(config["weights_sha256"], (config["provenance"].get("note") or {}).get("licences", ()))
     model = _build(folder, config["model"])
     fill_model(model, weights, folder)
@@ -135,6 +123,11 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Loaded
         experiment=config["experiment"],
         provenance=config["provenance"],
     )
+
+
+def weights_sha256(folder: Path | str) -> str:
+    """Return the hash of a checkpoint's weights, as its config records it; see `load_model` for errors."""
+    return str(_read_config(Path(folder))["weights_sha256"])
 
 
 def checkpoint_folders(folder: Path | str) -> list[Path]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.foundation.devices import DEVICE
 from pipeline.foundation.provenance import to_plain
 from pipeline.foundation.schema import PROTOCOLS
 
@@ -98,6 +99,8 @@ class TrainingConfig:
             raise ValueError(f"protocols = {self.protocols}: choose from {PROTOCOLS}")
         if self.selection not in ("validation", "last"):
             raise ValueError(f"selection = {self.selection!r}: choose 'validation' or 'last'")
+        if not DEVICE.fullmatch(self.device):
+            raise ValueError(f"device = {self.device!r}: choose auto, cpu, cuda or cuda:N")
         if self.amp not in (True, False, "auto"):
             raise ValueError(f"amp = {self.amp!r}: choose true, false or auto")
 

@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from pipeline.foundation.artefact_notes import HEADER_KEY, current_note
-from pipeline.foundation.atomic import write_bytes
 from pipeline.foundation.errors import CheckpointError
+from pipeline.foundation.tensor_files import header_of, loaded_tensors, write_tensors
 from pipeline.training.checkpoints import FORMAT_VERSION, check_format, fill_model, model_tensors
 
 RESUME_FILE = "resume.safetensors"
+_REMEDY = "delete it to train anew"
 
 
 def save_resume(
@@ -33,11 +32,8 @@ def save_resume(
     for parameter, state in optimizer.state.items():
         for key, tensor in state.items():
             tensors[f"optimizer.{names[id(parameter)]}:{key}"] = tensor.detach().cpu().contiguous()
-    header = {
-        "progress": json.dumps(progress, allow_nan=False), "format_version": str(FORMAT_VERSION),
-        HEADER_KEY: current_note().as_json(),
-    }  # fmt: skip
-    write_bytes(path, save_tensors(tensors, metadata=header))
+    header = {"progress": json.dumps(progress, allow_nan=False), "format_version": str(FORMAT_VERSION)}
+    write_tensors(path, tensors, save_tensors, header)
 
 
 def read_resume(path: Path) -> bytes:
@@ -63,10 +59,7 @@ def progress_of(data: bytes, path: Path) -> dict[str, Any]:
     CheckpointError : not such a file, or of a newer format
     """
     try:
-        length = int.from_bytes(
-            data[:8], "little"
-        )  # the layout of safetensors: a JSON header, then the tensors
-        header = json.loads(data[8 : 8 + length])["__metadata__"]
+        header = header_of(data)
         version, progress = int(header["format_version"]), json.loads(header["progress"])
     except (KeyError, TypeError, ValueError) as error:
         raise _cannot_resume(path, error) from error
@@ -81,10 +74,7 @@ def load_resume(data: bytes, path: Path, model: nn.Module, optimizer: torch.opti
     ------
     CheckpointError : written by another model, or damaged
     """
-    try:
-        tensors = load_tensors(data)
-    except SafetensorError as error:
-        raise _cannot_resume(path, error) from error
+    tensors = loaded_tensors(data, path, load_tensors, remedy=_REMEDY)
     fill_model(
         model, {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, path
     )
@@ -98,4 +88,4 @@ def load_resume(data: bytes, path: Path, model: nn.Module, optimizer: torch.opti
 
 
 def _cannot_resume(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path} cannot be resumed from: {error}; delete it to train anew")
+    return CheckpointError(f"{path} cannot be resumed from: {error}; {_REMEDY}")

@@ -22,6 +22,7 @@ from pipeline.prediction.estimates_file import ESTIMATES_COLUMNS
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.stages import predict_new_patients
 from pipeline.store.embeddings import EmbeddingStore
+from pipeline.testing.notes import lacking
 from pipeline.training.method import train
 
 pytestmark = pytest.mark.xdist_group("e2e")
@@ -69,6 +70,7 @@ def copy_of_one_patient(tiny, patient: str, root: Path) -> Workspace:
 def estimates(tiny, workspace: Workspace, checkpoint: Path) -> pd.DataFrame:
     out = workspace.root / "estimates.parquet"
     predict_new_patients(workspace, tiny.config, str(checkpoint), str(out))
+    assert lacking(workspace.root) == lacking(out.parent) == {}
     return pd.read_parquet(out)
 
 

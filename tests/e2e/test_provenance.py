@@ -7,6 +7,7 @@ from assets.resources import Project
 from assets.training import training_assets
 from pipeline.stages import ppg_embeddings, provenance
 from pipeline.stages.paper_comparison import UPSTREAM
+from pipeline.testing.notes import lacking, noted_files
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
@@ -29,6 +30,12 @@ def test_an_asset_refuses_another_configuration(tiny) -> None:
         failure.description
     )
     assert "(asset cohort_splits)" in str(failure.description)
+
+
+def test_every_file_of_the_whole_job_carries_its_note(tiny) -> None:
+    """Parquet files and checkpoints alike: stage, both hashes, licences, sharing limits."""
+    assert len(noted_files(tiny.workspace.root)) > 40
+    assert lacking(tiny.workspace.root) == {}
 
 
 def test_everything_that_dagster_made_is_current(tiny) -> None:

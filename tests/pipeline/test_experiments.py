@@ -4,7 +4,16 @@ import dataclasses
 
 import pytest
 
-from pipeline.experiments import EXPERIMENTS, ExperimentConfig, default_experiment_name, experiment
+from models.regressor.config import LabRegressorConfig
+from models.regressor.mamba_block import MambaConfig
+from pipeline.experiments import (
+    EXPERIMENTS,
+    LONGEST_FIRST_STEP,
+    ExperimentConfig,
+    ModelShape,
+    default_experiment_name,
+    experiment,
+)
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import canonical_json, config_hash, from_plain, to_plain
 
@@ -130,11 +139,38 @@ def test_a_name_is_no_path(name: str) -> None:
         ("seeds", "[1, 1]", "different numbers"),
         ("cohort.coupling", "2", "must lie in 0..1"),
         ("cohort.null", "c", "choose a, b or null"),
+        ("model.d_model", "-3", "d_model = -3 must be at least 1"),
+        ("model.n_blocks", "0", "n_blocks = 0 must be at least 1"),
+        ("model.d_state", "0", "must be at least 1"),
+        ("model.trunk_width", "0", "must be at least 1"),
+        ("model.hidden", "0", "must be at least 1"),
+        ("model.slow_features", "0", "must be at least 1"),
+        ("model.reader_width", "0", "must be at least 1"),
+        ("model.dropout", "1", r"dropout = 1.0 must lie in \[0, 1\)"),
+        ("model.dt_min", "0", "dt_min = 0.0 must lie in"),
+        ("model.dt_min", "0.2", "dt_min = 0.2 must lie in"),
+        ("model.mean_steps", "[0.5]", "each must be at least 1"),
+        ("training.device", "cuda:x", "choose auto, cpu, cuda or cuda:N"),
+        ("training.device", "gpu", "choose auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_what_would_fail_after_hours_is_refused_at_once(path: str, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         experiment("tiny", {path: text})
+
+
+SIZES = {"d_model": 0, "n_blocks": 0, "d_state": 0, "trunk_width": 0, "slow_features": 0, "reader_width": 0,
+         "dropout": 1.0, "dt_min": 0.2, "mean_steps": (0.5,)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_experiments_sizes_have_the_models_rules(name: str) -> None:
+    """What the model would refuse after the data were read; and the largest step is the model's."""
+    with pytest.raises(ValueError, match=name):
+        ModelShape(**{name: SIZES[name]})
+    with pytest.raises(ValueError, match=name):
+        LabRegressorConfig(embed_width=16, **{name: SIZES[name]})
+    assert MambaConfig(d_model=4).dt_max == LONGEST_FIRST_STEP
 
 
 def test_experiments_that_flatter_say_so() -> None:

@@ -56,3 +56,63 @@ def test_a_bad_override_is_explained(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_store_commands_need_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["store", "ls", "--store", str(tmp_path / "absent")]) == 1
     assert "no embedding store" in capsys.readouterr().err
+
+
+OTHERS = [*STAGES, "all", "table1", "result-delay", "predict --checkpoint c --out o.csv", "config", "recovery", "probe",
+          "emulator", "rehearse", "store ls --store s", "lab-baselines --labs l"]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_under_torchrun_only_trainings_run(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(command.split()) == 1
+    name = command.split()[0]
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: torchrun started 2 processes of '{name}'")
+    assert told.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_alone_under_torchrun_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert main(["config", "--experiment", "tiny"]) == 0
+
+
+@pytest.mark.parametrize("place", ["/proc/nobody", "file/below"])
+@pytest.mark.parametrize("command", ["cohort", "catalog", "embed", "all", "table1", "recovery", "emulator"])
+def test_a_place_that_cannot_be_written_is_one_line_before_any_work(
+    command: str,
+    place: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for module, name in WORK.items():
+        monkeypatch.setattr(f"{module}.{name}", lambda *rest, **named: pytest.fail("work began"))
+    artifacts = place if place.startswith("/") else str(tmp_path / place)
+    experiment = "recovery" if command == "recovery" else "tiny"
+    assert main([command, "--experiment", experiment, "--artifacts", artifacts]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: cannot write {artifacts}/")
+    assert told.count("\n") == 1
+
+
+WORK = {
+    "pipeline.stages.ingest": "write_cohort", "pipeline.stages.recovery": "write_cohort",
+    "pipeline.stages.embed": "experiment_encoder", "pipeline.emulation.rendered": "render_windows",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["all", "table1"])
+@pytest.mark.parametrize("field", ["training.device", "embedding.device"])
+def test_a_gpu_that_is_not_there_is_refused_before_any_work(
+    command: str, field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--experiment", "tiny", "--artifacts", str(tmp_path), "--set", f"{field}=cuda:99"]
+    assert main([command, *arguments]) == 1
+    assert "cuda:99" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from models.encoders.base import Encoder
 from models.encoders.papagei import PaPaGeiS
 from models.encoders.ppg_gpt import PPGGPT
 from models.encoders.pulse_ppg import PulsePPG
-from models.encoders.readouts import READOUTS
+from models.encoders.readout_names import READOUTS
 from pipeline.embedding.encoders import make_encoder
 from pipeline.testing.conformance import implementations
 from pipeline.testing.networks import seeded

@@ -11,7 +11,8 @@ from torch import Tensor
 from benchmarks.plain_ppg_gpt import plain_outputs
 from models.encoders.base import EMBED_BATCH
 from models.encoders.ppg_gpt import PPGGPT, PPGGPTConfig
-from models.encoders.readouts import READOUTS, read_out, readout_width
+from models.encoders.readout_names import READOUTS, readout_width
+from models.encoders.readouts import read_out
 
 TINY = PPGGPTConfig(d_model=32, n_layers=3, n_heads=2)
 GOLDEN = {

@@ -77,3 +77,19 @@ def test_checkpoints_of_before_these_fields_can_be_read(name: str) -> None:
     old = {field: value for field, value in to_plain(config).items() if field != "embedding"}
     assert from_plain(type(config), old) == config
     assert from_plain(type(config), to_plain(config)) == config
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1", "cuda:12"])
+def test_a_gpu_can_be_chosen_by_number(device: str) -> None:
+    assert experiment("tiny", {"embedding.device": device}).embedding.device == device
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "meta", ""])
+def test_a_device_of_no_known_kind_is_refused_at_once(device: str) -> None:
+    with pytest.raises(ConfigError, match="choose auto, cpu, cuda or cuda:N"):
+        experiment("tiny", {"embedding.device": device})
+
+
+def test_rays_actors_have_gpus_of_their_own() -> None:
+    with pytest.raises(ConfigError, match=r"Ray gives each actor a GPU of its own"):
+        experiment("tiny", {"embedding.device": "cuda:1", "embedding_executor": "ray"})

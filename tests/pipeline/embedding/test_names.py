@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from models.encoders.readouts import READOUTS
+from models.encoders.readout_names import READOUTS
 from pipeline.embedding.encoders import encoder_fields, encoder_label, kept_encoder, make_encoder
 from pipeline.embedding.names import EncoderName
 from pipeline.foundation.errors import ConfigError

@@ -89,3 +89,28 @@ def test_native_bfloat16_is_no_warning(
     make_encoder("ppg_gpt_1m_random", precision="float32", device="cpu")
     assert ppg_gpt.fast_precision("cpu") == "float32"
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("seen", "wanted", "told"), [
+    (2, "cuda:2", r"sees 2 \(numbered from 0\)"), (0, "cuda:0", "finds no GPU here"), (0, "cuda", "finds no GPU here"),
+])  # fmt: skip
+def test_a_gpu_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, seen: int, wanted: str, told: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    with pytest.raises(ConfigError, match=told):
+        chosen_device(wanted)
+
+
+def test_the_second_gpu_is_taken_and_the_stores_key_has_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert chosen_device("cuda:1") == "cuda:1"
+    moved = []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: moved.append(device) or self)
+    encoder = make_encoder("ppg_gpt_1m_random", device="cuda:1")
+    assert moved == ["cuda:1"]
+    weight = torch.empty(0, device="meta")
+    monkeypatch.setattr(type(encoder), "parameters", lambda self: iter([weight]))
+    assert encoder_fields(encoder)["device"] == "meta", "the kind of device that the weights lie on"

@@ -104,6 +104,23 @@ def test_null_b_is_broken_by_any_method_with_skill():
     assert verdict.met
 
 
+@pytest.mark.parametrize("name", ["added_lower", "added_upper"])
+def test_null_a_is_not_met_where_an_interval_cannot_be_estimated(name):
+    rows = [row(condition="coupling 0 (null A)"), row(condition="coupling 0 (null A)", lab="lactate")]
+    rows[1][name] = float("nan")
+    (verdict,) = verdicts(pd.DataFrame(rows))
+    assert not verdict.met
+    assert verdict.text.endswith("leaves out 0 for none; not estimable for lactate")
+    assert "MISSED  start: null A" in recovery_text(pd.DataFrame(rows))
+
+
+def test_null_b_is_not_met_where_a_bound_cannot_be_estimated():
+    rows = [row(condition="null B"), row(condition="null B", lab="glucose", r2_lstm_lower=float("nan"))]
+    (verdict,) = verdicts(pd.DataFrame(rows))
+    assert not verdict.met
+    assert verdict.text.endswith("for none; not estimable for glucose")
+
+
 def test_the_table_names_condition_size_and_outcome():
     text = recovery_text(pd.DataFrame([row(recovery=0.62), row(condition="null B", protocol="anchored")]))
     assert "coupling 1, 10 training patients, protocol start" in text

@@ -11,9 +11,9 @@ from pipeline.foundation.artefact_notes import (
     add_checkpoint,
     add_licences,
     noted,
+    parquet_note,
 )
 from pipeline.foundation.atomic import write_parquet
-from pipeline.testing.notes import parquet_note
 
 FRAME = pd.DataFrame({"a": [1, 2], "b": ["x", None]})
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.prediction.interval_coverage import (
     COVERAGE_COLUMNS,
-    NOT_RECORDED,
+    REASON_NOT_RECORDED,
     coverage,
     gap_labels,
     gap_names,
@@ -148,7 +148,7 @@ def test_infinite_bounds_of_an_earlier_version_count_as_no_interval(predictions)
     old = predictions.assign(lower=-math.inf, upper=math.inf)
     cells = coverage(old, 0.9, gap_edges_hours=())
     assert cells["coverage"].isna().all()
-    assert set(cells["missing_reason"]) == {NOT_RECORDED}
+    assert set(cells["missing_reason"]) == {REASON_NOT_RECORDED}
 
 
 def test_no_calibration_patient_gives_no_interval(predictions):

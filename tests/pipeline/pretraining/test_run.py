@@ -22,6 +22,7 @@ from pipeline.pretraining.config import PretrainingConfig
 from pipeline.pretraining.data import SYNTHETIC_SEED, Challenge2015, Corpus, divide, epoch_windows
 from pipeline.pretraining.run import RECORD_FILE, WEIGHTS_FILE, pretrain
 from pipeline.stages.pretraining import run_pretraining
+from pipeline.testing.notes import lacking, noted_files
 from pipeline.windows.cutting import WindowConfig
 
 SMALL = PPGGPTConfig(d_model=16, n_layers=1, n_heads=2)
@@ -58,6 +59,8 @@ def run(sides: tuple[Corpus, Corpus], folder: Path, config: PretrainingConfig = 
 def test_loss_falls_and_the_weights_can_be_loaded(sides: tuple[Corpus, Corpus], tmp_path: Path) -> None:
     state = run(sides, tmp_path / "run", replace(CONFIG, epochs=8, batch_windows=2, dropout=0.0))
     assert state.rows[-1]["loss"] < state.rows[0]["loss"] - 0.1
+    assert len(noted_files(tmp_path / "run")) == 2
+    assert lacking(tmp_path / "run") == {}
     assert state.best_loss == min(row["validation"]["made_up"] for row in state.rows)
     described = json.loads((tmp_path / "run" / RECORD_FILE).read_text())
     loaded = make_encoder(str(tmp_path / "run" / WEIGHTS_FILE), device="cpu")

@@ -20,8 +20,10 @@ from pipeline.rehearsal.plan import Rehearsal, RehearsalSize
 from pipeline.rehearsal.run import other_sizes, rehearse, stages_of
 from pipeline.rehearsal.sample import part_of, sampled_patients
 from pipeline.rehearsal.table import growth_table, rehearsal_table
+from pipeline.stages import provenance
 from pipeline.stages.embed import experiment_encoder
 from pipeline.testing.emulators import handmade_emulator
+from pipeline.testing.notes import lacking, noted_files
 from pipeline.training.run import TrainingRun
 
 SIZE = RehearsalSize(patients=16, days=0.25, sample_steps=20_000, records=4, files=8)
@@ -55,8 +57,21 @@ def done(base: Path) -> Rehearsal:
     (base / "tiny").mkdir()
     (base / "tiny" / "kept").write_text("another experiment's")
     rehearsal = planned(base)
-    list(rehearse(rehearsal, measured_here))
+    provenance._tell_once.cache_clear()
+    with pytest.MonkeyPatch.context() as watch:
+        watch.setattr(provenance, "_tell_once", lambda workspace, what: pytest.fail(what))
+        list(rehearse(rehearsal, measured_here))
     return rehearsal
+
+
+def test_its_stages_leave_records_and_every_file_its_note(done: Rehearsal) -> None:
+    """None of them finds anything "made before provenance records": the fixture would have failed."""
+    assert len(noted_files(done.root)) > 20
+    assert lacking(done.root) == {}
+    stages = {path.stem for path in (done.root / "provenance").iterdir()}
+    assert {"ppg_embeddings", "waveform_catalog", "predictions", "evaluation", "report"} <= stages
+    generated = json.loads((done.root / "provenance" / "ppg_embeddings.json").read_text())
+    assert generated["config"]["encoder"] == "emulated:ppg_gpt_1m_long+mean"
 
 
 def test_every_stage_is_measured(done: Rehearsal) -> None:
@@ -187,7 +202,10 @@ def test_the_command_line_refuses_before_any_work(
 ) -> None:
     arguments = ["rehearse", "--experiment", "tiny", "--artifacts", str(tmp_path)]
     assert main(arguments) == 1
-    assert "no emulator is fitted; run: python -m pipeline emulator" in capsys.readouterr().err
+    fit = (
+        f"no emulator is fitted; run: python -m pipeline emulator --experiment tiny --artifacts {tmp_path}\n"
+    )
+    assert capsys.readouterr().err.endswith(fit)
     assert main([*arguments, "--sample-steps", "3000000"]) == 1
     assert "sample_steps = 3000000 must lie in 1000..2000000" in capsys.readouterr().err
     assert main([*arguments, "--days", "9"]) == 1

@@ -10,20 +10,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors import safe_open
 
 from pipeline.__main__ import main
+from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.splits import Splits
+from pipeline.embedding import encoders
 from pipeline.experiments import ExperimentConfig, experiment
-from pipeline.foundation.artefact_notes import HEADER_KEY
+from pipeline.foundation.artefact_notes import parquet_note
 from pipeline.foundation.errors import StaleArtefactError
 from pipeline.foundation.schema import QUALITY_COLUMNS
 from pipeline.foundation.workspace import Workspace
 from pipeline.stages import lab_alignment, provenance, training
+from pipeline.stages.encoder_files import shown_encoder
 from pipeline.stages.ingest import COHORT_LICENCE
 from pipeline.stages.paper_comparison import UPSTREAM
 from pipeline.store.embeddings import EmbeddingStore
-from pipeline.testing.notes import parquet_note
+from pipeline.testing.notes import READERS, lacking, noted_files
 
 SMALL = {
     "encoder": "ppg_gpt_1m_random", "methods": '["mt_pcs"]', "cohort.size.n_patients": "8",
@@ -100,6 +102,36 @@ def test_another_configuration_is_refused_in_one_sentence(
     )
     assert "rebuild it with python -m pipeline " in error
     assert error.endswith(f"or go back to {field} = {before}.")
+
+
+@pytest.mark.parametrize("command", ["table1", "cohort", "all"])
+def test_another_cohort_is_refused_with_field_values_and_command(
+    made: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert run(command, made, cohort__seed="9") == 1
+    error = capsys.readouterr().err
+    assert "error: cohort/ was made with cohort.seed = 0, and this run has cohort.seed = 9: delete " in error
+    assert "rebuild it with python -m pipeline cohort --experiment tiny" in error
+    assert "--set cohort.seed=9" in error
+
+
+@pytest.mark.parametrize("command", ["train", "embed", "align"])
+def test_an_encoder_that_is_none_is_refused_as_such(
+    made: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """And no command is printed that could not work."""
+    assert run(command, made, encoder="nonsense") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: there is no encoder 'nonsense': use ppg_gpt_<scale>_random")
+    assert "rebuild" not in error
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_the_cohort_is_read(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(AlignedCohort, "load", lambda *rest: pytest.fail("work began"))
+    assert run("train", made, training__device="cuda:99") == 1
+    assert 'device = "cuda:99"' in capsys.readouterr().err
 
 
 def test_the_printed_commands_mend_it(copy: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,25 +308,51 @@ def test_an_unknown_method_is_refused_before_any_work(
     assert "choose one of lstm, mt, mt_learned, st_pcs, mt_pcs, mt_pcs_twin" in capsys.readouterr().err
 
 
-def test_every_parquet_file_and_checkpoint_carries_its_licence(made: Path) -> None:
-    files = sorted(made.rglob("*.parquet"))
-    assert len(files) > 10
-    for path in files:
-        note = parquet_note(path)
-        assert note["licences"] == [COHORT_LICENCE], path
-        assert "share it only as their licence allows" in note["sharing"]
-        assert note["stage"] != "none"
-        assert len(note["config_hash"]) == len(note["inputs_hash"]) == 64
-    weights = [path for path in made.rglob("*.safetensors") if "checkpoints" in path.parts]
-    assert {path.name for path in weights} == {"model.safetensors", "resume.safetensors"}
-    for path in weights:
-        with safe_open(path, framework="pt") as file:
-            assert json.loads(file.metadata()[HEADER_KEY])["licences"] == [COHORT_LICENCE], path
-    for path in made.rglob("best/config.json"):
-        stored = json.loads(path.read_text())
-        assert stored["provenance"]["note"]["stage"] == "train_mt_pcs"
-        of_its_own = made / "tiny" / "predictions" / "mt_pcs-seed0.parquet"
-        assert parquet_note(of_its_own)["checkpoints"] == [stored["weights_sha256"]]
+def test_every_parquet_file_and_checkpoint_carries_its_note(made: Path) -> None:
+    assert len(noted_files(made)) > 15
+    assert lacking(made) == {}
+    for path in noted_files(made):
+        assert READERS[path.suffix](path)["licences"] == [COHORT_LICENCE], path
+
+
+def test_a_method_names_its_own_weights_a_baseline_none_and_the_evaluation_all(made: Path) -> None:
+    workspace = Workspace(root=made / "tiny")
+    stored = json.loads((workspace.checkpoint("mt_pcs", 0) / "best" / "config.json").read_text())
+    assert stored["provenance"]["note"]["stage"] == "train_mt_pcs"
+    behind = {
+        path.stem: parquet_note(path)["checkpoints"] for path in workspace.predictions.glob("*.parquet")
+    }
+    assert behind.pop("mt_pcs-seed0") == [stored["weights_sha256"]]
+    assert len(behind) > 3
+    assert not any(behind.values())
+    assert parquet_note(workspace.evaluation)["checkpoints"] == [stored["weights_sha256"]]
+
+
+def test_an_encoder_given_by_path_is_known_by_its_content(copy: Workspace, tmp_path: Path) -> None:
+    """No folder of the machine in any artefact; a copy of the file serves, another file under its name does not."""
+    file = tmp_path / "mine" / "tuned.safetensors"
+    file.parent.mkdir()
+    shutil.copy(encoders.WEIGHTS / "ppg_gpt_1m.safetensors", file)
+    artifacts = tmp_path / "other"
+    shutil.copytree(copy.cohort, artifacts / "tiny" / "cohort")
+    for stage in ("catalog", "embed", "labs", "split", "normalize", "align", "train"):
+        assert run(stage, artifacts, encoder=str(file)) == 0
+    shown = shown_encoder(str(file))
+    workspace = Workspace(root=artifacts / "tiny")
+    stored = json.loads((workspace.checkpoint("mt_pcs", 0) / "best" / "config.json").read_text())
+    assert stored["experiment"]["encoder"] == shown
+    assert re.fullmatch(r"tuned\.safetensors@[0-9a-f]{16}", shown)
+    written = [path for path in workspace.root.rglob("*.json") if path != workspace.sources]
+    assert [path for path in written if str(file.parent) in path.read_text()] == []
+    moved = tmp_path / "elsewhere.d" / "tuned.safetensors"
+    moved.parent.mkdir()
+    file.rename(moved)
+    provenance.check_inputs(workspace, config(encoder=str(moved)), "train_mt_pcs")
+    provenance.check_inputs(workspace, config(encoder=str(file)), "train_mt_pcs")  # gone: its name must do
+    assert provenance.is_current(workspace, config(encoder=str(moved)), "lab_alignment")
+    shutil.copy(encoders.WEIGHTS / "ppg_gpt_1m_long.safetensors", moved)
+    told = refusal(workspace, "train_mt_pcs", encoder=str(moved))
+    assert f"was made with encoder = {shown}, and this run has encoder = tuned.safetensors@" in told
 
 
 def test_records_form_a_chain_and_name_neither_patients_nor_folders(made: Path) -> None:

@@ -7,6 +7,7 @@ from pipeline.cohort.splits import Splits
 from pipeline.evaluation.recovery import CONDITIONS, recovery_text, verdicts
 from pipeline.experiments import experiment
 from pipeline.stages.recovery import reduced, run_recovery
+from pipeline.testing.notes import lacking, noted_files
 
 SMALL = {
     "encoder": "ppg_gpt_1m_random",
@@ -44,6 +45,12 @@ def test_the_result_is_on_disk_and_a_second_run_trains_nothing(run):
     assert before
     assert run_recovery(config, root, nulls).equals(table)
     assert {p: p.stat().st_mtime_ns for p in (root / "conditions").rglob("*") if p.is_file()} == before
+
+
+def test_every_file_carries_its_note(run):
+    _, root, *_ = run
+    assert len(noted_files(root)) > 15
+    assert lacking(root) == {}
 
 
 def test_smaller_cohorts_are_nested_and_share_their_test_patients():

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.__main__ import main
+from pipeline.foundation.artefact_notes import parquet_note
 from pipeline.foundation.errors import ConfigError, OtherSourceError
 from pipeline.foundation.workspace import Workspace
 from pipeline.sources.detect import DESCRIPTION
@@ -15,7 +16,6 @@ from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.stages import sources
-from pipeline.testing.notes import parquet_note
 
 SMALL = [
     "--set",
