@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "papagei": ["PaPaGeiS"],
         "ppg_gpt": ["PPGGPT", "PPGGPTConfig", "PPG_GPT_SCALES", "WINDOW_SAMPLES", "fast_precision"],
         "ppg_gpt_frozen": ["Affine", "Product", "product"],
+        "pulse_features": ["PulseFeatures"],
         "pulse_ppg": ["PulsePPG"],
     },
 )
