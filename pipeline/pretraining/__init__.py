@@ -12,8 +12,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "config": ["PretrainingConfig"],
         "data": ["Challenge2015", "Corpus", "divide", "synthetic_source"],
-        "probe_data": ["BIDMC_LICENCE", "bidmc_windows", "synthetic_windows"],
-        "probing": ["named", "probe", "probe_table"],
+        "probe_data": ["BIDMC_LICENCE", "HALVES", "bidmc_windows", "planted_windows"],
+        "probe_text": ["probe_text"],
+        "probing": ["PlantedSize", "named", "plain_rows", "probe", "with_baseline"],
         "run": ["RECORD_FILE", "WEIGHTS_FILE", "pretrain"],
     },
 )
