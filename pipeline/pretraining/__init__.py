@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "config": ["PretrainingConfig"],
         "data": ["Challenge2015", "Corpus", "divide", "synthetic_source"],
         "probe_data": ["BIDMC_LICENCE", "HALVES", "bidmc_windows", "planted_windows"],
-        "probe_text": ["probe_text"],
+        "probe_text": ["planted_words", "probe_text", "real_words"],
         "probing": ["PlantedSize", "named", "plain_rows", "probe", "with_baseline"],
         "run": ["RECORD_FILE", "WEIGHTS_FILE", "pretrain"],
     },
