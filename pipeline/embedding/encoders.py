@@ -17,6 +17,7 @@ from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, fast_precision
 from models.encoders.pulse_features import PulseFeatures
 from models.encoders.pulse_ppg import PulsePPG
 from models.errors import CheckpointMismatch
+from pipeline.embedding.names import ALLOWED, EncoderName
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.windows.decoding import Prepare
 from pipeline.windows.resample import prepare_ppg_gpt
@@ -30,8 +31,6 @@ ADAPTERS: dict[str, Callable[[str], Encoder]] = {
     "pulse_ppg": PulsePPG.from_checkpoint,
 }
 """Published encoders, named ``papagei_s:<path of the downloaded checkpoint>``."""
-MEAN = "+mean"
-"""After the name or path of a PPG-GPT: embed by the mean over its positions."""
 
 
 def chosen_device(wanted: str = "auto") -> str:
@@ -68,7 +67,7 @@ def make_encoder(
     Parameters
     ----------
     name_or_path : ``ppg_gpt_<scale>_random`` (seeded random weights), ``ppg_gpt_1m`` or another shipped one,
-        the path of a PPG-GPT checkpoint, each with ``+mean`` for the mean over positions instead of the last one;
+        the path of a PPG-GPT checkpoint, each with a read-out and a projection after it (``pipeline.embedding.names``);
         or ``papagei_s:<path>`` and ``pulse_ppg:<path>``; or ``pulse_features``, which has no weights
     precision : of PPG-GPT, "float32" or "bfloat16", or "auto": what the device is fastest in; part of the store's key
     device : a torch device, or "auto": the GPU where there is one
@@ -76,21 +75,23 @@ def make_encoder(
 
     Raises
     ------
-    ConfigError : no such name, weights that are not shipped, an unknown precision, or no GPU
+    ConfigError : no such name, weights that are not shipped, a read-out that there is not or that the encoder has not,
+        an unknown precision, or no GPU
     CheckpointError : the checkpoint does not fit
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"precision is {precision!r}; choose float32 or bfloat16, or auto")
     device = chosen_device(device)
     precision = chosen_precision(precision, device)
+    name = EncoderName.parse(name_or_path)
+    if name.words and name.weights.partition(":")[0] in (*ADAPTERS, PulseFeatures.name):
+        raise ConfigError(f"encoder {name_or_path!r}: {name.words} is for PPG-GPT alone; {ALLOWED}")
     try:
-        encoder = _build(name_or_path.removesuffix(MEAN), precision)
-        if name_or_path.endswith(MEAN):
-            if not isinstance(encoder, PPGGPT):
-                raise ConfigError(f"encoder {name_or_path!r}: {MEAN} is for PPG-GPT alone")
-            encoder.readout, encoder.name = "mean", encoder.name + MEAN
+        encoder = _build(name.weights, precision)
     except CheckpointMismatch as error:
         raise CheckpointError(str(error)) from error
+    if isinstance(encoder, PPGGPT):
+        encoder.readout, encoder.name = name.readout, encoder.name + name.words
     if not isinstance(encoder, torch.nn.Module):
         return encoder
     if gpu_batch_windows is not None:
@@ -140,7 +141,7 @@ def _kept(
 
 def _state_of_weights(name_or_path: str) -> tuple[int, int, int] | None:
     """Return inode, size and time of change of the file that a name stands for; None where there is none."""
-    name = name_or_path.removesuffix(MEAN)
+    name = EncoderName.parse(name_or_path).weights
     for path in (WEIGHTS / f"{name}.safetensors", Path(name.partition(":")[2] or name)):
         if path.is_file():
             status = path.stat()
@@ -206,4 +207,4 @@ def _build(name_or_path: str, precision: str) -> Encoder:
 
 
 def _shipped() -> list[str]:
-    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors") if "+" not in path.stem)
