@@ -73,7 +73,12 @@ def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -
         sys.stdout.write(show(summary) + "\n")
 
 
-PROBED = ("ppg_gpt_1m_random+mean", "ppg_gpt_1m_long", "ppg_gpt_1m_long+mean")
+PROBED = (
+    "ppg_gpt_1m_long",
+    "ppg_gpt_1m_long+mean",
+    "ppg_gpt_1m_long+layers",
+    "ppg_gpt_1m_long+layers+spread",
+)
 """Encoders of the table where none is named."""
 
 
