@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "data": ["Challenge2015", "Corpus", "divide", "synthetic_source"],
         "probe_data": ["BIDMC_LICENCE", "HALVES", "bidmc_windows", "planted_windows"],
         "probe_text": ["planted_words", "probe_text", "real_words"],
-        "probing": ["PlantedSize", "named", "plain_rows", "probe", "with_baseline"],
+        "probing": ["PlantedSize", "check_seed", "named", "plain_rows", "probe", "with_baseline"],
         "run": ["RECORD_FILE", "WEIGHTS_FILE", "pretrain"],
     },
 )

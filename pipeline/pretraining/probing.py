@@ -49,17 +49,27 @@ class PlantedSize:
                 )
         if not 2 <= self.bursts <= 700:
             raise ValueError(f"bursts = {self.bursts} must lie in 2..700")
-        if self.seed < 0 or (self.seed >= SYNTHETIC_SEED and self.seed != SYNTHETIC_PROBE_SEED):
-            raise ValueError(
-                f"seed = {self.seed}: an encoder may have been pretrained on patients of seeds from {SYNTHETIC_SEED} "
-                f"on; use 7 or 8 to choose, {SYNTHETIC_PROBE_SEED} to judge"
-            )
+        check_seed(self.seed)
 
     @property
     def plan(self) -> BurstPlan:
         """The patients as the renderer wants them; the first `fitted` are those that lines are fitted on."""
         return BurstPlan(
             patients=self.fitted + self.judged, bursts=self.bursts, burst_windows=2, seed=self.seed
+        )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse seeds whose patients an encoder may know.
+
+    Raises
+    ------
+    ValueError : one of pretraining's, or a negative one
+    """
+    if seed < 0 or (seed >= SYNTHETIC_SEED and seed != SYNTHETIC_PROBE_SEED):
+        raise ValueError(
+            f"seed = {seed}: an encoder may have been pretrained on patients of seeds from {SYNTHETIC_SEED} "
+            f"on; use 7 or 8 to choose, {SYNTHETIC_PROBE_SEED} to judge"
         )
 
 
