@@ -1,7 +1,7 @@
 """Predictions in, numbers with intervals out.
 
 In: scored draws of every method, the same for all.
-Out: metrics in clinical units, paired differences, agreement, alarms, subgroups, recovery, the leak check.
+Out: metrics in clinical units, paired differences, agreement, alarms, subgroups, recovery (by encoder too), the leak check.
 Never: a word or picture for a person.
 """
 
@@ -25,8 +25,18 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "lab_baselines": ["LabBaselineConfig", "baseline_table", "read_icu_stays", "real_lab_baselines"],
         "leak_check": ["changed_rows"],
-        "recovery": ["CONDITIONS", "Condition", "LEARNED", "ORACLE", "recovery_rows", "recovery_text"],
+        "recovery": [
+            "CONDITIONS",
+            "Condition",
+            "LEARNED",
+            "MODEL",
+            "ORACLE",
+            "TWIN",
+            "recovery_rows",
+            "recovery_text",
+        ],
         "result_delay": ["delay_table"],
+        "scale_study": ["EncoderCost", "StudiedEncoder", "scale_rows", "scale_text"],
         "subgroups": ["GROUPINGS", "SubgroupConfig", "subgroup_table"],
     },
 )

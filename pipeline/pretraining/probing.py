@@ -218,7 +218,7 @@ def _real_scores(
     data: ProbeWindows, embedded: Mapping[str, np.ndarray], folds: int, seed: int
 ) -> dict[str, dict[str, Score]]:
     peaks, found = data.spectral_peaks(), {name: {} for name in (*embedded, SPECTRAL_PEAK, TRAINING_MEAN)}
-    for target, values in data.targets.items():
+    for target, values in data.targets.items():  # one by one: each is known of other windows
         known = np.isfinite(values)
         truth, patients = values[known], data.patients[known]
         columns = {

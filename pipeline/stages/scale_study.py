@@ -143,7 +143,7 @@ def _run_encoder(experiment: ExperimentConfig, cohort_folder: Path, folder: Path
     write_json(folder / "outcome.json", outcome)
 
 
-def _cost(windows: int, seconds: float, file: Path) -> dict[str, float]:
+def _cost(windows: int, seconds: float, file: Path) -> dict[str, int | float]:
     """Return what the last run that embedded anything embedded, and in how many seconds."""
     if not windows:
         return json.loads(file.read_text()) if file.exists() else {"windows": 0, "seconds": 0.0}

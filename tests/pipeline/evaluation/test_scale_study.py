@@ -50,7 +50,7 @@ def test_a_better_encoder_gains_on_every_lab(predictions: pd.DataFrame) -> None:
     assert better["gain"].to_numpy() == pytest.approx(expected)
     assert (better["gain_lower"] <= better["gain"]).all()
     assert (better["gain"] <= better["gain_upper"]).all()
-    assert (better["recovery"] > first["recovery"]).all()
+    assert (better["recovery"].to_numpy() > first["recovery"].to_numpy()).all()
 
 
 def test_other_draws_are_not_compared(predictions: pd.DataFrame) -> None:
