@@ -1,7 +1,7 @@
 """Predictions in, numbers with intervals out.
 
 In: scored draws of every method, the same for all.
-Out: metrics in clinical units, paired differences, agreement, alarms, subgroups, recovery (by encoder too), the leak check.
+Out: metrics in clinical units, paired differences, agreement, alarms, subgroups, recovery, the leak check.
 Never: a word or picture for a person.
 """
 
