@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models.encoders.base import EMBED_BATCH, embed_in_batches
 from models.encoders.ppg_gpt_frozen import FrozenPPGGPT
 from models.encoders.ppg_gpt_layers import GPTLayer, PatchEmbedding
+from models.encoders.projection import Projection
 from models.encoders.published_weights import PREFIXES, load_strictly, read_state_dict, weights_hash
 from models.encoders.readouts import checked_readout, needs_every_position, read_out, readout_width
 from models.errors import CheckpointMismatch
@@ -113,6 +114,7 @@ class PPGGPT(nn.Module):
 
     sampling_rate_hz = SAMPLING_RATE_HZ
     samples_per_window = WINDOW_SAMPLES
+    projection: Projection | None
 
     def __init__(
         self,
@@ -126,6 +128,7 @@ class PPGGPT(nn.Module):
         self.config = config
         self.name = name or f"ppg_gpt_{scale_of(config)}"
         self.precision: Precision = precision
+        self.projection = None
         self.readout = readout
         self.patch_embedding = PatchEmbedding(config.patch, config.d_model)
         self.gpt_layers = nn.ModuleList(
@@ -145,11 +148,35 @@ class PPGGPT(nn.Module):
 
     @readout.setter
     def readout(self, readout: str) -> None:
+        if self.projection is not None:
+            raise ValueError(f"readout {readout!r}: the read-out of a projected model is fixed.")
         self._readout = checked_readout(readout)
+
+    def project(self, projection: Projection, source: str = "it") -> None:
+        """Embed by `projection` after the read-out.
+
+        Raises
+        ------
+        CheckpointMismatch : `projection`, called `source`, was fitted for other weights or another read-out
+        """
+        projection.require(
+            weights_hash=self.weights_hash, readout=self.readout, inputs=self.readout_width, source=source
+        )
+        self.projection = projection.to(self.head.weight.device)
+
+    @property
+    def projection_hash(self) -> str:
+        """SHA-256 (hex) of the projection, or "none"."""
+        return "none" if self.projection is None else self.projection.hash
 
     @property
     def width(self) -> int:
         """Length of an embedding."""
+        return self.readout_width if self.projection is None else self.projection.width
+
+    @property
+    def readout_width(self) -> int:
+        """Length of the read-out before any projection."""
         return readout_width(self.readout, self.config.d_model, self.config.n_layers)
 
     @property
@@ -204,16 +231,20 @@ class PPGGPT(nn.Module):
 
     def features(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
         """Return the embedding inside the autograd graph, for fine-tuning."""
-        return read_out(self.readout, self._outputs(windows))
+        return self._projected(read_out(self.readout, self._outputs(windows)))
 
     def embed(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
-        """Return the frozen embedding, float32, by this model's read-out.
+        """Return the frozen embedding, float32, by this model's read-out and projection.
 
         Batch-invariant: see `models.encoders.base.embed_in_batches`. On a CPU by `FrozenPPGGPT`.
         """
         if self.head.weight.device.type == "cpu":
             frozen = self._frozen_copy()
-            return embed_in_batches(self, lambda x: frozen(self._patches(x)), windows, self.width)
+
+            def embed(x: Tensor) -> Tensor:
+                return self._projected(frozen(self._patches(x)))
+
+            return embed_in_batches(self, embed, windows, self.width)
         autocast = torch.bfloat16 if self.precision == "bfloat16" else None
         return embed_in_batches(self, self.features, windows, self.width, autocast)
 
@@ -251,6 +282,9 @@ class PPGGPT(nn.Module):
                 )
             self._frozen = _Frozen(state, parameters, forward)
         return self._frozen.forward
+
+    def _projected(self, x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n width"]:
+        return x if self.projection is None else self.projection(x)
 
     def _outputs(self, windows: Float[Tensor, "n samples"]) -> Iterator[Float[Tensor, "n positions width"]]:
         """Yield each layer's output at the patches' positions, of the last layer only those that are read."""

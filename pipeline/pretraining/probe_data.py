@@ -109,7 +109,11 @@ class ProbeWindows:
     targets: Mapping[str, Float[np.ndarray, " n"]]
     exclusions: Mapping[str, int]
 
-    def embedded(self, encoder: Encoder) -> tuple[Float[np.ndarray, "n width"], float]:
+    def embedded(self, encoder: Encoder) -> Float[np.ndarray, "n width"]:
+        """Return the encoder's frozen embedding of each window."""
+        return self.timed_embedding(encoder)[0]
+
+    def timed_embedding(self, encoder: Encoder) -> tuple[Float[np.ndarray, "n width"], float]:
         """Return the encoder's frozen embedding of each window, and how many seconds it took without preparation."""
         prepared = prepare_for(encoder)(self.samples, self.sampling_rate_hz, UNKNOWN_RAILS)
         windows = torch.from_numpy(np.ascontiguousarray(prepared))

@@ -123,7 +123,7 @@ class _Embedded:
         self.rows: dict[str, Float[np.ndarray, "n width"]] = {}
         self.seconds: dict[str, float] = {}
         for name, encoder in encoders.items():
-            self.rows[name], self.seconds[name] = data.embedded(encoder)
+            self.rows[name], self.seconds[name] = data.timed_embedding(encoder)
         self.windows = len(data.samples)
 
 
