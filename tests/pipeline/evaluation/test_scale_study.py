@@ -61,6 +61,12 @@ def test_other_draws_are_not_compared(predictions: pd.DataFrame) -> None:
     assert table["gain"].isna().all()
 
 
+def test_estimates_that_agree_to_the_bit_have_no_interval(predictions: pd.DataFrame) -> None:
+    found = {"first": study(predictions, 0.6), "again": study(predictions, 0.6)}
+    lines = scale_text(scale_rows(found, CONFIG), "twice the same").splitlines()
+    assert "same estimates" in [line for line in lines if line.startswith("again")][-1]
+
+
 def test_text_tells_patients_draws_and_cost(predictions: pd.DataFrame) -> None:
     found = {"first": study(predictions, 0.6), "better": study(predictions, 0.3, UNSEEN)}
     table = scale_rows(found, CONFIG)
