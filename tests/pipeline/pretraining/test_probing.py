@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.__main__ import main
-from pipeline.embedding.encoders import make_encoder
+from pipeline.embedding.encoders import WEIGHTS, make_encoder
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.schema import WINDOW_SECONDS
@@ -310,3 +310,34 @@ def test_folder_without_recordings_or_patients(tmp_path: Path, folder: Path) -> 
     (folder / "bidmc_00_Fix.txt").write_text("Age: 60\n")
     with pytest.raises(RecordError, match="names no patient"):
         bidmc_windows(folder)
+
+
+FIGURES = WEIGHTS / "probe.json"
+SHARED = Path(__file__).parents[3].parent / "shared"
+
+
+def test_committed_figures_belong_to_the_shipped_weights_and_random_ones_lose() -> None:
+    figures = json.loads(FIGURES.read_text())
+    networks = {name: weights for name, weights in figures["encoders"].items() if name != BASELINE}
+    for name, weights in networks.items():
+        assert make_encoder(name, device="cpu").weights_hash == weights
+    rows = {row["name"]: row for row in figures["rows"]}
+    heart = {name: row["real"]["heart_rate"]["mae"] for name, row in rows.items()}
+    assert heart["ppg_gpt_1m_long+mean"]["high"] < heart["ppg_gpt_1m_random+mean"]["low"]
+    assert heart["ppg_gpt_1m_long+mean"]["value"] < 0.5 * heart[TRAINING_MEAN]["value"]
+    for target, score in rows["ppg_gpt_1m_long+mean"]["planted"].items():
+        assert score["r2"]["value"] > rows["ppg_gpt_1m_random+mean"]["planted"][target]["r2"]["value"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.exists(), reason="../shared is absent")
+def test_figures_can_be_reproduced() -> None:
+    figures = json.loads(FIGURES.read_text())
+    networks = [make_encoder(name, device="cpu") for name in figures["encoders"] if name != BASELINE]
+    rows = {
+        row.name: row for row in probe(networks, planted=None, real=bidmc_windows(SHARED / "data" / "bidmc"))
+    }
+    for committed in figures["rows"]:
+        for target, score in committed["real"].items():
+            found = rows[committed["name"]].real[target].mae.value
+            assert found == pytest.approx(score["mae"]["value"], abs=0.02), (committed["name"], target)
