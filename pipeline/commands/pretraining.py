@@ -42,13 +42,13 @@ def _add_probe(commands) -> None:
         "--half", default="all", help="half of BIDMC's patients: choose (by), judge (by), or all"
     )
     probe.add_argument("--skip-planted", action="store_true", help="real patients alone")
-    probe.add_argument("--patients", type=int, default=400, help="planted patients that lines are fitted on")
     probe.add_argument(
-        "--judged", type=int, default=160, help="other planted patients, whom they are judged on"
+        "--patients", dest="fitted", type=int, help="planted patients that lines are fitted on; 400"
     )
-    probe.add_argument("--bursts", type=int, default=10, help="stretches of two windows each planted patient")
+    probe.add_argument("--judged", type=int, help="other planted patients, whom they are judged on; 160")
+    probe.add_argument("--bursts", type=int, help="stretches of two windows each planted patient; 10")
     probe.add_argument(
-        "--seed", type=int, default=20_150_002, help="of planted patients; 7 or 8 to choose by"
+        "--seed", type=int, help="of planted patients; the probe's own when absent, 7 or 8 to choose by"
     )
     probe.add_argument(
         "--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes that render"
@@ -91,9 +91,8 @@ def _probe(parsed: argparse.Namespace) -> None:
     if parsed.out is not None:
         require_writable(parsed.out)
     try:
-        size = PlantedSize(
-            fitted=parsed.patients, judged=parsed.judged, bursts=parsed.bursts, seed=parsed.seed
-        )
+        given = {name: getattr(parsed, name) for name in ("fitted", "judged", "bursts", "seed")}
+        size = PlantedSize(**{name: value for name, value in given.items() if value is not None})
     except ValueError as problem:
         raise ConfigError(f"probe: {problem}") from None
     if parsed.skip_planted and parsed.bidmc is None:
