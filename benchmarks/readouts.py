@@ -18,8 +18,8 @@ from models.encoders.readout_names import READOUTS
 from pipeline.embedding.encoders import WEIGHTS, make_encoder
 from pipeline.emulation.rendered import BurstPlan, RenderedWindows, render_windows
 from pipeline.foundation.schema import WINDOW_SECONDS
+from pipeline.pretraining.linear_readout import held_out_estimates
 from pipeline.pretraining.probe_data import ProbeWindows, bidmc_windows
-from pipeline.pretraining.probing import held_out_estimates
 from pipeline.sources.synthetic.parameters import CohortParameters
 
 SEEDS = (7, 8)
@@ -125,7 +125,8 @@ def heart_rate(data: ProbeWindows, encoder) -> tuple[float, float]:
     truth = data.targets["heart_rate"]
     known = np.isfinite(truth)
     x = data.embedded(encoder)[known].astype(np.float16).astype(np.float64)
-    error = held_out_estimates(x, truth[known], data.patients[known]) - truth[known]
+    estimates = held_out_estimates(x, truth[known, None], data.patients[known])
+    error = estimates[:, 0] - truth[known]
     return float(np.abs(error).mean()), float(1 - np.square(error).mean() / truth[known].var())
 
 

@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "ppg_gpt_frozen": ["Affine", "Product", "product"],
         "projection": ["Projection"],
+        "pulse_features": ["PulseFeatures"],
         "pulse_ppg": ["PulsePPG"],
         "readout_names": ["KINDS", "READOUTS", "SPREAD"],
     },

@@ -15,6 +15,7 @@ from models.encoders.base import Encoder, device_kind, fixed_batch
 from models.encoders.papagei import PaPaGeiS
 from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, fast_precision
 from models.encoders.projection import Projection
+from models.encoders.pulse_features import PulseFeatures
 from models.encoders.pulse_ppg import PulsePPG
 from models.errors import CheckpointMismatch
 from pipeline.embedding.names import ALLOWED, EncoderName
@@ -69,7 +70,7 @@ def make_encoder(
     ----------
     name_or_path : ``ppg_gpt_<scale>_random`` (seeded random weights), ``ppg_gpt_1m`` or another shipped one,
         the path of a PPG-GPT checkpoint, each with a read-out and a projection after it (``pipeline.embedding.names``);
-        or ``papagei_s:<path>`` and ``pulse_ppg:<path>``
+        or ``papagei_s:<path>`` and ``pulse_ppg:<path>``; or ``pulse_features``, which has no weights
     precision : of PPG-GPT, "float32" or "bfloat16", or "auto": what the device is fastest in; part of the store's key
     device : a torch device, or "auto": the GPU where there is one
     gpu_batch_windows : windows of each forward pass on a GPU; part of the store's key
@@ -85,7 +86,7 @@ def make_encoder(
     device = chosen_device(device)
     precision = chosen_precision(precision, device)
     name = EncoderName.parse(name_or_path)
-    if name.words and name.weights.partition(":")[0] in ADAPTERS:
+    if name.words and name.weights.partition(":")[0] in (*ADAPTERS, PulseFeatures.name):
         raise ConfigError(f"encoder {name_or_path!r}: {name.words} is for PPG-GPT alone; {ALLOWED}")
     try:
         encoder = _build(name.weights, precision)
@@ -203,6 +204,8 @@ class _WithoutRails:
 
 
 def _build(name_or_path: str, precision: str) -> Encoder:
+    if name_or_path == PulseFeatures.name:
+        return PulseFeatures()
     adapter, _, path = name_or_path.partition(":")
     if path and adapter in ADAPTERS:
         return ADAPTERS[adapter](path)
@@ -218,7 +221,7 @@ def _build(name_or_path: str, precision: str) -> Encoder:
     raise ConfigError(
         f"there is no encoder {name_or_path!r}: use ppg_gpt_<scale>_random with a scale of "
         f"{', '.join(PPG_GPT_SCALES)}, a shipped one ({', '.join(_shipped()) or 'none yet'}), the path of a "
-        f"checkpoint, or {', '.join(f'{name}:<path>' for name in ADAPTERS)}"
+        f"checkpoint, {PulseFeatures.name}, or {', '.join(f'{name}:<path>' for name in ADAPTERS)}"
     )
 
 

@@ -14,6 +14,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cohort": ["EMULATED_LICENCE", "EmulatedCohort", "write_emulated_cohort"],
         "fit": ["EmulatorFitConfig", "emulator_key", "fit_emulator"],
         "model": ["EMULATED", "Emulator", "EmulatorKey", "TENSORS_FILE"],
-        "rendered": ["BurstPlan", "RenderedWindows", "render_windows"],
+        "rendered": ["BurstPlan", "RenderedWindows", "render_windows", "rendered_patient"],
     },
 )

@@ -76,7 +76,7 @@ def with_known_patients(table: pd.DataFrame, known: Collection[str] | None) -> t
     if known is None:
         flags = pd.array([None] * len(table), dtype="boolean")
         words = "the patients who trained the model are not known here (no splits file beside the checkpoint fits it): "
-        table = table.assign(**{KNOWN_PATIENT: flags})[list(ESTIMATES_COLUMNS)]
+        table = table.assign(**{KNOWN_PATIENT: flags}).filter(list(ESTIMATES_COLUMNS))
         return table, f"{words}{KNOWN_PATIENT} stays empty"
     flags = {patient: normal_id(patient) in known for patient in set(table["patient"])}
     n_known = sum(flags.values())
@@ -85,4 +85,5 @@ def with_known_patients(table: pd.DataFrame, known: Collection[str] | None) -> t
         f"{n_known} of {len(flags)} patients have ids of those who trained, selected or calibrated the model: their "
         f"estimates look better than a new patient's ({KNOWN_PATIENT} marks the rows)"
     )
-    return table.assign(**{KNOWN_PATIENT: column})[list(ESTIMATES_COLUMNS)], words if n_known else ""
+    table = table.assign(**{KNOWN_PATIENT: column}).filter(list(ESTIMATES_COLUMNS))
+    return table, words if n_known else ""

@@ -12,8 +12,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "config": ["PretrainingConfig"],
         "data": ["Challenge2015", "Corpus", "divide", "synthetic_source"],
-        "probe_data": ["BIDMC_LICENCE", "ProbeWindows", "bidmc_windows", "synthetic_windows"],
-        "probing": ["held_out_estimates", "named", "probe", "probe_table"],
+        "linear_readout": ["held_out_estimates"],
+        "probe_data": ["BIDMC_LICENCE", "HALVES", "ProbeWindows", "bidmc_windows", "planted_windows"],
+        "probe_text": ["planted_words", "probe_text", "real_words"],
+        "probing": ["PlantedSize", "check_seed", "named", "plain_rows", "probe", "with_baseline"],
         "projection": ["ProjectionConfig", "fit_projection", "require_wider"],
         "run": ["RECORD_FILE", "WEIGHTS_FILE", "pretrain"],
     },

@@ -38,6 +38,7 @@ __getattr__, __dir__, _modules = lazy_loader.attach(
         "pretraining",
         "provenance",
         "recovery",
+        "scale_study",
         "sources",
     ],
 )

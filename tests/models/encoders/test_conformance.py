@@ -13,6 +13,7 @@ from models.encoders import base
 from models.encoders.base import Encoder
 from models.encoders.papagei import PaPaGeiS
 from models.encoders.ppg_gpt import PPGGPT
+from models.encoders.pulse_features import PulseFeatures
 from models.encoders.pulse_ppg import PulsePPG
 from models.encoders.readout_names import READOUTS
 from pipeline.embedding.encoders import make_encoder
@@ -34,7 +35,9 @@ ENCODERS: dict[str, tuple[type, Callable[[], Encoder]]] = {
     ),
     "papagei_s": (PaPaGeiS, lambda: seeded(PaPaGeiS)),
     "pulse_ppg": (PulsePPG, lambda: seeded(PulsePPG)),
+    "pulse_features": (PulseFeatures, lambda: make_encoder("pulse_features", device="cpu")),
 }  # fmt: skip
+NETWORKS = [name for name, (class_, _) in ENCODERS.items() if issubclass(class_, nn.Module)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -89,7 +92,7 @@ def test_keeps_the_protocol(name: str, encoder: Encoder) -> None:
 
 
 def test_names_and_hashes_tell_encoders_apart() -> None:
-    names = {"ppg_gpt_1m", "ppg_gpt_1m_random", "papagei_s", "pulse_ppg", *READ_OUT}
+    names = {"ppg_gpt_1m", "ppg_gpt_1m_random", "papagei_s", "pulse_ppg", "pulse_features", *READ_OUT}
     assert {built(name).name for name in names} == names
     hashes = [built(name).weights_hash for name in names - {*READ_OUT}]
     assert len(set(hashes)) == len(hashes)
@@ -129,6 +132,12 @@ def test_a_row_depends_on_its_own_window_alone(name: str, encoder: Encoder) -> N
     assert torch.equal(encoder.embed(others)[::2], whole[::2]), "other neighbours"
 
 
+def test_embeddings_take_no_part_in_a_gradient(encoder: Encoder) -> None:
+    few = windows_for(encoder, 3).requires_grad_()
+    assert not encoder.embed(few).requires_grad
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_is_frozen(name: str) -> None:
     encoder = built(name)
     assert isinstance(encoder, nn.Module)
@@ -164,6 +173,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(name: str, encoder: Encoder
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_hash_and_the_embedding_follow_each_weight(name: str) -> None:
     encoder = ENCODERS[name][1]()
     assert isinstance(encoder, nn.Module)
