@@ -18,7 +18,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "parameters": ["FilterParameters"],
         "planted": ["TYPICAL", "planted_row", "repeated"],
         "scan": ["filter_events", "log_likelihood"],
-        "step": ["predicted", "updated"],
         "tracker": ["Arrival", "LabTracker"],
         "transform": ["LabTransform", "fit_transform"],
     },

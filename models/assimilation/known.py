@@ -16,7 +16,7 @@ from models.assimilation.events import DRAW, HOUR_US, READING, Events, Row, pack
 from models.assimilation.parameters import FilterParameters
 from models.assimilation.replay import Event, Replay
 from models.assimilation.scan import Filtered, lab_moments
-from models.assimilation.step import decay
+from models.assimilation.state import decay
 from models.errors import BadAssimilationInput
 
 

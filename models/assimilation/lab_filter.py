@@ -6,18 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kernels.kalman_scan import floored, least_variance, predicted, updated
 from models.assimilation.events import Events
 from models.assimilation.parameters import BOUNDS, PRIOR, FilterParameters
 from models.assimilation.scan import Filtered, filter_events, lab_moments, log_likelihood
-from models.assimilation.step import (
-    FilterState,
-    decay,
-    first_state,
-    floored,
-    least_variance,
-    predicted,
-    updated,
-)
+from models.assimilation.state import FilterState, decay, first_state
 
 
 class LabFilters(nn.Module):

@@ -17,7 +17,7 @@ from models.assimilation.known import Result, apply, standing
 from models.assimilation.lab_filter import LabFilters
 from models.assimilation.parameters import FilterParameters
 from models.assimilation.replay import Event, Replay
-from models.assimilation.step import FilterState
+from models.assimilation.state import FilterState
 from models.errors import BadAssimilationInput
 
 
