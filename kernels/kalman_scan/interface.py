@@ -72,8 +72,8 @@ def _check(x: Operands) -> None:
         "follows": (steps, rows),
     }  # fmt: skip
     for name, shape in shapes.items():
-        tensor = getattr(x, name)
-        if tensor is None and name in ("least", "follows"):
+        tensor: Tensor | None = getattr(x, name)
+        if tensor is None:
             continue
         dtype = torch.int64 if name == "follows" else torch.float64
         if tuple(tensor.shape) != shape or tensor.dtype != dtype or tensor.device != x.kept.device:
