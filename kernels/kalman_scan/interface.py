@@ -98,7 +98,7 @@ def _resolved(name: Backend, x: Operands) -> ModuleType:
         if str(error) not in _told:
             _told.add(str(error))
             logger.warning(
-                "the Kalman filter runs some twenty times slower without its compiled kernel: %s", error
+                "the Kalman filter runs several times slower without its compiled kernel: %s", error
             )
         return torch_loop
     return cpu
