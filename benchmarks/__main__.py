@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks import memory
 from benchmarks.driver import run_case, save, table
 
-REGISTRY = {name: f"benchmarks.{name}" for name in ("encoder", "selective_scan", "training")}
+REGISTRY = {name: f"benchmarks.{name}" for name in ("assimilation", "encoder", "selective_scan", "training")}
 """Name of a benchmark -> module with a list CASES of benchmarks.driver.Case."""
 
 

@@ -3,3 +3,7 @@
 
 class CheckpointMismatch(ValueError):
     """Weights cannot be read, or do not fit the architecture that is to hold them."""
+
+
+class BadAssimilationInput(ValueError):
+    """Numbers of a filter, or the events that it is to assimilate, cannot be meant so."""

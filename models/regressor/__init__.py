@@ -10,12 +10,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "config": ["LabRegressorConfig"],
+        "config": ["FIVE_LABS", "LabRegressorConfig"],
         "inputs": ["PackedInputs"],
         "lab_regressor": ["LabRegressor"],
         "losses": ["parameter_groups", "uncertainty_weighted_l1", "weighted_error_sums", "weighted_l1"],
         "lstm": ["WindowLSTM", "WindowLSTMConfig"],
         "mamba_block": ["Mamba", "MambaState"],
+        "slow_features": ["SlowFeatures"],
         "window_reader": ["N_WINDOWS", "WindowReader"],
     },
 )

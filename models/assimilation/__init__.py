@@ -1,0 +1,24 @@
+"""Every result corrects what follows: a small Kalman filter a lab over draws and the waveform's readings of it.
+
+In: draws and readings of a lab with their times, on the filter's scale; eleven numbers a lab.
+Out: mean and variance of the lab at any time, from what was known at that time; the likelihood, differentiable.
+Never: a result before it was available, a file, a waveform.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "config": ["AssimilationConfig", "FitConfig"],
+        "events": ["DRAW", "PADDING", "READING", "Events", "Row", "pack_rows"],
+        "fitting": ["Fit", "fit_lab"],
+        "lab_filter": ["LabFilters"],
+        "known": ["KnownRow", "Query", "Result", "queried"],
+        "parameters": ["FilterParameters"],
+        "planted": ["TYPICAL", "planted_row", "repeated"],
+        "scan": ["filter_events", "log_likelihood"],
+        "tracker": ["Arrival", "LabTracker"],
+        "transform": ["LabTransform", "fit_transform"],
+    },
+)

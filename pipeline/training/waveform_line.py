@@ -1,0 +1,61 @@
+"""A line from the waveform's features to one lab, without history, and others like it that have not seen a patient."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pipeline.training.ridge import FOLDS, ridge
+from pipeline.training.ten_minute_means import BlockMeans
+
+LEAST_ROWS = 4 * FOLDS
+"""A lab with fewer draws beside a waveform has no line, and so no readings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What the waveform says of a lab: weights on features, and a bias; on the filter's scale."""
+
+    weights: Float[np.ndarray, " features"]
+    bias: float
+
+    def read(self, means: BlockMeans) -> Float[np.ndarray, " blocks"]:
+        """Return the reading of every block; each depends on its own features alone, to the bit."""
+        return np.array([self.weights @ row + self.bias for row in means.mean])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossFitted:
+    """The line of all training patients, and those that each leave out a fold of them; None: too few draws."""
+
+    whole: Line | None
+    without: tuple[Line | None, ...]
+
+    def read(self, means: BlockMeans, fold: int | None) -> Float[np.ndarray, " blocks"]:
+        """Read a patient, with the line that has not seen their `fold` (None: no training patient); NaN without one."""
+        line = self.whole if fold is None else self.without[fold]
+        return np.full(len(means.end_us), np.nan) if line is None else line.read(means)
+
+
+def cross_fitted_line(
+    features: Float[np.ndarray, "draws features"],
+    target: Float[np.ndarray, " draws"],
+    fold: Int[np.ndarray, " draws"],
+    patient: Int[np.ndarray, " draws"],
+) -> CrossFitted:
+    """Fit all of them; each line's penalty is chosen on its own patients."""
+    held = [_line(features[fold != k], target[fold != k], patient[fold != k]) for k in range(FOLDS)]
+    return CrossFitted(whole=_line(features, target, patient), without=tuple(held))
+
+
+def fold_of(patients: Sequence[str]) -> dict[str, int]:
+    """Return the fold of each training patient."""
+    return {patient: number % FOLDS for number, patient in enumerate(sorted(patients))}
+
+
+def _line(x: np.ndarray, y: np.ndarray, patient: np.ndarray) -> Line | None:
+    if len(y) < LEAST_ROWS or len(np.unique(patient)) < FOLDS:
+        return None
+    fitted = ridge(x, y, patient)
+    return Line(weights=fitted.weights, bias=fitted.bias)

@@ -1,0 +1,149 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from models.assimilation import AssimilationConfig, FitConfig, LabFilters, Query, queried
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.schema import HOUR_US, WINDOW_US
+from pipeline.testing.cohort import ORIGIN_US, MemoryWindows, TinyCohort, delayed, tiny_cohort
+from pipeline.training.assimilation_fit import FittedAssimilation, fit_assimilation, oldest_draw
+from pipeline.training.embedding_cache import EmbeddingCache
+from pipeline.training.ten_minute_means import BLOCK_US, BlockReader
+
+QUICK = AssimilationConfig(labs=("potassium", "glucose"), fit=FitConfig(most_iterations=12))
+
+
+@pytest.fixture(scope="module")
+def cohort() -> TinyCohort:
+    return tiny_cohort(n_patients=60, hours=6.0, draws=5, labs=("potassium", "glucose"))
+
+
+@pytest.fixture(scope="module")
+def fitted(cohort) -> FittedAssimilation:
+    return fit_assimilation(cohort.aligned, cohort.store, cohort.splits.members["train"], QUICK)
+
+
+def estimates(fitted, cohort, patient, query):
+    """Return clinical medians (labs, queries) of a patient."""
+    reader = BlockReader(cohort.aligned, EmbeddingCache(cohort.store))
+    series = cohort.aligned.series.get(patient, {})
+    oldest = oldest_draw(cohort.aligned, reader.first_us(patient))
+    rows = fitted.known_rows(patient, reader.embedding_means(patient), series, oldest)
+    plan = queried(rows, [query] * len(rows))
+    mean, variance = plan.answers(fitted.parameters, LabFilters.of(fitted.parameters)(plan.events))
+    shape = len(rows), len(query.at_us)
+    medians = [
+        lab.transform.median(m) for lab, m in zip(fitted.labs, mean.numpy().reshape(shape), strict=True)
+    ]
+    return np.stack(medians), variance.numpy().reshape(shape)
+
+
+def test_it_estimates_draws_of_other_patients_better_than_the_last_value_and_than_results_alone(
+    fitted, cohort
+):
+    assert [lab.status for lab in fitted.labs] == ["fitted", "fitted"]
+    deaf = replace(
+        fitted, labs=tuple(replace(lab, line=replace(lab.line, whole=None)) for lab in fitted.labs)
+    )
+    errors = {"ours": [], "last": [], "results alone": []}
+    others = sorted(set(cohort.store.windows) - set(cohort.splits.members["train"]))
+    for patient in others:
+        series = cohort.aligned.series[patient]["potassium"]
+        asked = Query.draws(series.sampled_us[1:])
+        errors["ours"] += list(estimates(fitted, cohort, patient, asked)[0][0] - series.value[1:])
+        errors["results alone"] += list(estimates(deaf, cohort, patient, asked)[0][0] - series.value[1:])
+        errors["last"] += list(series.value[:-1] - series.value[1:])
+    square = {name: float(np.square(e).mean()) for name, e in errors.items()}
+    assert square["ours"] < 0.7 * square["last"]
+    assert square["ours"] < 0.9 * square["results alone"]
+
+
+def test_readings_of_training_patients_come_from_lines_that_have_not_seen_them(fitted, cohort):
+    patient = sorted(cohort.splits.members["train"])[0]
+    lab = fitted.labs[0]
+    changed = cohort.labs.copy()
+    mine = changed["patient_id"] == patient
+    changed.loc[mine, "value"] *= 1.2
+    again = fit_assimilation(
+        cohort.with_labs(changed).aligned, cohort.store, cohort.splits.members["train"], QUICK
+    )
+    own, other = (f.labs[0].line.without[f.folds[patient]] for f in (fitted, again))
+    spread = again.labs[0].transform.spread / lab.transform.spread
+    np.testing.assert_allclose(own.weights, other.weights * spread, rtol=1e-8)
+    assert not np.allclose(lab.line.whole.weights, again.labs[0].line.whole.weights * spread, rtol=1e-3)
+
+
+def test_nothing_after_a_time_changes_a_bit_of_an_estimate(fitted, cohort):
+    """Windows, results and corrections that come later, of a patient outside training."""
+    patient = sorted(set(cohort.store.windows) - set(cohort.splits.members["train"]))[0]
+    late = cohort.with_labs(delayed(cohort.labs, 0.5))
+    now = ORIGIN_US + 3 * HOUR_US
+    query = Query.anchored(np.array([now - HOUR_US, now]))
+    before = estimates(fitted, late, patient, query)
+    windows = dict(late.store.windows)
+    own = windows[patient]
+    noise = np.where((own.start_us + WINDOW_US > now)[:, None], np.float16(1.0), np.float16(0.0))
+    windows[patient] = MemoryWindows(
+        start_us=own.start_us, embeddings=own.embeddings + noise, quality=own.quality
+    )
+    labs = late.labs.copy()
+    labs.loc[(labs["patient_id"] == patient) & (labs["available_at_us"] > now), "value"] *= 1.5
+    first = labs.index[(labs["patient_id"] == patient)][[0]]
+    corrected = labs.loc[first].assign(value=9.0, available_at_us=now + 1)
+    other = late.with_windows(windows).with_labs(pd.concat([labs, corrected]))
+    after = estimates(fitted, other, patient, query)
+    assert [x.tolist() for x in before] == [x.tolist() for x in after]
+    later = Query.anchored(np.array([now + 2 * HOUR_US]))
+    assert (estimates(fitted, late, patient, later)[0] != estimates(fitted, other, patient, later)[0]).all()
+
+
+def test_a_blocks_mean_is_that_of_its_windows_and_known_at_its_end(cohort):
+    patient = sorted(cohort.store.windows)[0]
+    reader = BlockReader(cohort.aligned, EmbeddingCache(cohort.store))
+    means, windows = reader.embedding_means(patient), cohort.store.windows[patient]
+    for end, mean in list(zip(means.end_us, means.mean, strict=True))[:4]:
+        inside = (windows.start_us >= end - BLOCK_US) & (windows.start_us + WINDOW_US <= end)
+        assert inside.sum() >= 5
+        np.testing.assert_allclose(mean, windows.embeddings[inside].astype(float).mean(axis=0), atol=1e-12)
+    assert means.latest(int(means.end_us[3]), 3 * BLOCK_US) == pytest.approx(means.mean[1:4].mean(axis=0))
+    assert means.latest(int(means.end_us[0]) - 1, 3 * BLOCK_US) is None
+
+
+def test_a_twin_is_read_on_the_own_mask(cohort):
+    one, other = sorted(cohort.store.windows)[:2]
+    cache = EmbeddingCache(cohort.store)
+    own, twin = (
+        BlockReader(cohort.aligned, cache, twins).embedding_means(one) for twins in (None, {one: other})
+    )
+    assert own.end_us.tolist() == twin.end_us.tolist()
+    assert not np.allclose(own.mean, twin.mean)
+
+
+def test_a_lab_with_too_few_draws_keeps_the_priors_numbers_and_no_reading(cohort):
+    few = cohort.labs[
+        (cohort.labs["lab"] != "glucose")
+        | (cohort.labs["patient_id"] == sorted(cohort.splits.members["train"])[0])
+    ]
+    made = cohort.with_labs(few)
+    config = replace(QUICK, labs=("glucose", "lactate"))
+    fitted = fit_assimilation(made.aligned, made.store, made.splits.members["train"], config)
+    for lab, drawn in zip(fitted.labs, (5, 0), strict=True):
+        assert lab.status.startswith(f"too few draws to fit: {drawn} of at least 20")
+        assert "no readings" in lab.status
+    patient = sorted(set(cohort.store.windows) - set(cohort.splits.members["train"]))[0]
+    values, variances = estimates(fitted, made, patient, Query.anchored(np.array([ORIGIN_US + HOUR_US])))
+    assert np.isfinite(values).all()
+    assert (variances > 0).all()
+    assert torch.isfinite(fitted.parameters.axis).all()
+
+
+def test_no_training_patient_and_an_unknown_lab_are_refused(cohort):
+    with pytest.raises(ConfigError, match="No training patient has a sequence"):
+        fit_assimilation(cohort.aligned, cohort.store, ["nobody"], QUICK)
+    with pytest.raises(ConfigError, match="assimilation names chloride; the labs are calcium"):
+        fit_assimilation(
+            cohort.aligned, cohort.store, cohort.splits.members["train"], replace(QUICK, labs=("chloride",))
+        )
