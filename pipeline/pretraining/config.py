@@ -35,6 +35,8 @@ class PretrainingConfig:
     """Most windows in an epoch; None: all that the first corpus has."""
     validation_share: float = 0.1
     """Share of each corpus' patients (or records) that is held out."""
+    fuse: bool = False
+    """Compile the training step (``torch.compile``): a quarter more windows a second on a CPU, once a compiler is there."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast of the training step; "auto": bfloat16 where the device multiplies it natively."""
     window: WindowConfig = field(default_factory=WindowConfig)

@@ -142,17 +142,18 @@ def bidmc_windows(root: Path, config: WindowConfig | None = None) -> ProbeWindow
     )  # fmt: skip
 
 
-def synthetic_windows(root: Path, *, patients: int = 60, hours: float = 0.3) -> ProbeWindows:
+def synthetic_windows(
+    root: Path, *, patients: int = 60, hours: float = 0.3, seed: int = SYNTHETIC_PROBE_SEED
+) -> ProbeWindows:
     """Write synthetic patients under `root` (or find them) and return their windows with the true morphology.
 
     The targets are the parameters that the planted labs act through, each at the middle of its window.
     """
     parameters, exclusions = CohortParameters.load(), Counter()
     size = CohortSize(n_patients=patients, hours_low=hours, hours_high=hours)
-    write_cohort(parameters, size, root, seed=SYNTHETIC_PROBE_SEED)
+    write_cohort(parameters, size, root, seed=seed)
     plan = CohortPlan(
-        parameters=parameters, size=size, root=root, coupling=1.0, null=None, seed=SYNTHETIC_PROBE_SEED,
-        real_labs=None,
+        parameters=parameters, size=size, root=root, coupling=1.0, null=None, seed=seed, real_labs=None,
     )  # fmt: skip
     planned = [plan_patient(plan, patient) for patient in range(patients)]
     courses = {str(stay.subject_id): (place, course) for place, (stay, course) in enumerate(planned)}

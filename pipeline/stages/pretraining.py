@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,14 @@ from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
 
 if TYPE_CHECKING:
+    from models.encoders.ppg_gpt import PPGGPT
     from pipeline.pretraining.config import PretrainingConfig
-    from pipeline.pretraining.data import Corpus
+    from pipeline.pretraining.mix import CorpusMix
+    from pipeline.pretraining.shape_probe import ShapeProbe
 
 logger = logging.getLogger(__name__)
 
 DATA_VARIABLE = "UNIPHY_PRETRAINING"
-SYNTHETIC_SHARE = 0.2
-SYNTHETIC_PATIENTS, SYNTHETIC_HOURS = 120, 0.5
 
 
 def pretrain_ppg_gpt(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
@@ -33,7 +34,16 @@ def pretrain_ppg_gpt(workspace: Workspace, experiment: ExperimentConfig) -> Stag
     return run_pretraining(data, workspace.root.parent / "pretraining", PretrainingConfig())
 
 
-def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -> StageSummary:
+def run_pretraining(
+    data: Path | None,
+    out: Path,
+    config: "PretrainingConfig",
+    *,
+    mix: "CorpusMix | None" = None,
+    start: str | None = None,
+    probe_every: int | None = None,
+    bidmc: Path | None = None,
+) -> StageSummary:
     """Pretrain, or go on where an interrupted (or shorter) run stopped.
 
     Parameters
@@ -41,20 +51,36 @@ def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -
     data : a folder of waveforms in any layout that ``embed`` reads, or an ``.npz`` of PLETH at 40 Hz
         (``pretraining.data.Challenge2015``); None: synthetic PPG alone
     out : gets the weights, their provenance, the curves and the synthetic patients
+    mix : what is made up beside it, and how much
+    start : name or path of the PPG-GPT whose weights are trained on; None: random ones
+    probe_every : epochs between two probes of what the weights know of the pulse (``shape_probe``); None: never
+    bidmc : BIDMC's folder, so that the probe reads real heart rates, too
 
     Raises
     ------
-    ConfigError : no data there, or `out` holds another run
+    ConfigError : no data there, nothing to start from, or `out` holds another run
+    CheckpointError : `start` is no PPG-GPT
     """
+    from pipeline.pretraining.mix import CorpusMix, corpora
     from pipeline.pretraining.run import RECORD_FILE, WEIGHTS_FILE, pretrain
     from pipeline.training.distributed import joined_ranks
 
+    started_from = None if start is None else _ppg_gpt(start)
+    wanted = partial(
+        corpora, data, out / "synthetic", mix or CorpusMix(), validation_share=config.validation_share,
+        seed=config.seed,
+    )  # fmt: skip
+
     with joined_ranks() as ranks:
-        pairs = _corpora(data, out / "synthetic", config) if ranks.first else []
+        pairs = wanted() if ranks.first else []
+        probe = _probe(out, bidmc) if probe_every is not None and ranks.first else None
         ranks.wait()  # the first rank has written the synthetic patients that the others read
-        pairs = pairs or _corpora(data, out / "synthetic", config)
+        pairs = pairs or wanted()
         training, validation = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        state = pretrain(training, validation, config, out, _teller(config.epochs))
+        state = pretrain(
+            training, validation, config, out, _teller(config.epochs),
+            start=started_from, probe=probe, probe_every=probe_every or 1,
+        )  # fmt: skip
     counts: dict[str, Any] = {"epochs": state.epoch, "best_epoch": state.best_epoch}
     for corpus, held_out in pairs:
         counts[f"{corpus.name} training records"] = len(corpus.records)
@@ -72,23 +98,21 @@ def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -
     return summary.save(out / "summary.json") if ranks.first else summary
 
 
-def _corpora(
-    data: Path | None, synthetic_root: Path, config: "PretrainingConfig"
-) -> list[tuple["Corpus", "Corpus"]]:
-    from pipeline.pretraining.data import Challenge2015, divide, synthetic_source
-    from pipeline.sources.detect import open_waveforms
+def _ppg_gpt(name_or_path: str) -> "PPGGPT":
+    """Return the PPG-GPT of that name or path."""
+    from models.encoders.ppg_gpt import PPGGPT
+    from pipeline.embedding.encoders import make_encoder
 
-    if data is not None and not data.exists():
-        raise ConfigError(f"{data} does not exist: name a waveform folder or an .npz of PLETH")
-    synthetic = synthetic_source(synthetic_root, patients=SYNTHETIC_PATIENTS, hours=SYNTHETIC_HOURS)
-    sources = [("synthetic", synthetic, 1.0 if data is None else SYNTHETIC_SHARE)]
-    if data is not None:
-        real = Challenge2015(data) if data.is_file() else open_waveforms(data)
-        sources.insert(0, (real.name, real, 1.0 - SYNTHETIC_SHARE))
-    return [
-        divide(name, source, share, validation_share=config.validation_share, seed=config.seed)
-        for name, source, share in sources
-    ]
+    encoder = make_encoder(name_or_path, device="cpu")
+    if not isinstance(encoder, PPGGPT):
+        raise ConfigError(f"--from {name_or_path}: only a PPG-GPT can be trained on; {encoder.name} is none")
+    return encoder
+
+
+def _probe(out: Path, bidmc: Path | None) -> "ShapeProbe":
+    from pipeline.pretraining.shape_probe import ShapeProbe
+
+    return ShapeProbe(out / "probe", bidmc)
 
 
 def _teller(epochs: int) -> Callable[[Mapping[str, Any]], None]:
