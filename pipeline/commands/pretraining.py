@@ -34,12 +34,17 @@ def add_pretraining_commands(commands, show: Callable[[StageSummary], str]) -> N
     pretrain.add_argument("--batch-windows", type=int, default=64)
     pretrain.add_argument("--epoch-windows", type=int, help="most windows in an epoch; all when absent")
     pretrain.add_argument("--learning-rate", type=float, default=1e-3)
+    pretrain.add_argument("--optimizer", default="adamw", help="adamw or muon")
     pretrain.add_argument("--seed", type=int, default=0)
-    pretrain.add_argument("--from", dest="start", help="name or path of the PPG-GPT to train on; random when absent")
+    pretrain.add_argument(
+        "--from", dest="start", help="name or path of the PPG-GPT to train on; random when absent"
+    )
     pretrain.add_argument("--fuse", action="store_true", help="compile the training step")
     for name, kind, said in MIX_OPTIONS:
         pretrain.add_argument(f"--{name.replace('_', '-')}", type=kind, help=said)
-    pretrain.add_argument("--probe-every", type=int, help="epochs between two probes of the weights; none when absent")
+    pretrain.add_argument(
+        "--probe-every", type=int, help="epochs between two probes of the weights; none when absent"
+    )
     pretrain.add_argument("--bidmc", type=Path, help="folder of BIDMC as CSV files, for the probe")
     pretrain.set_defaults(run=lambda parsed: _pretrain(parsed, show))
     probe = commands.add_parser("probe", help="what frozen embeddings know of heart and respiration rate")
@@ -55,7 +60,16 @@ def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -
     from pipeline.pretraining.config import PretrainingConfig  # imports torch, which other commands need not
     from pipeline.pretraining.mix import CorpusMix
 
-    names = ("scale", "epochs", "batch_windows", "epoch_windows", "learning_rate", "seed", "fuse")
+    names = (
+        "scale",
+        "epochs",
+        "batch_windows",
+        "epoch_windows",
+        "learning_rate",
+        "seed",
+        "fuse",
+        "optimizer",
+    )
     if parsed.probe_every is not None and parsed.probe_every < 1:
         raise ConfigError(f"--probe-every {parsed.probe_every} must be at least 1 epoch")
     try:

@@ -12,8 +12,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "config": ["PretrainingConfig"],
         "data": ["Challenge2015", "Corpus", "divide", "synthetic_source"],
+        "mix": ["CorpusMix", "corpora"],
         "probe_data": ["BIDMC_LICENCE", "bidmc_windows", "synthetic_windows"],
         "probing": ["named", "probe", "probe_table"],
-        "run": ["RECORD_FILE", "WEIGHTS_FILE", "pretrain"],
+        "run": ["RECORD_FILE", "WEIGHTS_FILE", "pretrain", "require_sizes"],
+        "shape_probe": ["ShapeProbe"],
     },
 )

@@ -17,6 +17,8 @@ class PretrainingConfig:
     """Passes over the first corpus."""
     batch_windows: int = 64
     """Windows in a global batch, over all ranks."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """"muon": for the layers' matrices, AdamW for the rest (``optimizers``)."""
     learning_rate: float = 1e-3
     """Highest learning rate."""
     warmup_epochs: float = 1.0
@@ -36,7 +38,11 @@ class PretrainingConfig:
     validation_share: float = 0.1
     """Share of each corpus' patients (or records) that is held out."""
     fuse: bool = False
-    """Compile the training step (``torch.compile``): a quarter more windows a second on a CPU, once a compiler is there."""
+    """Compile the training step (``torch.compile``, needs a C++ compiler): a quarter more windows a second on a CPU.
+
+    Batches of a new size are compiled anew, so `epoch_windows` should be a multiple of `batch_windows` that the first
+    corpus can fill.
+    """
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast of the training step; "auto": bfloat16 where the device multiplies it natively."""
     window: WindowConfig = field(default_factory=WindowConfig)
@@ -61,6 +67,8 @@ class PretrainingConfig:
             raise ValueError(
                 f"validation_share = {self.validation_share} must lie in 0..1 and dropout = {self.dropout} in [0, 1)"
             )
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer = {self.optimizer!r}: choose adamw or muon")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision = {self.precision!r}: choose auto, float32 or bfloat16")
 

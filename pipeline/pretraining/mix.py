@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.foundation.errors import ConfigError
 from pipeline.pretraining.data import SYNTHETIC_SEED, Challenge2015, Corpus, divide, synthetic_source
 from pipeline.pretraining.pulse_families import PulseFamilies
+from pipeline.sources.base import WaveformSource
 from pipeline.sources.detect import open_waveforms
 
 FAMILIES_SEED = 20_150_101
@@ -44,7 +45,9 @@ class CorpusMix:
             )
         for name in ("synthetic_patients", "families_patients"):
             if getattr(self, name) < 2:
-                raise ValueError(f"{name} = {getattr(self, name)} must be at least 2: one trains, one is held out")
+                raise ValueError(
+                    f"{name} = {getattr(self, name)} must be at least 2: one trains, one is held out"
+                )
         if not self.synthetic_hours > 0:
             raise ValueError(f"synthetic_hours = {self.synthetic_hours} must be positive")
         for name in ("synthetic_seed", "families_seed"):
@@ -54,6 +57,20 @@ class CorpusMix:
                     f"{name} = {seed} must be {FIRST_SEED} or higher, where no experiment has a seed, and not "
                     f"{PROBE_SEED}, which is the probe's"
                 )
+
+
+def real_waveforms(data: Path | None) -> WaveformSource | None:
+    """Open the real PPG of `data`, see `corpora`.
+
+    Raises
+    ------
+    ConfigError : no data there
+    """
+    if data is None:
+        return None
+    if not data.exists():
+        raise ConfigError(f"{data} does not exist: name a waveform folder or an .npz of PLETH")
+    return Challenge2015(data) if data.is_file() else open_waveforms(data)
 
 
 def corpora(
@@ -71,19 +88,22 @@ def corpora(
     ------
     ConfigError : `data` does not exist, or nothing is left to train on
     """
-    if data is not None and not data.exists():
-        raise ConfigError(f"{data} does not exist: name a waveform folder or an .npz of PLETH")
+    real = real_waveforms(data)
     made_up = mix.synthetic_share + mix.families_share
-    if data is None and not made_up:
-        raise ConfigError("synthetic_share and families_share are 0 and there is no --data: nothing to train on")
-    scale = 1.0 if data is not None else 1 / made_up
+    if real is None and not made_up:
+        raise ConfigError(
+            "synthetic_share and families_share are 0 and there is no --data: nothing to train on"
+        )
+    scale = 1.0 if real is not None else 1 / made_up
     pairs = []
-    if data is not None:
-        real = Challenge2015(data) if data.is_file() else open_waveforms(data)
+    if real is not None:
         pairs.append(divide(real.name, real, 1 - made_up, validation_share=validation_share, seed=seed))
     if mix.synthetic_share:
         source = synthetic_source(
-            synthetic_root, patients=mix.synthetic_patients, hours=mix.synthetic_hours, seed=mix.synthetic_seed
+            synthetic_root,
+            patients=mix.synthetic_patients,
+            hours=mix.synthetic_hours,
+            seed=mix.synthetic_seed,
         )
         pairs.append(
             divide(

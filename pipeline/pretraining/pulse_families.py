@@ -98,7 +98,7 @@ def draw_shares(rng: np.random.Generator) -> dict[str, float]:
 def in_range(name: str, share: np.ndarray) -> np.ndarray:
     """Turn a share of the range into the parameter's own unit."""
     low, high, proportional = RANGES[name]
-    return low * (high / low) ** share if proportional else low + (high - low) * share
+    return np.asarray(low * (high / low) ** share if proportional else low + (high - low) * share)
 
 
 def render_patient(seconds: float, rate_hz: float, rng: np.random.Generator) -> np.ndarray:
@@ -111,7 +111,9 @@ def render_patient(seconds: float, rate_hz: float, rng: np.random.Generator) -> 
     wave = _pulse(family, values, onsets, block, premature, seconds, rate_hz, rng)
     fixed = {name: float(in_range(name, np.array(share))) for name, share in shares.items()}
     smooth = rng.choice([1, 2, 3, 5])
-    white = np.convolve(rng.standard_normal(wave.size + smooth - 1), np.ones(smooth) / np.sqrt(smooth), "valid")
+    white = np.convolve(
+        rng.standard_normal(wave.size + smooth - 1), np.ones(smooth) / np.sqrt(smooth), "valid"
+    )
     wave += fixed["noise"] * white
     if rng.random() < MOTION_SHARE:
         _move(wave, rate_hz, rng)
@@ -138,7 +140,9 @@ def _beats(
     period = 60 / rate[np.minimum((np.arange(count) * 60 / rate.mean() / BLOCK_S).astype(int), rate.size - 1)]
     block = np.minimum((np.cumsum(period) / BLOCK_S).astype(int), rate.size - 1)
     period = 60 / rate[block]
-    breath = 2 * np.pi * np.cumsum(period) * values["breaths_per_minute"][block] / 60 + rng.uniform(0, 2 * np.pi)
+    breath = 2 * np.pi * np.cumsum(period) * values["breaths_per_minute"][block] / 60 + rng.uniform(
+        0, 2 * np.pi
+    )
     relative = 1 + values["sinus_arrhythmia"][block] * np.sin(breath)
     relative += values["variability"][block] * _red_noise(count, rng.uniform(0.1, 0.9), rng)
     rhythm = rng.choice(RHYTHMS, p=RHYTHM_SHARES)
@@ -184,7 +188,9 @@ def _pulse(
     height = np.maximum(height * (1 + per_beat), 0.05)
     knots = np.arange(0, seconds + 4, 2.0)
     wander = values["baseline_wander"][at] * np.interp(time, knots, _red_noise(knots.size, 0.7, rng))
-    return wave * height[beat] + values["baseline_modulation"][at] * breath(rng.uniform(0, 2 * np.pi)) + wander
+    return (
+        wave * height[beat] + values["baseline_modulation"][at] * breath(rng.uniform(0, 2 * np.pi)) + wander
+    )
 
 
 def _tables(family: str, values: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:

@@ -42,23 +42,25 @@ def _bump(t: np.ndarray, centre: np.ndarray, width: np.ndarray) -> np.ndarray:
 
 
 def _notch(t: np.ndarray, p: Parameters) -> np.ndarray:
-    """A dip a little before the reflected wave, as deep as the parameter says."""
+    """Give a dip a little before the reflected wave, as deep as the parameter says."""
     delay = p["reflection_delay_s"]
     return 0.4 * p["notch_depth"] * _bump(t, p["rise_s"] + (0.55 + 0.3 * p["skew"]) * delay, 0.18 * delay)
 
 
 def _gaussians(t: np.ndarray, p: Parameters) -> np.ndarray:
-    """A systolic, a reflected and a late wave, each Gaussian; the notch narrows the gap between the first two."""
+    """Add a systolic, a reflected and a late wave, each Gaussian; the notch narrows the gap between the first two."""
     delay, rise = p["reflection_delay_s"], p["rise_s"]
     narrow = 1 - 0.6 * p["notch_depth"]
-    systole = np.where(t < rise, _bump(t, rise, 0.42 * rise), _bump(t, rise, (0.25 + 0.3 * p["width"]) * delay))
+    systole = np.where(
+        t < rise, _bump(t, rise, 0.42 * rise), _bump(t, rise, (0.25 + 0.3 * p["width"]) * delay)
+    )
     reflected = p["reflection"] * _bump(t, rise + delay, (0.2 + 0.45 * narrow) * delay)
     late = 0.3 * p["skew"] * _bump(t, rise + 1.9 * delay, 0.5 * delay)
     return systole + reflected + late - 0.25 * _notch(t, p)
 
 
 def _log_normals(t: np.ndarray, p: Parameters) -> np.ndarray:
-    """Log-normal waves with their modes at the peak and at the reflected peak."""
+    """Add log-normal waves with their modes at the peak and at the reflected peak."""
     spread = 0.25 + 0.35 * p["width"]
 
     def wave(mode: np.ndarray, sigma: np.ndarray) -> np.ndarray:
@@ -70,7 +72,7 @@ def _log_normals(t: np.ndarray, p: Parameters) -> np.ndarray:
 
 
 def _gammas(t: np.ndarray, p: Parameters) -> np.ndarray:
-    """Gamma waves (t / m)^k exp(k (1 - t / m)), the second one delayed."""
+    """Add gamma waves (t / m)^k exp(k (1 - t / m)), the second one delayed."""
 
     def wave(since: np.ndarray, mode: np.ndarray, order: np.ndarray) -> np.ndarray:
         u = np.maximum(since, 1e-6) / mode
@@ -83,7 +85,7 @@ def _gammas(t: np.ndarray, p: Parameters) -> np.ndarray:
 
 
 def _windkessel(t: np.ndarray, p: Parameters) -> np.ndarray:
-    """Raised-cosine ejection, exponential run-off, and a reflected copy that comes back later and wider."""
+    """Follow a raised-cosine ejection by an exponential run-off and a reflected copy, later and wider."""
 
     def pulse(since: np.ndarray, rise: np.ndarray, decay: np.ndarray) -> np.ndarray:
         up = 0.5 - 0.5 * np.cos(np.pi * np.clip(since / rise, 0, 1))
@@ -96,7 +98,7 @@ def _windkessel(t: np.ndarray, p: Parameters) -> np.ndarray:
 
 
 def _raised_cosines(t: np.ndarray, p: Parameters) -> np.ndarray:
-    """Half cosines up and down, unlike each other, with a cosine notch and a cosine reflected wave."""
+    """Join half cosines up and down, unlike each other, with a cosine notch and a cosine reflected wave."""
 
     def lobe(centre: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         u = (t - centre) / np.where(t < centre, before, after)
@@ -110,7 +112,7 @@ def _raised_cosines(t: np.ndarray, p: Parameters) -> np.ndarray:
 
 
 def _harmonics(t: np.ndarray, p: Parameters) -> np.ndarray:
-    """A raised-cosine wave through a few harmonics alone, as a strongly filtering monitor shows it."""
+    """Send a windkessel wave through a few harmonics alone, as a strongly filtering monitor shows it."""
     full = _windkessel(t, p)
     spectrum = np.fft.rfft(full - full.mean(axis=1, keepdims=True), axis=1)
     order = np.arange(spectrum.shape[1])
@@ -119,7 +121,7 @@ def _harmonics(t: np.ndarray, p: Parameters) -> np.ndarray:
 
 
 def _knots(t: np.ndarray, p: Parameters) -> np.ndarray:
-    """Monotone cubic curves through foot, peak, notch, reflected peak and foot."""
+    """Draw monotone cubic curves through foot, peak, notch, reflected peak and foot."""
     from scipy.interpolate import PchipInterpolator
 
     names = ("period_s", "rise_s", "reflection_delay_s", "reflection", "notch_depth", "width", "skew")

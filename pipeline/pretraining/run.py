@@ -28,6 +28,7 @@ from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import config_hash, to_plain, versions
 from pipeline.pretraining.config import PretrainingConfig, PretrainingState
 from pipeline.pretraining.data import Corpus, epoch_windows
+from pipeline.pretraining.optimizers import make_optimizer
 from pipeline.training.checkpoints import model_tensors
 from pipeline.training.curves import write_curves
 from pipeline.training.distributed import Ranks, joined_ranks, pick_device
@@ -93,12 +94,7 @@ class _Run:
         self.device = pick_device(config.device)
         with _seeded(seed_of(config.seed)):
             self.model = PPGGPT(sizes).to(self.device)
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=config.warmup_start, betas=(0.9, 0.99),
-        )  # fmt: skip
+        self.optimizer = make_optimizer(self.model, config)
         self.probe: Callable[[PPGGPT], Mapping[str, Any]] | None = None
         self.probe_every = 1
         self.loss = torch.compile(self.model.loss, dynamic=False) if config.fuse else self.model.loss
@@ -116,12 +112,7 @@ class _Run:
 
     def start_from(self, start: PPGGPT) -> None:
         """Take over another model's weights before the first epoch; a resumed run keeps its own."""
-        sizes = replace(start.config, dropout=self.model.config.dropout)
-        if sizes != self.model.config:
-            raise ConfigError(
-                f"the weights to start from are of scale {scale_of(sizes)} ({_sizes(sizes)}), the run's model is "
-                f"{self.config.scale} ({_sizes(self.model.config)}): give --scale as the weights have it"
-            )
+        require_sizes(start, self.model.config, self.config.scale)
         self.model.load_state_dict(start.state_dict())
         self.described["start"] = start.weights_hash
 
@@ -177,7 +168,11 @@ class _Run:
         own = batch[self.ranks.rank :: self.ranks.world]
         total = torch.zeros(1, device=self.device)
         if len(own):
-            with _seeded(seed_of(c.seed, epoch, number, self.ranks.rank)), self._autocast(), self._attention():
+            with (
+                _seeded(seed_of(c.seed, epoch, number, self.ranks.rank)),
+                self._autocast(),
+                self._attention(),
+            ):
                 loss = self.loss(torch.from_numpy(own).to(self.device)) * (len(own) / len(batch))
             loss.backward()
             total += loss.detach()
@@ -276,8 +271,21 @@ def _refuse_overlap(training: Sequence[Corpus], validation: Sequence[Corpus]) ->
             raise ConfigError(f"{one.name}: a patient is in training and validation; use divide()")
 
 
+def require_sizes(start: PPGGPT, wanted: PPGGPTConfig, scale: str) -> None:
+    """Raise ConfigError where `start` cannot be trained on as a model of these sizes."""
+    sizes = replace(start.config, dropout=wanted.dropout)
+    if sizes != wanted:
+        raise ConfigError(
+            f"the weights to start from are of scale {scale_of(sizes)} ({_sizes(sizes)}), the run's model is of scale "
+            f"{scale} ({_sizes(wanted)}): give --scale as the weights have it"
+        )
+
+
 def _sizes(model: PPGGPTConfig) -> str:
-    return f"width {model.d_model}, {model.n_layers} layers, {model.n_heads} heads, patch {model.patch}, head {model.head}"
+    return (
+        f"width {model.d_model}, {model.n_layers} layers, {model.n_heads} heads, patch {model.patch}, "
+        f"head {model.head}"
+    )
 
 
 def _without(config: PretrainingConfig, *names: str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def run_pretraining(
     from pipeline.pretraining.run import RECORD_FILE, WEIGHTS_FILE, pretrain
     from pipeline.training.distributed import joined_ranks
 
-    started_from = None if start is None else _ppg_gpt(start)
+    started_from = None if start is None else _ppg_gpt(start, config.scale)
     wanted = partial(
         corpora, data, out / "synthetic", mix or CorpusMix(), validation_share=config.validation_share,
         seed=config.seed,
@@ -98,14 +98,16 @@ def run_pretraining(
     return summary.save(out / "summary.json") if ranks.first else summary
 
 
-def _ppg_gpt(name_or_path: str) -> "PPGGPT":
-    """Return the PPG-GPT of that name or path."""
-    from models.encoders.ppg_gpt import PPGGPT
+def _ppg_gpt(name_or_path: str, scale: str) -> "PPGGPT":
+    """Return the PPG-GPT of that name or path, which must be of that scale."""
+    from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT
     from pipeline.embedding.encoders import make_encoder
+    from pipeline.pretraining.run import require_sizes
 
     encoder = make_encoder(name_or_path, device="cpu")
     if not isinstance(encoder, PPGGPT):
         raise ConfigError(f"--from {name_or_path}: only a PPG-GPT can be trained on; {encoder.name} is none")
+    require_sizes(encoder, PPG_GPT_SCALES[scale], scale)
     return encoder
 
 
