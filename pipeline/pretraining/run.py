@@ -191,7 +191,7 @@ class _Run:
         chosen = fast_precision(self.device) if wanted == "auto" else wanted
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=chosen == "bfloat16")
 
-    def _attention(self) -> AbstractContextManager[None]:
+    def _attention(self) -> AbstractContextManager[object]:
         """Plain matrix products on a CPU: the chunked kernel is slow at 31 positions, half of a step's time."""
         return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
 
