@@ -12,8 +12,19 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "base": ["EMBED_BATCH", "Encoder", "device_kind", "fixed_batch"],
         "papagei": ["PaPaGeiS"],
-        "ppg_gpt": ["PPGGPT", "PPGGPTConfig", "PPG_GPT_SCALES", "WINDOW_SAMPLES", "fast_precision"],
+        "ppg_gpt": [
+            "PPGGPT",
+            "PPGGPTConfig",
+            "PPG_GPT_SCALES",
+            "Precision",
+            "WINDOW_SAMPLES",
+            "fast_precision",
+            "scale_of",
+        ],
         "ppg_gpt_frozen": ["Affine", "Product", "product"],
+        "projection": ["Projection"],
+        "pulse_features": ["PulseFeatures"],
         "pulse_ppg": ["PulsePPG"],
+        "readouts": ["KINDS", "READOUTS", "SPREAD"],
     },
 )

@@ -1,4 +1,4 @@
-"""``python -m pipeline lab-baselines`` and ``recovery``: what judges a method beside the stages of one experiment."""
+"""``lab-baselines``, ``recovery`` and ``scale-study``: what judges a method beside the stages of one experiment."""
 
 import argparse
 import sys
@@ -28,6 +28,7 @@ def add_evaluation_commands(commands) -> None:
     )
     labs.set_defaults(run=_lab_baselines)
     _add_recovery(commands)
+    _add_scale_study(commands)
 
 
 def _add_recovery(commands) -> None:
@@ -39,6 +40,42 @@ def _add_recovery(commands) -> None:
     command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
     add_override_option(command)
     command.set_defaults(run=_recovery)
+
+
+def _add_scale_study(commands) -> None:
+    command = commands.add_parser(
+        "scale-study",
+        help="recovery by encoder and read-out on one planted cohort, with what each costs; resumable",
+    )
+    command.add_argument(
+        "--encoder", action="append", required=True, metavar="NAME",
+        help="name or path with its read-out, repeatable; the others are compared with the first",
+    )  # fmt: skip
+    command.add_argument("--patients", type=int, default=160, help="planted patients, divided by the split")
+    command.add_argument("--hours", type=float, nargs=2, default=(4.0, 8.0), metavar=("LOW", "HIGH"))
+    command.add_argument("--seed", type=int, default=7, help="of the cohort; 7 or 8 to choose by")
+    command.add_argument(
+        "--recipe", default="lines", help="lines (closed form), or mt_pcs (the experiment's)"
+    )
+    add_experiment_option(command, default="recovery")
+    command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
+    add_override_option(command)
+    command.set_defaults(run=_scale_study)
+
+
+def _scale_study(parsed: argparse.Namespace) -> None:
+    from pipeline.stages.scale_study import ScaleStudy, run_scale_study  # imports torch, as above
+
+    config = configuration(parsed)
+    try:
+        study = ScaleStudy(
+            encoders=tuple(parsed.encoder), patients=parsed.patients, hours=tuple(parsed.hours), seed=parsed.seed,
+            recipe=parsed.recipe,
+        )  # fmt: skip
+    except ValueError as problem:
+        raise ConfigError(f"scale-study: {problem}") from None
+    workspace = Workspace.from_environment("scale_study", artifacts=parsed.artifacts)
+    sys.stdout.write(run_scale_study(config, workspace.root, study))
 
 
 def _recovery(parsed: argparse.Namespace) -> None:

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.foundation.atomic import make_private_dir, require_writable, write_json
 from pipeline.foundation.errors import ConfigError
@@ -47,12 +46,36 @@ def add_pretraining_commands(commands, show: Callable[[StageSummary], str]) -> N
     )
     pretrain.add_argument("--bidmc", type=Path, help="folder of BIDMC as CSV files, for the probe")
     pretrain.set_defaults(run=lambda parsed: _pretrain(parsed, show))
-    probe = commands.add_parser("probe", help="what frozen embeddings know of heart and respiration rate")
-    probe.add_argument("--bidmc", type=Path, help="folder of BIDMC as CSV files; synthetic PPG when absent")
-    probe.add_argument(
-        "--encoder", action="append", help="name or checkpoint, repeatable; shipped and random when absent"
+    _add_probe(commands)
+
+
+def _add_probe(commands) -> None:
+    probe = commands.add_parser(
+        "probe", help="what encoders know of one window: the planted pulse's shape, real patients' rates"
     )
-    probe.add_argument("--out", type=Path, help="JSON file for the table")
+    probe.add_argument(
+        "--encoder", action="append", metavar="NAME",
+        help="name or path, repeatable; shipped and random when absent; pulse_features, the baseline, is always shown",
+    )  # fmt: skip
+    probe.add_argument(
+        "--bidmc", type=Path, help="folder of BIDMC as CSV files; no real patients when absent"
+    )
+    probe.add_argument(
+        "--half", default="all", help="half of BIDMC's patients: choose (by), judge (by), or all"
+    )
+    probe.add_argument("--skip-planted", action="store_true", help="real patients alone")
+    probe.add_argument(
+        "--patients", dest="fitted", type=int, help="planted patients that lines are fitted on; 400"
+    )
+    probe.add_argument("--judged", type=int, help="other planted patients, whom they are judged on; 160")
+    probe.add_argument("--bursts", type=int, help="stretches of two windows each planted patient; 10")
+    probe.add_argument(
+        "--seed", type=int, help="of planted patients; the probe's own when absent, 7 or 8 to choose by"
+    )
+    probe.add_argument(
+        "--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes that render"
+    )
+    probe.add_argument("--out", type=Path, help="JSON file for the table, with every interval and difference")
     probe.set_defaults(run=_probe)
 
 
@@ -90,29 +113,48 @@ def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -
         sys.stdout.write(show(summary) + "\n")
 
 
+PROBED = (
+    "ppg_gpt_1m_long",
+    "ppg_gpt_1m_long+mean",
+    "ppg_gpt_1m_long+layers",
+    "ppg_gpt_1m_long+layers+spread",
+)
+"""Encoders of the table where none is named."""
+
+
 def _probe(parsed: argparse.Namespace) -> None:
     from pipeline.embedding.encoders import make_encoder
-    from pipeline.pretraining.probe_data import BIDMC_LICENCE, bidmc_windows, synthetic_windows
-    from pipeline.pretraining.probing import named, probe, probe_table
+    from pipeline.pretraining.probe_data import bidmc_windows, planted_windows
+    from pipeline.pretraining.probe_text import planted_words, probe_text, real_words
+    from pipeline.pretraining.probing import PlantedSize, named, plain_rows, probe, with_baseline
 
     if parsed.out is not None:
         require_writable(parsed.out)
-    encoders = [
-        make_encoder(name)
-        for name in parsed.encoder or ("ppg_gpt_1m", "ppg_gpt_1m_long", "ppg_gpt_1m_random")
-    ]
-    if parsed.bidmc is None:
-        with TemporaryDirectory() as folder:
-            data, described = synthetic_windows(Path(folder)), "synthetic PPG"
-    else:
-        data, described = bidmc_windows(parsed.bidmc), BIDMC_LICENCE
-    rows = probe(data, encoders)
-    sys.stdout.write(probe_table(rows) + "\n")
+    try:
+        given = {name: getattr(parsed, name) for name in ("fitted", "judged", "bursts", "seed")}
+        size = PlantedSize(**{name: value for name, value in given.items() if value is not None})
+    except ValueError as problem:
+        raise ConfigError(f"probe: {problem}") from None
+    if parsed.skip_planted and parsed.bidmc is None:
+        raise ConfigError("probe: --skip-planted leaves no patients; name real ones with --bidmc")
+    if parsed.half != "all" and parsed.bidmc is None:
+        raise ConfigError(
+            f"probe: --half {parsed.half} is a half of BIDMC's patients; name them with --bidmc"
+        )
+    encoders = [make_encoder(name) for name in dict.fromkeys(parsed.encoder or PROBED)]
+    real = None if parsed.bidmc is None else bidmc_windows(parsed.bidmc).half(parsed.half)
+    planted = None if parsed.skip_planted else planted_windows(size.plan, workers=max(1, parsed.workers))
+    rows = probe(encoders, planted=planted, fitted=size.fitted, real=real)
+    words = {
+        "planted": "" if planted is None else planted_words(size, planted),
+        "real": "" if real is None else real_words(parsed.half, real),
+    }
+    sys.stdout.write(probe_text(rows, **words))
     if parsed.out is not None:
-        hashes = {name: encoder.weights_hash for name, encoder in named(encoders).items()}
+        dropped = {
+            kind: dict(data.exclusions) for kind, data in (("planted", planted), ("real", real)) if data
+        }
+        hashes = {name: encoder.weights_hash for name, encoder in named(with_baseline(encoders)).items()}
         write_json(
-            parsed.out,
-            {
-                "data": described, "dropped": dict(data.exclusions), "encoders": hashes, "rows": rows,
-            },
-        )  # fmt: skip
+            parsed.out, {"data": words, "dropped": dropped, "encoders": hashes, "rows": plain_rows(rows)}
+        )

@@ -25,7 +25,7 @@ from pipeline.sources.synthetic.physiology import Course, morphology_at, random_
 from pipeline.sources.synthetic.plan import CohortPlan, CohortSize, plan_patient
 from pipeline.sources.synthetic.ppg import BLOCK_SAMPLES, SAMPLING_RATE_HZ
 from pipeline.sources.synthetic.wfdb_files import RecordPlan, digital_codes, plan_record
-from pipeline.windows.cutting import WindowConfig, iterate_windows
+from pipeline.windows.cutting import RawWindows, WindowConfig, iterate_windows
 
 _GROUP = 16
 """Patients whose windows are embedded together."""
@@ -124,24 +124,25 @@ def _of_patients(
     """Embed the windows of several patients at once: an encoder pads its batches."""
     import torch
 
+    from pipeline.embedding.encoders import prepare_for
+
+    prepare = prepare_for(encoder)
     parts, samples = [], [np.empty((0, encoder.samples_per_window), np.float32)]
     for patient in patients:
-        for part, prepared in _rendered(encoder, plan, window, patient):
+        for part, raw in rendered_patient(plan, window, patient):
             parts.append(part)
-            samples.append(prepared)
+            samples.append(prepare(raw.samples, raw.sampling_rate_hz, raw.rails))
     every = torch.from_numpy(np.ascontiguousarray(np.concatenate(samples)))
     embeddings = encoder.embed(every).float().cpu().numpy().astype(np.float16)
     joined = RenderedWindows.joined(parts) if parts else _none(CohortParameters.load())
     return replace(joined, embeddings=embeddings)
 
 
-def _rendered(
-    encoder: Encoder, plan: BurstPlan, window: WindowConfig, patient: int
-) -> Iterator[tuple[RenderedWindows, np.ndarray]]:
-    """Yield windows without embeddings yet, and their prepared samples."""
-    from pipeline.embedding.encoders import prepare_for
-
-    parameters, prepare = CohortParameters.load(), prepare_for(encoder)
+def rendered_patient(
+    plan: BurstPlan, window: WindowConfig, patient: int, exclusions: Counter[str] | None = None
+) -> Iterator[tuple[RenderedWindows, RawWindows]]:
+    """Yield the truth of one patient's windows, without embeddings, and the windows as they were recorded."""
+    parameters, dropped = CohortParameters.load(), Counter() if exclusions is None else exclusions
     size = CohortSize(n_patients=plan.patients, hours_low=plan.hours, hours_high=plan.hours)
     cohort = CohortPlan(
         parameters=parameters, size=size, root=Path(), coupling=1.0, null=None, seed=plan.seed, real_labs=None
@@ -151,7 +152,7 @@ def _rendered(
     records = [plan_record(parameters, course, span, stay.subject_id, rng) for span in stay.recordings]
     source = _Bursts(records, plan)
     for number, record in enumerate(source.catalog().records):
-        for raw in iterate_windows(source, [record], window, Counter()):
+        for raw in iterate_windows(source, [record], window, dropped):
             count = len(raw.start_us)
             yield (
                 RenderedWindows(
@@ -163,7 +164,7 @@ def _rendered(
                     embeddings=np.empty((count, 0), np.float16),
                     concentration=raw.quality[:, QUALITY_COLUMNS.index("spectral_concentration")],
                 ),
-                prepare(raw.samples, raw.sampling_rate_hz, raw.rails),
+                raw,
             )
 
 

@@ -49,6 +49,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "memory": ["available_memory_bytes"],
         "number_format": [
+            "ABSENT",
             "UNITS",
             "count",
             "error_digits",

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from pipeline.foundation.errors import ConfigError
 from pipeline.pretraining.data import SYNTHETIC_SEED, Challenge2015, Corpus, divide, synthetic_source
+from pipeline.pretraining.probe_data import SYNTHETIC_PROBE_SEED
 from pipeline.pretraining.pulse_families import PulseFamilies
 from pipeline.sources.base import WaveformSource
 from pipeline.sources.detect import open_waveforms
 
 FAMILIES_SEED = 20_150_101
-FIRST_SEED, PROBE_SEED = SYNTHETIC_SEED, 20_150_002
+FIRST_SEED, PROBE_SEED = SYNTHETIC_SEED, SYNTHETIC_PROBE_SEED
 HELD_OUT_HOURS = 6.0
 """Of made-up PPG no more than this is held out: it costs a judgement every epoch, and there is always more of it."""
 

@@ -1,28 +1,29 @@
 """Windows with something known about each: BIDMC's numerics, or the truth behind synthetic PPG."""
 
 import re
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from models.encoders.base import Encoder
-from models.encoders.ppg_gpt import PPGGPT
 from pipeline.embedding.encoders import prepare_for
-from pipeline.foundation.errors import RecordError
+from pipeline.emulation.rendered import BurstPlan, rendered_patient
+from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_SECONDS, WINDOW_US
 from pipeline.pretraining.data import UNKNOWN_RAILS
 from pipeline.sources.base import Catalog, Record, Stretch
-from pipeline.sources.mimic3 import Mimic3Waveforms
-from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
-from pipeline.sources.synthetic.physiology import morphology_at
-from pipeline.sources.synthetic.plan import CohortPlan, CohortSize, plan_patient
+from pipeline.sources.synthetic.ppg import BLOCK_SAMPLES, SAMPLING_RATE_HZ
 from pipeline.windows.cutting import WindowConfig, iterate_windows
 from pipeline.windows.quality import window_quality
 from pipeline.windows.resample import replace_rails
@@ -35,6 +36,13 @@ FEWEST_SECONDS = WINDOW_SECONDS // 2
 BIDMC_LICENCE = "BIDMC PPG and Respiration Dataset v1.0.0 (PhysioNet): ODC-BY 1.0"
 SYNTHETIC_PROBE_SEED = 20_150_002
 """Neither the seed of pretraining nor one of an experiment."""
+HALVES = ("all", "choose", "judge")
+FEWEST_PATIENTS = 4
+"""Two folds of patients, each with two parts to choose the penalty on."""
+_GROUP = 16
+"""Patients that one task renders."""
+_Planted = tuple[np.ndarray, np.ndarray, np.ndarray, Counter[str]]
+"""Samples, patients, the emulator's inputs, and windows dropped by reason."""
 
 
 class Bidmc:
@@ -49,6 +57,8 @@ class Bidmc:
 
     def __init__(self, root: Path):
         self.root = Path(root)
+        if not self.root.is_dir():
+            raise RecordError(f"{root} is no folder; point at the BIDMC folder of CSV files")
         self.files = sorted(self.root.rglob("bidmc_*_Signals.csv*"))
         if not self.files:
             raise RecordError(f"{root} holds no bidmc_##_Signals.csv; point at the BIDMC folder of CSV files")
@@ -101,16 +111,42 @@ class ProbeWindows:
 
     def embedded(self, encoder: Encoder) -> Float[np.ndarray, "n width"]:
         """Return the encoder's frozen embedding of each window."""
-        prepared = prepare_for(encoder)(self.samples, self.sampling_rate_hz, UNKNOWN_RAILS)
-        return encoder.embed(torch.from_numpy(np.ascontiguousarray(prepared))).cpu().numpy()
+        return self.timed_embedding(encoder)[0]
 
-    def pooled(self, model: PPGGPT) -> Float[np.ndarray, "n width"]:
-        """Return the mean of the last layer over the positions of all patches."""
-        windows = torch.from_numpy(
-            np.ascontiguousarray(prepare_for(model)(self.samples, self.sampling_rate_hz, UNKNOWN_RAILS))
-        ).to(next(model.parameters()).device)
-        with torch.no_grad():
-            return torch.cat([model.patch_mean(w) for w in windows.split(64)]).cpu().numpy()
+    def timed_embedding(self, encoder: Encoder) -> tuple[Float[np.ndarray, "n width"], float]:
+        """Return the encoder's frozen embedding of each window, and how many seconds it took without preparation."""
+        prepared = prepare_for(encoder)(self.samples, self.sampling_rate_hz, UNKNOWN_RAILS)
+        windows = torch.from_numpy(np.ascontiguousarray(prepared))
+        encoder.embed(windows[:1])  # what is made once is no window's time
+        start = time.perf_counter()
+        embedding = encoder.embed(windows).float().cpu().numpy()
+        return embedding, time.perf_counter() - start
+
+    def of(self, rows: Bool[np.ndarray, " n"]) -> "ProbeWindows":
+        """Return some of the windows."""
+        return replace(
+            self, samples=self.samples[rows], patients=self.patients[rows],
+            targets={name: values[rows] for name, values in self.targets.items()},
+        )  # fmt: skip
+
+    def half(self, which: str) -> "ProbeWindows":
+        """Return the windows of every other patient: to "choose" by, or to "judge" by; "all" of them.
+
+        Raises
+        ------
+        ConfigError : no such half, or one of fewer than `FEWEST_PATIENTS`
+        """
+        if which not in HALVES:
+            raise ConfigError(f"half = {which!r} must be one of {', '.join(HALVES)}")
+        place = np.unique(self.patients, return_inverse=True)[1]
+        chosen = self.of(np.ones(len(place), bool) if which == "all" else place % 2 == (which == "judge"))
+        found = len(np.unique(chosen.patients))
+        if found < FEWEST_PATIENTS:
+            raise ConfigError(
+                f"half = {which!r} holds {found} patients; the penalty of a read-out is chosen on patients left out, "
+                f"and that needs {FEWEST_PATIENTS}: use a folder with more, or half = 'all'"
+            )
+        return chosen
 
     def spectral_peaks(self) -> dict[str, Float[np.ndarray, " n"]]:
         """Return the rates per minute at the highest peaks of each window's own spectrum: no training."""
@@ -142,34 +178,42 @@ def bidmc_windows(root: Path, config: WindowConfig | None = None) -> ProbeWindow
     )  # fmt: skip
 
 
-def synthetic_windows(
-    root: Path, *, patients: int = 60, hours: float = 0.3, seed: int = SYNTHETIC_PROBE_SEED
-) -> ProbeWindows:
-    """Write synthetic patients under `root` (or find them) and return their windows with the true morphology.
+def planted_windows(plan: BurstPlan, *, window: WindowConfig | None = None, workers: int = 1) -> ProbeWindows:
+    """Render windows of planted patients, nothing written, with the parameters that the planted labs act through.
 
-    The targets are the parameters that the planted labs act through, each at the middle of its window.
+    Targets are each parameter's place between its bounds (of the variability: of its logarithm), in the middle of the
+    window. The result does not depend on `workers`.
     """
-    parameters, exclusions = CohortParameters.load(), Counter()
-    size = CohortSize(n_patients=patients, hours_low=hours, hours_high=hours)
-    write_cohort(parameters, size, root, seed=seed)
-    plan = CohortPlan(
-        parameters=parameters, size=size, root=root, coupling=1.0, null=None, seed=seed, real_labs=None,
-    )  # fmt: skip
-    planned = [plan_patient(plan, patient) for patient in range(patients)]
-    courses = {str(stay.subject_id): (place, course) for place, (stay, course) in enumerate(planned)}
-    source = Mimic3Waveforms(root / "waveforms")
-    samples, owners, truths = [], [], []
-    for record in source.catalog().records:
-        place, course = courses[record.patient_id]
-        for windows in iterate_windows(source, [record], WindowConfig(), exclusions):
-            samples.append(replace_rails(windows.samples, windows.rails))
-            owners += [place] * len(windows.samples)
-            truths.append(morphology_at(parameters, course, windows.start_us + WINDOW_US // 2))
+    work = partial(_planted_patients, plan, window or WindowConfig())
+    groups = [range(first, min(first + _GROUP, plan.patients)) for first in range(0, plan.patients, _GROUP)]
+    if workers <= 1:
+        parts = list(map(work, groups))
+    else:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            parts = list(pool.map(work, groups))
+    samples, patients, truth, dropped = zip(*parts, strict=True)
+    inputs = np.concatenate(truth).astype(np.float64)
     return ProbeWindows(
-        samples=np.concatenate(samples), sampling_rate_hz=125.0, exclusions=exclusions,
-        patients=np.array(owners, dtype=np.int64),
-        targets={name: np.concatenate([truth[name] for truth in truths]).astype(np.float64) for name in truths[0]},
+        samples=np.concatenate(samples), sampling_rate_hz=float(SAMPLING_RATE_HZ),
+        patients=np.concatenate(patients), exclusions=sum(dropped, Counter[str]()),
+        targets={name: inputs[:, k] for k, name in enumerate(CohortParameters.load().morphology)},
     )  # fmt: skip
+
+
+def _planted_patients(plan: BurstPlan, window: WindowConfig, patients: Sequence[int]) -> _Planted:
+    dropped: Counter[str] = Counter()
+    samples, owners, truth = [], [], []
+    for patient in patients:
+        for part, raw in rendered_patient(plan, window, patient, dropped):
+            samples.append(replace_rails(raw.samples, raw.rails))
+            owners.append(part.patient)
+            truth.append(part.inputs)
+    if not samples:
+        inputs = len(CohortParameters.load().morphology) + 1
+        return (
+            np.empty((0, BLOCK_SAMPLES), np.float32), np.empty(0, np.int64), np.empty((0, inputs), np.float32), dropped,
+        )  # fmt: skip
+    return np.concatenate(samples), np.concatenate(owners), np.concatenate(truth), dropped
 
 
 def _rates(numerics: pd.DataFrame, first_second: int) -> dict[str, float]:

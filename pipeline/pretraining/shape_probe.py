@@ -1,10 +1,10 @@
 """What an encoder knows of the pulse while it is being pretrained: a quick linear probe, for curves alone.
 
-Cohorts of seed 7 and half of BIDMC's patients, both open to choices; the probe that judges the finished weights
+Planted patients of seed 7 and half of BIDMC's patients, both open to choices; the probe that judges finished weights
 (``probing``) has another seed and the other patients.
 """
 
-from collections.abc import Mapping
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,12 @@ from jaxtyping import Float
 
 from models.encoders.ppg_gpt import PPGGPT
 from pipeline.pretraining.data import UNKNOWN_RAILS
-from pipeline.pretraining.probe_data import ProbeWindows, bidmc_windows, synthetic_windows
-from pipeline.pretraining.probing import PENALTIES, held_out_estimates
+from pipeline.pretraining.linear_readout import estimates_of_others, held_out_estimates
+from pipeline.pretraining.probe_data import ProbeWindows, bidmc_windows, planted_windows
+from pipeline.pretraining.probing import PlantedSize
 from pipeline.windows.resample import prepare_ppg_gpt
 
-CHOOSING_SEED = 7
-FITTED, JUDGED = 400, 160
-"""Patients that the read-out is fitted on, and others that it is judged on."""
-HOURS = 0.1
+CHOOSING = PlantedSize(bursts=4, seed=7)
 READOUTS = ("last", "mean", "layers", "layers+spread")
 
 
@@ -29,92 +27,53 @@ class ShapeProbe:
 
     Parameters
     ----------
-    root : folder that the planted patients are written to, or found in
     bidmc : BIDMC's folder of CSV files; None: planted patients alone
+    size : of the planted cohort
     """
 
-    def __init__(self, root: Path, bidmc: Path | None = None):
-        self.planted = synthetic_windows(root, patients=FITTED + JUDGED, hours=HOURS, seed=CHOOSING_SEED)
-        self.real = None if bidmc is None else half_of(bidmc_windows(bidmc), 0)
+    def __init__(self, bidmc: Path | None = None, size: PlantedSize = CHOOSING):
+        self.planted, self.fitted = planted_windows(size.plan), size.fitted
+        self.real = None if bidmc is None else bidmc_windows(bidmc).half("choose")
 
     def __call__(self, model: PPGGPT) -> dict[str, dict[str, dict[str, float]]]:
-        """Return R2 of each planted parameter, and the error of real heart rates (beats a minute), by read-out."""
-        rows = {"planted_r2": {}}
-        features = readouts(model, self.planted)
-        for name, x in features.items():
-            rows["planted_r2"][name] = split_r2(x, self.planted.targets, self.planted.patients < FITTED)
+        """Return R2 of each planted parameter by read-out, and the error of real heart rates (beats a minute)."""
+        result: dict[str, dict[str, dict[str, float]]] = {"planted_r2": {}}
+        fitted, names = self.planted.patients < self.fitted, list(self.planted.targets)
+        truth = np.stack([self.planted.targets[name] for name in names], axis=1)
+        for readout, x in readouts(model, self.planted).items():
+            guess = estimates_of_others(x[fitted], truth[fitted], self.planted.patients[fitted], x[~fitted])
+            errors = ((guess - truth[~fitted]) ** 2).mean(axis=0) / truth[~fitted].var(axis=0)
+            result["planted_r2"][readout] = {
+                name: round(float(1 - error), 4) for name, error in zip(names, errors, strict=True)
+            }
         if self.real is not None:
-            rate = self.real.targets["heart_rate"]
-            known = np.isfinite(rate)
-            rows["bidmc_heart_rate_mae"] = {}
-            for name, x in readouts(model, self.real).items():
-                guess = held_out_estimates(x[known], rate[known], self.real.patients[known])
-                rows["bidmc_heart_rate_mae"][name] = round(float(np.abs(guess - rate[known]).mean()), 3)
-        return rows
-
-
-def half_of(data: ProbeWindows, half: int) -> ProbeWindows:
-    """Return the windows of every other patient: 0 for choosing, 1 for the final table."""
-    mine = data.patients % 2 == half
-    return ProbeWindows(
-        samples=data.samples[mine], sampling_rate_hz=data.sampling_rate_hz, patients=data.patients[mine],
-        targets={name: value[mine] for name, value in data.targets.items()}, exclusions=data.exclusions,
-    )  # fmt: skip
+            result["bidmc_heart_rate"] = {
+                readout: {"mae": _heart_rate_error(x, self.real)}
+                for readout, x in readouts(model, self.real).items()
+            }
+        return result
 
 
 def readouts(model: PPGGPT, data: ProbeWindows) -> dict[str, Float[np.ndarray, "n width"]]:
-    """Return each read-out of all windows, float64, in one pass."""
+    """Return each of `READOUTS` for all windows, float64; the widest one holds all but the last position."""
     prepared = prepare_ppg_gpt(data.samples, data.sampling_rate_hz, UNKNOWN_RAILS)
-    device = next(model.parameters()).device
-    last, means, spreads = [], [], []
-    with torch.no_grad():
-        for part in torch.from_numpy(np.ascontiguousarray(prepared)).split(256):
-            x = model.patch_embedding(model._patches(part.to(device)))
-            mean, spread = [], []
-            for layer in model.gpt_layers:
-                x = layer(x)
-                mean.append(x[:, 1:].mean(1))
-                spread.append(x[:, 1:].std(1, correction=0))
-            last.append(x[:, -1])
-            means.append(torch.cat(mean, 1))
-            spreads.append(torch.cat(spread, 1))
-    final, mean, spread = (torch.cat(parts).double().cpu().numpy() for parts in (last, means, spreads))
-    values = (final, mean[:, -final.shape[1] :], mean, np.concatenate([mean, spread], axis=1))
+    last, wide = (_features(model, readout, prepared) for readout in ("last", "layers+spread"))
+    d_model, layers = model.config.d_model, model.config.n_layers * model.config.d_model
+    values = (last, wide[:, layers - d_model : layers], wide[:, :layers], wide)
     return dict(zip(READOUTS, values, strict=True))
 
 
-def split_r2(
-    features: Float[np.ndarray, "n width"],
-    targets: Mapping[str, Float[np.ndarray, " n"]],
-    fitted: np.ndarray,
-    share: float = 0.2,
-) -> dict[str, float]:
-    """Return R2 of ridge regression on the patients that are not `fitted`.
-
-    The penalty of each target is chosen on the last `share` of the fitted windows, which are in order of patient.
-    """
-    names, values = list(targets), np.stack(list(targets.values()), axis=1)
-    rows = np.flatnonzero(fitted)
-    inner = rows[: int(len(rows) * (1 - share))]
-    chosen = rows[len(inner) :]
-    errors = [
-        ((guess - values[chosen]) ** 2).mean(0)
-        for guess in _ridge(features[inner], values[inner], features[chosen])
-    ]
-    best = np.argmin(errors, axis=0)
-    guesses = _ridge(features[rows], values[rows], features[~fitted])
-    truth = values[~fitted]
-    return {
-        name: round(float(1 - ((guesses[best[k]][:, k] - truth[:, k]) ** 2).mean() / truth[:, k].var()), 4)
-        for k, name in enumerate(names)
-    }
+def _features(model: PPGGPT, readout: str, prepared: Float[np.ndarray, "n 1200"]) -> np.ndarray:
+    reader = copy.copy(model)  # the same weights; the model in training keeps its read-out
+    reader.readout = readout
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        parts = torch.from_numpy(np.ascontiguousarray(prepared)).split(256)
+        return torch.cat([reader.features(part.to(device)) for part in parts]).double().cpu().numpy()
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> list[np.ndarray]:
-    """Estimate all targets `at` under each penalty, from one decomposition."""
-    mean, sd = x.mean(axis=0), x.std(axis=0)
-    sd = np.where(sd > 0, sd, 1)
-    z, level = (x - mean) / sd, y.mean(axis=0)
-    eigenvalues, vectors = np.linalg.eigh(z.T @ z)
-    turned, products = (at - mean) / sd @ vectors, vectors.T @ (z.T @ (y - level))
-    return [level + turned @ (products / (eigenvalues[:, None] + penalty)) for penalty in PENALTIES]
+def _heart_rate_error(x: Float[np.ndarray, "n width"], data: ProbeWindows) -> float:
+    rate = data.targets["heart_rate"]
+    known = np.isfinite(rate)
+    guess = held_out_estimates(x[known], rate[known, None], data.patients[known])[:, 0]
+    return round(float(np.abs(guess - rate[known]).mean()), 3)

@@ -28,7 +28,17 @@ from pipeline.stages.training import train
 
 # Whole modules, some of which need torch, for the command line, the checks and the rehearsal.
 __getattr__, __dir__, _modules = lazy_loader.attach(
-    __name__, submodules=["checks", "embed", "evaluate", "lineage", "pretraining", "recovery", "sources"]
+    __name__,
+    submodules=[
+        "checks",
+        "embed",
+        "evaluate",
+        "lineage",
+        "pretraining",
+        "recovery",
+        "scale_study",
+        "sources",
+    ],
 )
 
 __all__ = [

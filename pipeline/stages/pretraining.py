@@ -73,7 +73,7 @@ def run_pretraining(
 
     with joined_ranks() as ranks:
         pairs = wanted() if ranks.first else []
-        probe = _probe(out, bidmc) if probe_every is not None and ranks.first else None
+        probe = _probe(bidmc) if probe_every is not None and ranks.first else None
         ranks.wait()  # the first rank has written the synthetic patients that the others read
         pairs = pairs or wanted()
         training, validation = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -111,10 +111,10 @@ def _ppg_gpt(name_or_path: str, scale: str) -> "PPGGPT":
     return encoder
 
 
-def _probe(out: Path, bidmc: Path | None) -> "ShapeProbe":
+def _probe(bidmc: Path | None) -> "ShapeProbe":
     from pipeline.pretraining.shape_probe import ShapeProbe
 
-    return ShapeProbe(out / "probe", bidmc)
+    return ShapeProbe(bidmc)
 
 
 def _teller(epochs: int) -> Callable[[Mapping[str, Any]], None]:

@@ -20,7 +20,7 @@ from pipeline.cohort.normalization import fit_lab_scaler
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.cohort.splits import Splits, split_subjects
 from pipeline.embedding.progress import log_progress
-from pipeline.embedding.run import embed
+from pipeline.embedding.run import EmbeddingSummary, embed
 from pipeline.evaluation.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows, recovery_text
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import add_licences
@@ -45,14 +45,20 @@ TEST = ("test",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Cohort:
-    """One cohort, read, aligned and with its truth."""
+class EmbeddedCohort:
+    """One planted cohort, embedded, read, aligned and with its truth.
+
+    Attributes
+    ----------
+    embedding : what stage 1 did now
+    """
 
     aligned: AlignedCohort
     store: EmbeddingStore
     events: LabEvents
     splits: Splits
     truth: CohortTruth
+    embedding: EmbeddingSummary
 
 
 @noted_as("recovery")
@@ -82,15 +88,11 @@ def run_recovery(
 
 
 def _run_condition(experiment: ExperimentConfig, condition: Condition, root: Path, folder: Path) -> None:
-    cohort = _cohort(experiment, condition, root)
-    scaler = fit_lab_scaler(cohort.events.frame, cohort.splits, experiment.scaler)
-    for method in LEARNED:
-        logger.info("recovery: %s, training %s", condition.name, method)
-        train(
-            method, cohort.aligned, cohort.store, scaler, cohort.splits, dataclasses.asdict(experiment.model),
-            experiment.training, folder / method, experiment=to_plain(experiment),
-        )  # fmt: skip
-    rows = recovery_rows(_predictions(cohort, folder), experiment.evaluation)
+    kind = "nothing_to_know" if condition.null == "b" else "planted"
+    where = root / f"{kind}_{condition.coupling:g}"
+    cohort = embedded_cohort(experiment, condition, where, root / f"embeddings_{kind}")
+    predictions = trained_predictions(experiment, cohort, folder, LEARNED)
+    rows = recovery_rows(predictions, experiment.evaluation)
     table = pd.DataFrame(rows)
     table.insert(0, "condition", condition.name)
     table.insert(1, "coupling", condition.coupling)
@@ -101,7 +103,17 @@ def _run_condition(experiment: ExperimentConfig, condition: Condition, root: Pat
     write_parquet(folder / "rows.parquet", table)
 
 
-def _predictions(cohort: _Cohort, folder: Path) -> pd.DataFrame:
+def trained_predictions(
+    experiment: ExperimentConfig, cohort: EmbeddedCohort, folder: Path, methods: Sequence[str]
+) -> pd.DataFrame:
+    """Train `methods` into `folder`, or go on there, and score them beside LOCF and the oracle on test patients."""
+    scaler = fit_lab_scaler(cohort.events.frame, cohort.splits, experiment.scaler)
+    for method in methods:
+        logger.info("recovery: training %s", method)
+        train(
+            method, cohort.aligned, cohort.store, scaler, cohort.splits, dataclasses.asdict(experiment.model),
+            experiment.training, folder / method, experiment=to_plain(experiment),
+        )  # fmt: skip
     of_training = cohort.aligned.examples["patient_id"].isin(cohort.splits.patients("train"))
     fitted = fit_carry_forward(cohort.aligned.examples.loc[of_training])
     estimators = {name: fitted[name].estimate for name in ("locf", "shrunk_locf")}
@@ -112,14 +124,15 @@ def _predictions(cohort: _Cohort, folder: Path) -> pd.DataFrame:
     ]
     tables += [
         score(folder / method, cohort.aligned, cohort.store, cohort.splits, splits_to_score=TEST)
-        for method in LEARNED
+        for method in methods
     ]
     return pd.concat(tables, ignore_index=True)
 
 
-def _cohort(experiment: ExperimentConfig, condition: Condition, root: Path) -> _Cohort:
-    kind = "nothing_to_know" if condition.null == "b" else "planted"
-    where = root / f"{kind}_{condition.coupling:g}"
+def embedded_cohort(
+    experiment: ExperimentConfig, condition: Condition, where: Path, store_folder: Path
+) -> EmbeddedCohort:
+    """Write the cohort of `condition` into `where`, embed it into a store, and read it; what is there is kept."""
     size = experiment.cohort.size
     size = dataclasses.replace(size, n_patients=max(1, round(condition.cohort_share * size.n_patients)))
     write_cohort(
@@ -127,9 +140,9 @@ def _cohort(experiment: ExperimentConfig, condition: Condition, root: Path) -> _
         null=condition.null, seed=experiment.cohort.seed, workers=min(2, os.cpu_count() or 1),
     )  # fmt: skip
     source = Mimic3Waveforms(where / "waveforms")
-    store = EmbeddingStore.open(root / f"embeddings_{kind}", create=True)
+    store = EmbeddingStore.open(store_folder, create=True)
     encoder = experiment_encoder(experiment)
-    embed(source, store, encoder, encoding_config(experiment, encoder), progress=log_progress())
+    done = embed(source, store, encoder, encoding_config(experiment, encoder), progress=log_progress())
     tables = Mimic3Tables(where / "clinical").tables()
     events = clean_labs(tables, experiment.labs)
     patients = sorted({record.patient_id for record in source.catalog().records})
@@ -137,9 +150,9 @@ def _cohort(experiment: ExperimentConfig, condition: Condition, root: Path) -> _
         store, [p for p in patients if p in store], tables.admissions, experiment.sequences
     )
     splits = split_subjects(patients, experiment.splits)
-    return _Cohort(
+    return EmbeddedCohort(
         aligned=align(sequences, events, store, experiment.alignment), store=store, events=events,
-        splits=reduced(splits, condition.train_share), truth=CohortTruth.load(where),
+        splits=reduced(splits, condition.train_share), truth=CohortTruth.load(where), embedding=done,
     )  # fmt: skip
 
 

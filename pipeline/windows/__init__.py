@@ -10,7 +10,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cutting": ["WindowConfig", "iterate_windows"],
+        "cutting": ["RawWindows", "WindowConfig", "iterate_windows"],
         "decoding": ["CHANGED", "EndOfPatient", "Prepare", "PreparedWindows", "UNREADABLE", "decoded"],
         "quality": ["window_quality"],
         "resample": ["prepare_ppg_gpt", "replace_rails"],

@@ -13,8 +13,10 @@ from models.encoders import base
 from models.encoders.base import Encoder
 from models.encoders.papagei import PaPaGeiS
 from models.encoders.ppg_gpt import PPGGPT
+from models.encoders.pulse_features import PulseFeatures
 from models.encoders.pulse_ppg import PulsePPG
-from pipeline.embedding.encoders import MEAN, make_encoder
+from models.encoders.readouts import READOUTS
+from pipeline.embedding.encoders import make_encoder
 from pipeline.testing.conformance import implementations
 from pipeline.testing.networks import seeded
 
@@ -22,16 +24,20 @@ BATCH = 8
 """Windows a pass in this module: the rules are the same for each number, and the large networks are slow."""
 
 
+READ_OUT = tuple(f"ppg_gpt_1m+{readout}" for readout in READOUTS if readout != "last")
+
 ENCODERS: dict[str, tuple[type, Callable[[], Encoder]]] = {
     "ppg_gpt_1m": (PPGGPT, lambda: make_encoder("ppg_gpt_1m", device="cpu")),
     "ppg_gpt_1m_random": (PPGGPT, lambda: make_encoder("ppg_gpt_1m_random", device="cpu")),
-    "ppg_gpt_1m+mean": (PPGGPT, lambda: make_encoder(f"ppg_gpt_1m{MEAN}", device="cpu")),
+    **{name: (PPGGPT, functools.partial(make_encoder, name, device="cpu")) for name in READ_OUT},
     "ppg_gpt_1m, bfloat16": (
         PPGGPT, lambda: make_encoder("ppg_gpt_1m", precision="bfloat16", device="cpu"),
     ),
     "papagei_s": (PaPaGeiS, lambda: seeded(PaPaGeiS)),
     "pulse_ppg": (PulsePPG, lambda: seeded(PulsePPG)),
+    "pulse_features": (PulseFeatures, lambda: make_encoder("pulse_features", device="cpu")),
 }  # fmt: skip
+NETWORKS = [name for name, (class_, _) in ENCODERS.items() if issubclass(class_, nn.Module)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -86,11 +92,12 @@ def test_keeps_the_protocol(name: str, encoder: Encoder) -> None:
 
 
 def test_names_and_hashes_tell_encoders_apart() -> None:
-    names = {"ppg_gpt_1m", "ppg_gpt_1m_random", "ppg_gpt_1m+mean", "papagei_s", "pulse_ppg"}
+    names = {"ppg_gpt_1m", "ppg_gpt_1m_random", "papagei_s", "pulse_ppg", "pulse_features", *READ_OUT}
     assert {built(name).name for name in names} == names
-    hashes = [built(name).weights_hash for name in names - {"ppg_gpt_1m+mean"}]
+    hashes = [built(name).weights_hash for name in names - {*READ_OUT}]
     assert len(set(hashes)) == len(hashes)
-    assert built("ppg_gpt_1m+mean").weights_hash == built("ppg_gpt_1m").weights_hash, "another read-out alone"
+    read_out = {built(name).weights_hash for name in READ_OUT}
+    assert read_out == {built("ppg_gpt_1m").weights_hash}, "another read-out alone"
 
 
 def test_one_finite_row_a_window_of_the_promised_width(name: str, encoder: Encoder) -> None:
@@ -125,6 +132,12 @@ def test_a_row_depends_on_its_own_window_alone(name: str, encoder: Encoder) -> N
     assert torch.equal(encoder.embed(others)[::2], whole[::2]), "other neighbours"
 
 
+def test_embeddings_take_no_part_in_a_gradient(encoder: Encoder) -> None:
+    few = windows_for(encoder, 3).requires_grad_()
+    assert not encoder.embed(few).requires_grad
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_is_frozen(name: str) -> None:
     encoder = built(name)
     assert isinstance(encoder, nn.Module)
@@ -160,6 +173,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(name: str, encoder: Encoder
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_hash_and_the_embedding_follow_each_weight(name: str) -> None:
     encoder = ENCODERS[name][1]()
     assert isinstance(encoder, nn.Module)

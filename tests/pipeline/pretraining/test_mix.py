@@ -10,7 +10,7 @@ from pipeline.foundation.errors import ConfigError
 from pipeline.pretraining.data import epoch_windows
 from pipeline.pretraining.mix import FIRST_SEED, PROBE_SEED, CorpusMix, corpora
 from pipeline.pretraining.probe_data import SYNTHETIC_PROBE_SEED
-from pipeline.pretraining.shape_probe import CHOOSING_SEED
+from pipeline.pretraining.shape_probe import CHOOSING
 from pipeline.windows.cutting import WindowConfig
 
 SMALL = CorpusMix(
@@ -52,7 +52,7 @@ def test_of_made_up_ppg_only_a_few_hours_are_held_out(tmp_path: Path) -> None:
 
 
 def test_no_seed_that_anything_is_judged_on_can_be_trained_on() -> None:
-    judged = {build().cohort.seed for build in EXPERIMENTS.values()} | {CHOOSING_SEED, SYNTHETIC_PROBE_SEED}
+    judged = {build().cohort.seed for build in EXPERIMENTS.values()} | {CHOOSING.seed, SYNTHETIC_PROBE_SEED}
     assert PROBE_SEED == SYNTHETIC_PROBE_SEED
     assert all(seed < FIRST_SEED or seed == PROBE_SEED for seed in judged)
     for seed in judged:

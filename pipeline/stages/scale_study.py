@@ -1,0 +1,161 @@
+"""The scale study: one planted cohort, embedded by each encoder, one method trained and judged on each; resumable.
+
+The cohort is written once, each encoder has a store of its own, and what is finished is kept: a killed study goes on,
+and a longer list of encoders does only what is new.
+"""
+
+import dataclasses
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.evaluation.recovery import MODEL, TWIN, Condition
+from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_rows, scale_text
+from pipeline.experiments import CohortPlan, ExperimentConfig
+from pipeline.foundation.artefact_notes import add_licences
+from pipeline.foundation.atomic import make_private_dir, write_json, write_parquet, write_text
+from pipeline.foundation.provenance import config_hash, to_plain
+from pipeline.pretraining.probing import check_seed
+from pipeline.sources.synthetic.plan import CohortSize
+from pipeline.stages.embed import experiment_encoder
+from pipeline.stages.ingest import COHORT_LICENCE
+from pipeline.stages.provenance import noted_as
+from pipeline.stages.recovery import embedded_cohort, trained_predictions
+
+logger = logging.getLogger(__name__)
+
+RECIPES = ("lines", "mt_pcs")
+METHODS = (MODEL, TWIN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleStudy:
+    """What is compared, on whom, and by which method."""
+
+    encoders: tuple[str, ...]
+    """Names or paths; the first is what the others are compared with."""
+    patients: int = 160
+    """Planted patients in all; the experiment's split divides them."""
+    hours: tuple[float, float] = (4.0, 8.0)
+    """Shortest and longest recording."""
+    seed: int = 7
+    """Of the cohort."""
+    recipe: str = "lines"
+    """``lines``: each lab's line through running means of the waveform and its own history, in closed form, with a
+    network that learns a single step of 1e-6 and says nothing; ``mt_pcs``: the experiment's own recipe."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        if not self.encoders or len(set(self.encoders)) < len(self.encoders):
+            raise ValueError(f"encoders = {list(self.encoders)} must be different names, at least one")
+        if self.recipe not in RECIPES:
+            raise ValueError(f"recipe = {self.recipe!r} must be one of {', '.join(RECIPES)}")
+        CohortSize(n_patients=self.patients, hours_low=self.hours[0], hours_high=self.hours[1])
+
+    def experiment(self, base: ExperimentConfig, encoder: str) -> ExperimentConfig:
+        """Return the whole configuration of one encoder's part."""
+        size = CohortSize(n_patients=self.patients, hours_low=self.hours[0], hours_high=self.hours[1])
+        ours = dataclasses.replace(
+            base, encoder=encoder, cohort=CohortPlan(size=size, coupling=1.0, seed=self.seed)
+        )  # fmt: skip
+        if self.recipe == "mt_pcs":
+            return ours
+        small = {
+            "d_model": 16,
+            "n_blocks": 1,
+            "d_state": 4,
+            "dropout": 0.0,
+            "trunk_width": 16,
+            "reader_width": None,
+        }
+        one_step = {"epochs": 1, "batches_per_epoch": 1, "learning_rate": 1e-6, "warmup_start": 1e-6, "final_lr": 1e-7,
+                    "warmup_epochs": 0.0, "fit_lines": True}  # fmt: skip
+        return dataclasses.replace(
+            ours,
+            model=dataclasses.replace(ours.model, **small),
+            training=dataclasses.replace(ours.training, **one_step),
+        )
+
+    @property
+    def words(self) -> str:
+        """The study in one sentence."""
+        return (
+            f"{self.patients} planted patients of {self.hours[0]:g} to {self.hours[1]:g} h, seed {self.seed}, "
+            f"coupling 1; method: {self.recipe}"
+        )
+
+
+@noted_as("scale_study")
+def run_scale_study(base: ExperimentConfig, root: Path, study: ScaleStudy) -> str:
+    """Run what is missing and write ``scale_study.parquet`` and ``scale_study.txt`` into `root`; return the text.
+
+    Raises
+    ------
+    ConfigError : an encoder that there is not, before any work
+    """
+    make_private_dir(root)
+    add_licences([COHORT_LICENCE])
+    experiments = {name: study.experiment(base, name) for name in study.encoders}
+    identities = {name: _identity(experiment) for name, experiment in experiments.items()}
+    cohort = root / f"cohort_{config_hash(to_plain(next(iter(experiments.values())).cohort))[:12]}"
+    found: dict[str, StudiedEncoder] = {}
+    text = ""
+    for name, experiment in experiments.items():
+        folder = root / "encoders" / identities[name]
+        if not (folder / "outcome.json").exists():
+            logger.info("scale study: %s", name)
+            _run_encoder(experiment, cohort, folder)
+        found[name] = _outcome(folder)
+        table = scale_rows(found, base.evaluation)
+        write_parquet(root / "scale_study.parquet", table)
+        text = scale_text(table, study.words)
+        write_text(root / "scale_study.txt", text)
+    return text
+
+
+def _identity(experiment: ExperimentConfig) -> str:
+    """Return what an outcome depends on, as a folder's name; weights by content, since a path may get others."""
+    encoder = experiment_encoder(experiment)
+    slug = re.sub(r"[^\w.+-]+", "_", Path(experiment.encoder).name)[:60]
+    return f"{slug}_{config_hash({'experiment': to_plain(experiment), 'weights': encoder.weights_hash})[:12]}"
+
+
+def _run_encoder(experiment: ExperimentConfig, cohort_folder: Path, folder: Path) -> None:
+    encoder = experiment_encoder(experiment)
+    store = (
+        cohort_folder.parent
+        / "stores"
+        / cohort_folder.name
+        / folder.name.rsplit("_", 1)[0]
+        / encoder.weights_hash[:12]
+    )
+    condition = Condition(name="coupling 1", coupling=1.0)
+    cohort = embedded_cohort(experiment, condition, cohort_folder, store)
+    cost = _cost(cohort.embedding.embedded_windows, cohort.embedding.seconds, store.with_suffix(".json"))
+    predictions = trained_predictions(experiment, cohort, folder, METHODS)
+    write_parquet(folder / "predictions.parquet", predictions)
+    outcome = {**cost, "width": encoder.width, "cohort_windows": cohort.embedding.windows,
+               "train_patients": cohort.splits.counts["train"], "experiment": to_plain(experiment)}  # fmt: skip
+    write_json(folder / "outcome.json", outcome)
+
+
+def _cost(windows: int, seconds: float, file: Path) -> dict[str, int | float]:
+    """Return what the last run that embedded anything embedded, and in how many seconds."""
+    if not windows:
+        return json.loads(file.read_text()) if file.exists() else {"windows": 0, "seconds": 0.0}
+    cost = {"windows": windows, "seconds": round(seconds, 3)}
+    write_json(file, cost)
+    return cost
+
+
+def _outcome(folder: Path) -> StudiedEncoder:
+    outcome = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
+    cost = EncoderCost(**{field.name: outcome[field.name] for field in dataclasses.fields(EncoderCost)})
+    return StudiedEncoder(
+        predictions=pd.read_parquet(folder / "predictions.parquet"), cost=cost,
+        train_patients=outcome["train_patients"],
+    )  # fmt: skip
