@@ -84,17 +84,12 @@ def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -
     from pipeline.pretraining.mix import CorpusMix
 
     names = (
-        "scale",
-        "epochs",
-        "batch_windows",
-        "epoch_windows",
-        "learning_rate",
-        "seed",
-        "fuse",
-        "optimizer",
-    )
+        "scale", "epochs", "batch_windows", "epoch_windows", "learning_rate", "seed", "fuse", "optimizer",
+    )  # fmt: skip
     if parsed.probe_every is not None and parsed.probe_every < 1:
         raise ConfigError(f"--probe-every {parsed.probe_every} must be at least 1 epoch")
+    if parsed.bidmc is not None and parsed.probe_every is None:
+        raise ConfigError("--bidmc is for the probe: give --probe-every as well")
     try:
         config = PretrainingConfig(**{name: getattr(parsed, name) for name in names})
         mix = CorpusMix(

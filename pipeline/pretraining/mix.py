@@ -61,7 +61,7 @@ class CorpusMix:
 
 
 def real_waveforms(data: Path | None) -> WaveformSource | None:
-    """Open the real PPG of `data`, see `corpora`.
+    """Open real PPG: a folder in any layout that ``embed`` reads, or an ``.npz`` of PLETH at 40 Hz.
 
     Raises
     ------
@@ -75,21 +75,19 @@ def real_waveforms(data: Path | None) -> WaveformSource | None:
 
 
 def corpora(
-    data: Path | None, synthetic_root: Path, mix: CorpusMix, *, validation_share: float, seed: int
+    real: WaveformSource | None, synthetic_root: Path, mix: CorpusMix, *, validation_share: float, seed: int
 ) -> list[tuple[Corpus, Corpus]]:
     """Return training and validation side of each corpus, the real one first where there is one.
 
     Parameters
     ----------
-    data : a folder of waveforms in any layout that ``embed`` reads, or an ``.npz`` of PLETH at 40 Hz; None: the
-        shares of what is made up are scaled to fill the epoch
+    real : as `real_waveforms` opens it; None: the shares of what is made up are scaled to fill the epoch
     synthetic_root : folder that the cohort's patients are written to, or found in
 
     Raises
     ------
-    ConfigError : `data` does not exist, or nothing is left to train on
+    ConfigError : nothing is left to train on
     """
-    real = real_waveforms(data)
     made_up = mix.synthetic_share + mix.families_share
     if real is None and not made_up:
         raise ConfigError(

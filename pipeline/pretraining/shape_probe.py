@@ -32,8 +32,8 @@ class ShapeProbe:
     """
 
     def __init__(self, bidmc: Path | None = None, size: PlantedSize = CHOOSING):
-        self.planted, self.fitted = planted_windows(size.plan), size.fitted
         self.real = None if bidmc is None else bidmc_windows(bidmc).half("choose")
+        self.planted, self.fitted = planted_windows(size.plan), size.fitted
 
     def __call__(self, model: PPGGPT) -> dict[str, dict[str, dict[str, float]]]:
         """Return R2 of each planted parameter by read-out, and the error of real heart rates (beats a minute)."""

@@ -61,19 +61,19 @@ def run_pretraining(
     ConfigError : no data there, nothing to start from, or `out` holds another run
     CheckpointError : `start` is no PPG-GPT
     """
-    from pipeline.pretraining.mix import CorpusMix, corpora
+    from pipeline.pretraining.mix import CorpusMix, corpora, real_waveforms
     from pipeline.pretraining.run import RECORD_FILE, WEIGHTS_FILE, pretrain
     from pipeline.training.distributed import joined_ranks
 
     started_from = None if start is None else _ppg_gpt(start, config.scale)
     wanted = partial(
-        corpora, data, out / "synthetic", mix or CorpusMix(), validation_share=config.validation_share,
+        corpora, real_waveforms(data), out / "synthetic", mix or CorpusMix(), validation_share=config.validation_share,
         seed=config.seed,
     )  # fmt: skip
 
     with joined_ranks() as ranks:
-        pairs = wanted() if ranks.first else []
         probe = _probe(bidmc) if probe_every is not None and ranks.first else None
+        pairs = wanted() if ranks.first else []
         ranks.wait()  # the first rank has written the synthetic patients that the others read
         pairs = pairs or wanted()
         training, validation = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -107,6 +107,8 @@ def _ppg_gpt(name_or_path: str, scale: str) -> "PPGGPT":
     encoder = make_encoder(name_or_path, device="cpu")
     if not isinstance(encoder, PPGGPT):
         raise ConfigError(f"--from {name_or_path}: only a PPG-GPT can be trained on; {encoder.name} is none")
+    if encoder.readout != "last" or encoder.projection is not None:
+        raise ConfigError(f"--from {name_or_path}: name the weights alone, without a read-out")
     require_sizes(encoder, PPG_GPT_SCALES[scale], scale)
     return encoder
 

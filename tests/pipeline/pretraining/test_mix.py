@@ -8,7 +8,7 @@ import pytest
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import ConfigError
 from pipeline.pretraining.data import epoch_windows
-from pipeline.pretraining.mix import FIRST_SEED, PROBE_SEED, CorpusMix, corpora
+from pipeline.pretraining.mix import FIRST_SEED, PROBE_SEED, CorpusMix, corpora, real_waveforms
 from pipeline.pretraining.probe_data import SYNTHETIC_PROBE_SEED
 from pipeline.pretraining.shape_probe import CHOOSING
 from pipeline.windows.cutting import WindowConfig
@@ -29,7 +29,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def test_real_ppg_leads_and_every_corpus_gives_its_share(archive: Path, tmp_path: Path) -> None:
-    pairs = corpora(archive, tmp_path / "made", SMALL, validation_share=0.2, seed=0)
+    pairs = corpora(real_waveforms(archive), tmp_path / "made", SMALL, validation_share=0.2, seed=0)
     assert [training.name for training, _ in pairs] == ["challenge2015", "synthetic", "pulse_families"]
     assert [training.share for training, _ in pairs] == pytest.approx([0.5, 0.3, 0.2])
     windows, _ = epoch_windows([training for training, _ in pairs], 0, 0, 20, WindowConfig())

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from models.encoders.ppg_gpt import PPGGPT, PPGGPTConfig
+from pipeline.__main__ import main
 from pipeline.embedding import encoders
 from pipeline.embedding.encoders import make_encoder
 from pipeline.experiments import EXPERIMENTS
@@ -288,6 +289,31 @@ def test_damaged_archive_and_impossible_recipes(tmp_path: Path, archive: Path) -
         run_pretraining(tmp_path / "nowhere", tmp_path / "out", CONFIG)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--synthetic-seed", "7"], "synthetic_seed = 7 must be 20150001 or higher"),
+        (["--families-seed", "20150002"], "the probe's"),
+        (["--families-share", "0.9"], "leave nothing for real PPG"),
+        (["--probe-every", "0"], "--probe-every 0 must be at least 1 epoch"),
+        (["--from", "ppg_gpt_7m"], "there is no encoder 'ppg_gpt_7m'"),
+        (["--from", "ppg_gpt_1m+mean"], "without a read-out"),
+        (["--bidmc", "nowhere"], "give --probe-every as well"),
+        (["--from", "pulse_features"], "only a PPG-GPT can be trained on"),
+        (["--from", "ppg_gpt_1m", "--scale", "19m"], "give --scale as the weights have it"),
+        (["--from", "ppg_gpt_1m", "--bidmc", "nowhere", "--probe-every", "1"], "nowhere"),
+    ],
+)
+def test_command_refuses_in_one_line_before_any_patient_is_made(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", "--out", str(tmp_path), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "synthetic").exists()
+
+
 WORKER = """
 import json, sys
 from pathlib import Path
@@ -319,7 +345,7 @@ def test_two_processes_train_the_same_model_as_one(archive: Path, tmp_path: Path
     assert all(torch.allclose(one[name], two[name], atol=limits[name]) for name in one)
 
 
-@pytest.mark.parametrize("name", ["ppg_gpt_1m", "ppg_gpt_1m_long"])
+@pytest.mark.parametrize("name", ["ppg_gpt_1m", "ppg_gpt_1m_long", "ppg_gpt_1m_broad"])
 def test_shipped_weights_are_those_described(name: str) -> None:
     described = json.loads((encoders.WEIGHTS / f"{name}.json").read_text())
     encoder = make_encoder(name, device="cpu")
