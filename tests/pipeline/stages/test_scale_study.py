@@ -9,13 +9,13 @@ from pipeline.__main__ import main
 from pipeline.experiments import experiment
 from pipeline.stages.scale_study import ScaleStudy, run_scale_study
 
-SMALL = {"evaluation.bootstrap": "50", "splits.fractions": "[0.5, 0.2, 0.3]"}
+SMALL = {"evaluation.bootstrap": "100"}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ScaleStudy, str]:
     root = tmp_path_factory.mktemp("study")
-    study = ScaleStudy(encoders=("pulse_features",), patients=12, hours=(1.0, 1.5))
+    study = ScaleStudy(encoders=("pulse_features",), patients=24, hours=(1.5, 2.5))
     return root, study, run_scale_study(experiment("recovery", SMALL), root, study)
 
 
@@ -34,7 +34,7 @@ def test_a_longer_list_does_only_what_is_new(run: tuple[Path, ScaleStudy, str]) 
     root, *_ = run
     before = {p: p.stat().st_mtime_ns for p in (root / "encoders").rglob("*") if p.is_file()}
     assert before
-    both = ScaleStudy(encoders=("pulse_features", "ppg_gpt_1m_random+mean"), patients=12, hours=(1.0, 1.5))
+    both = ScaleStudy(encoders=("pulse_features", "ppg_gpt_1m_random+mean"), patients=24, hours=(1.5, 2.5))
     text = run_scale_study(experiment("recovery", SMALL), root, both)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     table = pd.read_parquet(root / "scale_study.parquet")
