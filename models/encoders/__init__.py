@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "Precision",
             "WINDOW_SAMPLES",
             "fast_precision",
+            "scale_of",
         ],
         "ppg_gpt_frozen": ["Affine", "Product", "product"],
         "projection": ["Projection"],

@@ -11,6 +11,17 @@ from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.summary import StageSummary
 from pipeline.stages.pretraining import DATA_VARIABLE, run_pretraining
 
+MIX_OPTIONS = (
+    ("synthetic_share", float, "share of an epoch that the cohort's generator makes; 0.2 when absent"),
+    ("synthetic_patients", int, "how many of its patients; 120 when absent"),
+    ("synthetic_hours", float, "hours of each; 0.5 when absent"),
+    ("synthetic_seed", int, "their seed, 20150001 or higher"),
+    ("families_share", float, "share of an epoch that other pulse families make; 0 when absent"),
+    ("families_patients", int, "how many of their patients; 4000 when absent"),
+    ("families_seed", int, "their seed, 20150001 or higher"),
+)  # fmt: skip
+"""Fields of ``CorpusMix``."""
+
 
 def add_pretraining_commands(commands, show: Callable[[StageSummary], str]) -> None:
     """Add both sub-commands; `show` turns a stage's summary into text."""
@@ -22,7 +33,18 @@ def add_pretraining_commands(commands, show: Callable[[StageSummary], str]) -> N
     pretrain.add_argument("--batch-windows", type=int, default=64)
     pretrain.add_argument("--epoch-windows", type=int, help="most windows in an epoch; all when absent")
     pretrain.add_argument("--learning-rate", type=float, default=1e-3)
+    pretrain.add_argument("--optimizer", default="adamw", help="adamw or muon")
     pretrain.add_argument("--seed", type=int, default=0)
+    pretrain.add_argument(
+        "--from", dest="start", help="name or path of the PPG-GPT to train on; random when absent"
+    )
+    pretrain.add_argument("--fuse", action="store_true", help="compile the training step")
+    for name, kind, said in MIX_OPTIONS:
+        pretrain.add_argument(f"--{name.replace('_', '-')}", type=kind, help=said)
+    pretrain.add_argument(
+        "--probe-every", type=int, help="epochs between two probes of the weights; none when absent"
+    )
+    pretrain.add_argument("--bidmc", type=Path, help="folder of BIDMC as CSV files, for the probe")
     pretrain.set_defaults(run=lambda parsed: _pretrain(parsed, show))
     _add_probe(commands)
 
@@ -59,16 +81,29 @@ def _add_probe(commands) -> None:
 
 def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -> None:
     from pipeline.pretraining.config import PretrainingConfig  # imports torch, which other commands need not
+    from pipeline.pretraining.mix import CorpusMix
 
-    names = ("scale", "epochs", "batch_windows", "epoch_windows", "learning_rate", "seed")
+    names = (
+        "scale", "epochs", "batch_windows", "epoch_windows", "learning_rate", "seed", "fuse", "optimizer",
+    )  # fmt: skip
+    if parsed.probe_every is not None and parsed.probe_every < 1:
+        raise ConfigError(f"--probe-every {parsed.probe_every} must be at least 1 epoch")
+    if parsed.bidmc is not None and parsed.probe_every is None:
+        raise ConfigError("--bidmc is for the probe: give --probe-every as well")
     try:
         config = PretrainingConfig(**{name: getattr(parsed, name) for name in names})
+        mix = CorpusMix(
+            **{name: value for name, *_ in MIX_OPTIONS if (value := getattr(parsed, name)) is not None}
+        )
     except ValueError as problem:
         raise ConfigError(str(problem)) from None
     make_private_dir(parsed.out)
     require_writable(parsed.out / "summary.json")
     named = parsed.data or os.environ.get(DATA_VARIABLE)
-    summary = run_pretraining(Path(named) if named else None, parsed.out, config)
+    summary = run_pretraining(
+        Path(named) if named else None, parsed.out, config,
+        mix=mix, start=parsed.start, probe_every=parsed.probe_every, bidmc=parsed.bidmc,
+    )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":
         sys.stdout.write(show(summary) + "\n")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.foundation.atomic import require_writable, write_bytes
 from pipeline.foundation.errors import ConfigError
-from pipeline.stages.pretraining import DATA_VARIABLE, real_waveforms
+from pipeline.stages.pretraining import DATA_VARIABLE
 
 
 def add_projection_command(commands) -> None:
@@ -31,6 +31,7 @@ def _fit(parsed: argparse.Namespace) -> None:
     from models.encoders.ppg_gpt import PPGGPT  # imports torch, which other commands need not
     from pipeline.embedding.encoders import make_encoder, projection_file, weights_file
     from pipeline.embedding.names import EncoderName
+    from pipeline.pretraining.mix import real_waveforms
     from pipeline.pretraining.projection import ProjectionConfig, fit_projection, require_wider
 
     began, name = time.monotonic(), EncoderName.parse(parsed.encoder)

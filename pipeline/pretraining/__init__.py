@@ -13,10 +13,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "config": ["PretrainingConfig"],
         "data": ["Challenge2015", "Corpus", "divide", "synthetic_source"],
         "linear_readout": ["held_out_estimates"],
+        "mix": ["CorpusMix", "corpora", "real_waveforms"],
         "probe_data": ["BIDMC_LICENCE", "HALVES", "ProbeWindows", "bidmc_windows", "planted_windows"],
         "probe_text": ["planted_words", "probe_text", "real_words"],
         "probing": ["PlantedSize", "check_seed", "named", "plain_rows", "probe", "with_baseline"],
         "projection": ["ProjectionConfig", "fit_projection", "require_wider"],
-        "run": ["RECORD_FILE", "WEIGHTS_FILE", "pretrain"],
+        "run": ["RECORD_FILE", "WEIGHTS_FILE", "pretrain", "require_sizes"],
+        "shape_probe": ["ShapeProbe"],
     },
 )

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.provenance import config_hash
-from pipeline.foundation.schema import WINDOW_US
+from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.sources.base import Catalog, Record, Stretch, WaveformSource
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import write_cohort
@@ -144,11 +144,18 @@ class Corpus:
 
 
 def divide(
-    name: str, source: WaveformSource, share: float, *, validation_share: float, seed: int
+    name: str,
+    source: WaveformSource,
+    share: float,
+    *,
+    validation_share: float,
+    seed: int,
+    most_hours: float | None = None,
 ) -> tuple[Corpus, Corpus]:
     """Return the training and the validation part of a source, divided by patient.
 
-    A source without identities gives each record a patient of its own: that is a division by record.
+    A source without identities gives each record a patient of its own: that is a division by record. Of the
+    patients that `validation_share` asks for, at most as many are held out as have `most_hours` of records on average.
 
     Raises
     ------
@@ -159,7 +166,11 @@ def divide(
     if len(patients) < 2:
         raise ConfigError(f"{name} has {len(patients)} patients or records; validation needs at least two")
     order = np.random.default_rng(seed_of(seed, len(patients))).permutation(len(patients))
-    held_out = {patients[i] for i in order[: max(1, round(validation_share * len(patients)))]}
+    count = round(validation_share * len(patients))
+    if most_hours is not None:
+        hours = sum(record.end_us - record.start_us for record in records) / HOUR_US
+        count = min(count, round(most_hours / hours * len(patients)))
+    held_out = {patients[i] for i in order[: max(1, count)]}
     parts = [
         tuple(record for record in records if (record.patient_id in held_out) is wanted)
         for wanted in (False, True)

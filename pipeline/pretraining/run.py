@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, PPGGPTConfig, fast_precision
+from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, PPGGPTConfig, fast_precision, scale_of
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import make_private_dir, write_json
 from pipeline.foundation.errors import ConfigError
@@ -27,6 +28,7 @@ from pipeline.foundation.provenance import config_hash, to_plain, versions
 from pipeline.foundation.tensor_files import write_tensors
 from pipeline.pretraining.config import PretrainingConfig, PretrainingState
 from pipeline.pretraining.data import Corpus, epoch_windows
+from pipeline.pretraining.optimizers import make_optimizer
 from pipeline.training.checkpoints import model_tensors
 from pipeline.training.curves import write_curves
 from pipeline.training.distributed import Ranks, joined_ranks, pick_device
@@ -47,6 +49,9 @@ def pretrain(
     listener: Listener | None = None,
     *,
     model: PPGGPTConfig | None = None,
+    start: PPGGPT | None = None,
+    probe: Callable[[PPGGPT], Mapping[str, Any]] | None = None,
+    probe_every: int = 10,
 ) -> PretrainingState:
     """Train into `out_dir`, or go on where an interrupted (or shorter) run stopped.
 
@@ -58,15 +63,23 @@ def pretrain(
     training, validation : the two sides of ``pretraining.data.divide``, the main corpus first
     listener : called with each finished epoch's row
     model : other sizes than those of ``config.scale``
+    start : train its weights on, with a fresh optimiser; None: random weights. They are part of the run's identity
+    probe : its plain JSON stands as ``probe`` in the rows of every `probe_every`-th epoch and of the last, and as
+        ``probe_before`` in the first row (the weights before any step); it chooses nothing
 
     Raises
     ------
-    ConfigError : `out_dir` holds another run, no usable window, or the loss is no longer finite
+    ConfigError : `out_dir` holds another run, `start` has other sizes, no usable window, or the loss is no longer
+        finite
     """
     _refuse_overlap(training, validation)
     with joined_ranks() as ranks:
         sizes = replace(model or PPG_GPT_SCALES[config.scale], dropout=config.dropout)
         run = _Run(training, validation, config, sizes, Path(out_dir), ranks)
+        if start is not None:
+            run.start_from(start)
+        if probe is not None:
+            run.probe, run.probe_every = probe, probe_every
         with noted(run.note):
             return run.go(listener)
 
@@ -78,16 +91,15 @@ class _Run:
         self, training: Sequence[Corpus], validation: Sequence[Corpus], config: PretrainingConfig,
         sizes: PPGGPTConfig, folder: Path, ranks: Ranks,
     ):  # fmt: skip
-        self.training, self.config, self.folder, self.ranks = training, config, folder, ranks
+        self.training, self.validation = training, validation
+        self.config, self.folder, self.ranks = config, folder, ranks
         self.device = pick_device(config.device)
         with _seeded(seed_of(config.seed)):
             self.model = PPGGPT(sizes).to(self.device)
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=config.warmup_start, betas=(0.9, 0.99),
-        )  # fmt: skip
+        self.optimizer = make_optimizer(self.model, config)
+        self.probe: Callable[[PPGGPT], Mapping[str, Any]] | None = None
+        self.probe_every = 1
+        self.loss = torch.compile(self.model.loss, dynamic=False) if config.fuse else self.model.loss
         self.validation_dropped: Counter[str] = Counter()
         self.held_out = {c.name: c.windows(config.window, self.validation_dropped) for c in validation}
         if empty := [name for name, windows in self.held_out.items() if not len(windows)]:
@@ -103,23 +115,38 @@ class _Run:
     @property
     def note(self) -> ArtefactNote:
         """What the weights carry: the licences of both sides, for the held-out one chose the epoch."""
-        inputs = {side: self.described[side] for side in ("training", "validation")}
+        inputs = {side: self.described.get(side) for side in ("start", "training", "validation")}
         licences = {corpus.source.licence for corpus in (*self.training, *self.validation)}
         return ArtefactNote.of("pretrain_ppg_gpt", config=self.config, inputs=inputs, licences=licences)
+
+    def start_from(self, start: PPGGPT) -> None:
+        """Take over another model's weights before the first epoch; a resumed run keeps its own."""
+        require_sizes(start, self.model.config, self.config.scale)
+        self.model.load_state_dict(start.state_dict())
+        self.described["start"] = start.weights_hash
 
     def go(self, listener: Listener | None) -> PretrainingState:
         """Train until the last epoch; a finished run returns at once."""
         make_private_dir(self.folder)
         state = self._resume()
+        before = self._probed(0) if state.epoch == 0 else {}
         while state.epoch < self.config.epochs:
             started = time.monotonic()
             row = self._train_epoch(state.epoch)
             row["validation"] = {name: self._loss_of(windows) for name, windows in self.held_out.items()}
             row["seconds"] = round(time.monotonic() - started, 3)
+            row |= self._probed(state.epoch + 1) | {f"{name}_before": value for name, value in before.items()}
+            before = {}
             self._finish(state, row)
             if listener is not None and self.ranks.first:
                 listener(row)
         return state
+
+    def _probed(self, epoch: int) -> dict[str, Any]:
+        """Return what the probe says of the weights after `epoch`, where it is its turn."""
+        if self.probe is None or not (epoch % self.probe_every == 0 or epoch == self.config.epochs):
+            return {}
+        return {"probe": dict(self.probe(self.model.eval()))} if self.ranks.first else {}
 
     def _train_epoch(self, epoch: int) -> dict[str, Any]:
         c = self.config
@@ -150,8 +177,12 @@ class _Run:
         own = batch[self.ranks.rank :: self.ranks.world]
         total = torch.zeros(1, device=self.device)
         if len(own):
-            with _seeded(seed_of(c.seed, epoch, number, self.ranks.rank)), self._autocast():
-                loss = self.model.loss(torch.from_numpy(own).to(self.device)) * (len(own) / len(batch))
+            with (
+                _seeded(seed_of(c.seed, epoch, number, self.ranks.rank)),
+                self._autocast(),
+                self._attention(),
+            ):
+                loss = self.loss(torch.from_numpy(own).to(self.device)) * (len(own) / len(batch))
             loss.backward()
             total += loss.detach()
         value = float(self.ranks.sum(total))
@@ -168,6 +199,10 @@ class _Run:
         wanted = self.config.precision
         chosen = fast_precision(self.device) if wanted == "auto" else wanted
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=chosen == "bfloat16")
+
+    def _attention(self) -> AbstractContextManager[object]:
+        """Plain matrix products on a CPU: the chunked kernel is slow at 31 positions, half of a step's time."""
+        return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
 
     def _loss_of(self, windows: np.ndarray) -> float:
         """Mean loss in float32, over all ranks alike."""
@@ -211,6 +246,7 @@ class _Run:
                 "licences": {c.name: c.source.licence for c in self.training},
                 "dropped_last_epoch": state.rows[-1]["dropped"],
                 "dropped_validation": dict(self.validation_dropped),
+                "started_from": self.described.get("start"),
                 "identity": state.identity,
                 "versions": versions(),
             },
@@ -236,6 +272,23 @@ def _refuse_overlap(training: Sequence[Corpus], validation: Sequence[Corpus]) ->
     for one, other in zip(training, validation, strict=True):
         if {r.patient_id for r in one.records} & {r.patient_id for r in other.records}:
             raise ConfigError(f"{one.name}: a patient is in training and validation; use divide()")
+
+
+def require_sizes(start: PPGGPT, wanted: PPGGPTConfig, scale: str) -> None:
+    """Raise ConfigError where `start` cannot be trained on as a model of these sizes."""
+    sizes = replace(start.config, dropout=wanted.dropout)
+    if sizes != wanted:
+        raise ConfigError(
+            f"the weights to start from are of scale {scale_of(sizes)} ({_sizes(sizes)}), the run's model is of scale "
+            f"{scale} ({_sizes(wanted)}): give --scale as the weights have it"
+        )
+
+
+def _sizes(model: PPGGPTConfig) -> str:
+    return (
+        f"width {model.d_model}, {model.n_layers} layers, {model.n_heads} heads, patch {model.patch}, "
+        f"head {model.head}"
+    )
 
 
 def _without(config: PretrainingConfig, *names: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,16 @@ from pipeline.foundation.workspace import Workspace
 from pipeline.stages.ingest import COHORT_LICENCE
 
 if TYPE_CHECKING:
+    from models.encoders.ppg_gpt import PPGGPT
     from pipeline.pretraining.config import PretrainingConfig
     from pipeline.pretraining.data import Corpus
+    from pipeline.pretraining.mix import CorpusMix
+    from pipeline.pretraining.shape_probe import ShapeProbe
     from pipeline.sources.base import WaveformSource
 
 logger = logging.getLogger(__name__)
 
 DATA_VARIABLE = "UNIPHY_PRETRAINING"
-SYNTHETIC_SHARE = 0.2
-SYNTHETIC_PATIENTS, SYNTHETIC_HOURS = 120, 0.5
 
 
 def pretrain_ppg_gpt(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
@@ -36,7 +38,16 @@ def pretrain_ppg_gpt(workspace: Workspace, experiment: ExperimentConfig) -> Stag
     return run_pretraining(data, workspace.root.parent / "pretraining", PretrainingConfig())
 
 
-def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -> StageSummary:
+def run_pretraining(
+    data: Path | None,
+    out: Path,
+    config: "PretrainingConfig",
+    *,
+    mix: "CorpusMix | None" = None,
+    start: str | None = None,
+    probe_every: int | None = None,
+    bidmc: Path | None = None,
+) -> StageSummary:
     """Pretrain, or go on where an interrupted (or shorter) run stopped.
 
     Parameters
@@ -44,20 +55,33 @@ def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -
     data : a folder of waveforms in any layout that ``embed`` reads, or an ``.npz`` of PLETH at 40 Hz
         (``pretraining.data.Challenge2015``); None: synthetic PPG alone
     out : gets the weights, their provenance, the curves and the synthetic patients
+    mix : what is made up beside it, and how much
+    start : name or path of the PPG-GPT whose weights are trained on; None: random ones
+    probe_every : epochs between two probes of what the weights know of the pulse (``shape_probe``); None: never
+    bidmc : BIDMC's folder, so that the probe reads real heart rates, too
 
     Raises
     ------
-    ConfigError : no data there, or `out` holds another run
+    ConfigError : no data there, nothing to start from, or `out` holds another run
+    CheckpointError : `start` is no PPG-GPT
     """
+    from pipeline.pretraining.mix import CorpusMix, real_waveforms
     from pipeline.pretraining.run import RECORD_FILE, WEIGHTS_FILE, pretrain
     from pipeline.training.distributed import joined_ranks
 
+    started_from = None if start is None else _ppg_gpt(start, config.scale)
+    wanted = partial(_corpora, real_waveforms(data), out / "synthetic", mix or CorpusMix(), config)
+
     with joined_ranks() as ranks:
-        pairs = _corpora(data, out / "synthetic", config) if ranks.first else []
+        probe = _probe(bidmc) if probe_every is not None and ranks.first else None
+        pairs = wanted() if ranks.first else []
         ranks.wait()  # the first rank has written the synthetic patients that the others read
-        pairs = pairs or _corpora(data, out / "synthetic", config)
+        pairs = pairs or wanted()
         training, validation = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        state = pretrain(training, validation, config, out, _teller(config.epochs))
+        state = pretrain(
+            training, validation, config, out, _teller(config.epochs),
+            start=started_from, probe=probe, probe_every=probe_every or 1,
+        )  # fmt: skip
     counts: dict[str, Any] = {"epochs": state.epoch, "best_epoch": state.best_epoch}
     for corpus, held_out in pairs:
         counts[f"{corpus.name} training records"] = len(corpus.records)
@@ -75,42 +99,38 @@ def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -
     return summary.save(out / "summary.json") if ranks.first else summary
 
 
-def real_waveforms(data: Path | None) -> "WaveformSource | None":
-    """Open the real PPG of `data`, see `run_pretraining`.
+def _ppg_gpt(name_or_path: str, scale: str) -> "PPGGPT":
+    """Return the PPG-GPT of that name or path, which must be of that scale."""
+    from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT
+    from pipeline.embedding.encoders import make_encoder
+    from pipeline.pretraining.run import require_sizes
 
-    Raises
-    ------
-    ConfigError : no data there
-    """
-    from pipeline.pretraining.data import Challenge2015
-    from pipeline.sources.detect import open_waveforms
-
-    if data is None:
-        return None
-    if not data.exists():
-        raise ConfigError(f"{data} does not exist: name a waveform folder or an .npz of PLETH")
-    return Challenge2015(data) if data.is_file() else open_waveforms(data)
+    encoder = make_encoder(name_or_path, device="cpu")
+    if not isinstance(encoder, PPGGPT):
+        raise ConfigError(f"--from {name_or_path}: only a PPG-GPT can be trained on; {encoder.name} is none")
+    if encoder.readout != "last" or encoder.projection is not None:
+        raise ConfigError(f"--from {name_or_path}: name the weights alone, without a read-out")
+    require_sizes(encoder, PPG_GPT_SCALES[scale], scale)
+    return encoder
 
 
 def _corpora(
-    data: Path | None, synthetic_root: Path, config: "PretrainingConfig"
+    real: "WaveformSource | None", root: Path, mix: "CorpusMix", config: "PretrainingConfig"
 ) -> list[tuple["Corpus", "Corpus"]]:
-    from pipeline.pretraining.data import divide, synthetic_source
+    """Return `mix.corpora`; what it writes says what made it."""
+    from pipeline.pretraining.mix import corpora
 
-    real = real_waveforms(data)
-    size = {"patients": SYNTHETIC_PATIENTS, "hours": SYNTHETIC_HOURS}
     note = ArtefactNote.of(
-        "pretrain_ppg_gpt: synthetic PPG", config=size, inputs={}, licences=[COHORT_LICENCE]
+        "pretrain_ppg_gpt: synthetic PPG", config=mix, inputs={}, licences=[COHORT_LICENCE]
     )
     with noted(note):
-        synthetic = synthetic_source(synthetic_root, patients=SYNTHETIC_PATIENTS, hours=SYNTHETIC_HOURS)
-    sources = [("synthetic", synthetic, 1.0 if data is None else SYNTHETIC_SHARE)]
-    if real is not None:
-        sources.insert(0, (real.name, real, 1.0 - SYNTHETIC_SHARE))
-    return [
-        divide(name, source, share, validation_share=config.validation_share, seed=config.seed)
-        for name, source, share in sources
-    ]
+        return corpora(real, root, mix, validation_share=config.validation_share, seed=config.seed)
+
+
+def _probe(bidmc: Path | None) -> "ShapeProbe":
+    from pipeline.pretraining.shape_probe import ShapeProbe
+
+    return ShapeProbe(bidmc)
 
 
 def _teller(epochs: int) -> Callable[[Mapping[str, Any]], None]:

@@ -13,19 +13,24 @@ import numpy as np
 import pytest
 import torch
 
-from models.encoders.ppg_gpt import PPGGPTConfig
+from models.encoders.ppg_gpt import PPGGPT, PPGGPTConfig
+from pipeline.__main__ import main
 from pipeline.embedding import encoders
 from pipeline.embedding.encoders import make_encoder
 from pipeline.experiments import EXPERIMENTS
-from pipeline.foundation.errors import ConfigError, RecordError
+from pipeline.foundation.errors import CheckpointError, ConfigError, RecordError
 from pipeline.pretraining.config import PretrainingConfig
 from pipeline.pretraining.data import SYNTHETIC_SEED, Challenge2015, Corpus, divide, epoch_windows
+from pipeline.pretraining.mix import CorpusMix
 from pipeline.pretraining.run import RECORD_FILE, WEIGHTS_FILE, pretrain
 from pipeline.stages.pretraining import run_pretraining
 from pipeline.testing.notes import lacking, noted_files
 from pipeline.windows.cutting import WindowConfig
 
 SMALL = PPGGPTConfig(d_model=16, n_layers=1, n_heads=2)
+TINY = CorpusMix(
+    synthetic_share=0.5, synthetic_patients=4, synthetic_hours=0.05, families_share=0.25, families_patients=5
+)
 CONFIG = PretrainingConfig(
     epochs=3, batch_windows=8, learning_rate=1e-2, warmup_epochs=0.5, validation_share=0.25, device="cpu",
     precision="float32", dropout=0.1,
@@ -102,6 +107,97 @@ def test_finished_run_can_be_prolonged_but_not_changed(sides: tuple[Corpus, Corp
         run(sides, tmp_path / "run", replace(CONFIG, learning_rate=2e-2))
 
 
+def test_trained_on_from_given_weights_and_resumed_to_the_bit(
+    sides: tuple[Corpus, Corpus], tmp_path: Path
+) -> None:
+    """The same for both optimisers: killed after an epoch, the run goes on from its own weights, not the given ones."""
+    run(sides, tmp_path / "first")
+    start = PPGGPT.from_checkpoint(tmp_path / "first" / WEIGHTS_FILE)
+    for optimizer in ("adamw", "muon"):
+        config = replace(CONFIG, optimizer=optimizer, learning_rate=1e-4)
+
+        def go(name: str, epochs: int, config=config, listener=None):
+            recipe = replace(config, epochs=epochs)
+            return pretrain(
+                [sides[0]], [sides[1]], recipe, tmp_path / name, listener, model=SMALL, start=start
+            )
+
+        whole = go(f"whole {optimizer}", 3)
+        before = start.loss(torch.from_numpy(sides[1].windows(WindowConfig(), Counter()))).item()
+        assert whole.rows[0]["validation"]["made_up"] < before + 0.05  # random weights lie 0.5 higher
+
+        class Killed(RuntimeError):
+            pass
+
+        def kill(row, killed=Killed) -> None:
+            if row["epoch"] == 1:
+                raise killed
+
+        with pytest.raises(Killed):
+            go(f"cut {optimizer}", 3, listener=kill)
+        go(f"cut {optimizer}", 3)
+        one, two = (
+            make_tensors(tmp_path / f"{name} {optimizer}" / "last" / "resume.safetensors")
+            for name in ("whole", "cut")
+        )
+        assert any(name.startswith("optimizer.gpt_layers") for name in one)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_where_a_run_started_is_part_of_what_it_is(sides: tuple[Corpus, Corpus], tmp_path: Path) -> None:
+    run(sides, tmp_path / "first")
+    start = PPGGPT.from_checkpoint(tmp_path / "first" / WEIGHTS_FILE)
+    pretrain([sides[0]], [sides[1]], CONFIG, tmp_path / "on", model=SMALL, start=start)
+    described = json.loads((tmp_path / "on" / RECORD_FILE).read_text())
+    assert described["started_from"] == start.weights_hash
+    with pytest.raises(ConfigError, match="holds another pretraining run"):
+        run(sides, tmp_path / "on")
+    with pytest.raises(ConfigError, match=r"width 16, 1 layers, 2 heads.*width 16, 2 layers, 2 heads"):
+        pretrain(
+            [sides[0]], [sides[1]], CONFIG, tmp_path / "other", model=replace(SMALL, n_layers=2), start=start
+        )
+
+
+def test_nothing_to_start_from_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    for start, error, said in (
+        (str(tmp_path / "nowhere.safetensors"), ConfigError, "there is no encoder"),
+        (str(tmp_path / "text.safetensors"), CheckpointError, "text.safetensors"),
+        (str(tmp_path / "other.safetensors"), CheckpointError, "no PPG-GPT"),
+    ):
+        with pytest.raises(error, match=said):
+            run_pretraining(None, tmp_path / "out", CONFIG, start=start)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match=r"scale 1m .*19m"):
+        run_pretraining(
+            None, tmp_path / "scale", replace(CONFIG, scale="19m"), start="ppg_gpt_1m_long", mix=TINY
+        )
+
+
+def test_probe_stands_in_the_rows_of_its_epochs(sides: tuple[Corpus, Corpus], tmp_path: Path) -> None:
+    seen = []
+
+    def probe(model) -> dict[str, int]:
+        seen.append(model.weights_hash)
+        return {"calls": len(seen)}
+
+    config = replace(CONFIG, epochs=5)
+    state = pretrain(
+        [sides[0]], [sides[1]], config, tmp_path / "run", model=SMALL, probe=probe, probe_every=2
+    )
+    assert [row.get("probe") for row in state.rows] == [None, {"calls": 2}, None, {"calls": 3}, {"calls": 4}]
+    assert state.rows[0]["probe_before"] == {"calls": 1}
+    assert len(set(seen)) == 4
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[1])["probe"] == {"calls": 2}
+    bare = run(sides, tmp_path / "bare", config)
+    assert [row["loss"] for row in bare.rows] == [row["loss"] for row in state.rows]
+
+
 def test_callers_generator_is_left_alone(sides: tuple[Corpus, Corpus], tmp_path: Path) -> None:
     before = torch.random.get_rng_state()
     run(sides, tmp_path / "run", replace(CONFIG, epochs=1))
@@ -167,16 +263,14 @@ def test_synthetic_patients_are_not_those_of_any_experiment() -> None:
     assert SYNTHETIC_SEED not in {build().cohort.seed for build in EXPERIMENTS.values()}
 
 
-def test_stage_on_synthetic_data_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
-    stage = "pipeline.stages.pretraining"
-    monkeypatch.setattr(f"{stage}.SYNTHETIC_PATIENTS", 4)
-    monkeypatch.setattr(f"{stage}.SYNTHETIC_HOURS", 0.05)
+def test_stage_on_synthetic_data_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = replace(CONFIG, epochs=1, batch_windows=4)
     with caplog.at_level(logging.INFO):
-        summary = run_pretraining(None, tmp_path, config)
+        summary = run_pretraining(None, tmp_path, config, mix=TINY)
     assert summary.counts["epochs"] == 1
     assert "epoch 1 of 1, loss" in caplog.text
     assert (tmp_path / WEIGHTS_FILE).exists()
+    assert summary.counts["pulse_families training records"] == 4
 
 
 def test_damaged_archive_and_impossible_recipes(tmp_path: Path, archive: Path) -> None:
@@ -198,12 +292,38 @@ def test_damaged_archive_and_impossible_recipes(tmp_path: Path, archive: Path) -
         run_pretraining(tmp_path / "nowhere", tmp_path / "out", CONFIG)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--synthetic-seed", "7"], "synthetic_seed = 7 must be 20150001 or higher"),
+        (["--families-seed", "20150002"], "the probe's"),
+        (["--families-share", "0.9"], "leave nothing for real PPG"),
+        (["--probe-every", "0"], "--probe-every 0 must be at least 1 epoch"),
+        (["--from", "ppg_gpt_7m"], "there is no encoder 'ppg_gpt_7m'"),
+        (["--from", "ppg_gpt_1m+mean"], "without a read-out"),
+        (["--bidmc", "nowhere"], "give --probe-every as well"),
+        (["--from", "pulse_features"], "only a PPG-GPT can be trained on"),
+        (["--from", "ppg_gpt_1m", "--scale", "19m"], "give --scale as the weights have it"),
+        (["--from", "ppg_gpt_1m", "--bidmc", "nowhere", "--probe-every", "1"], "nowhere"),
+    ],
+)
+def test_command_refuses_in_one_line_before_any_patient_is_made(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", "--out", str(tmp_path), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "synthetic").exists()
+
+
 WORKER = """
 import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from models.encoders.ppg_gpt import PPGGPTConfig
+from models.encoders.ppg_gpt import PPGGPT, PPGGPTConfig
+from pipeline.pretraining.mix import CorpusMix
 from pipeline.pretraining.run import pretrain
 from pipeline.pretraining.config import PretrainingConfig
 from pipeline.pretraining.data import Challenge2015, divide
@@ -228,7 +348,7 @@ def test_two_processes_train_the_same_model_as_one(archive: Path, tmp_path: Path
     assert all(torch.allclose(one[name], two[name], atol=limits[name]) for name in one)
 
 
-@pytest.mark.parametrize("name", ["ppg_gpt_1m", "ppg_gpt_1m_long"])
+@pytest.mark.parametrize("name", ["ppg_gpt_1m", "ppg_gpt_1m_long", "ppg_gpt_1m_broad"])
 def test_shipped_weights_are_those_described(name: str) -> None:
     described = json.loads((encoders.WEIGHTS / f"{name}.json").read_text())
     encoder = make_encoder(name, device="cpu")
