@@ -16,14 +16,13 @@ from models.encoders.papagei import PaPaGeiS
 from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, fast_precision
 from models.encoders.pulse_ppg import PulsePPG
 from models.errors import CheckpointMismatch
+from pipeline.embedding.weights_files import WEIGHTS
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.windows.decoding import Prepare
 from pipeline.windows.resample import prepare_ppg_gpt
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = Path(__file__).parents[2] / "models" / "encoders" / "weights"
-"""Weights that come with the project, ``<name>.safetensors``."""
 ADAPTERS: dict[str, Callable[[str], Encoder]] = {
     "papagei_s": PaPaGeiS.from_checkpoint,
     "pulse_ppg": PulsePPG.from_checkpoint,

@@ -17,6 +17,7 @@ from pipeline.foundation.workspace import LABS_VARIABLE, WAVEFORMS_VARIABLE, Wor
 from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction.intervals import NO_INTERVALS, Intervals
 from pipeline.stages.embed import experiment_encoder, ppg_embeddings
+from pipeline.stages.encoder_patients import encoder_patients
 from pipeline.stages.ingest import lab_events, waveform_catalog
 from pipeline.stages.provenance import noted_as
 from pipeline.stages.sources import check_sources
@@ -75,7 +76,8 @@ def predict_new_patients(
         intervals=intervals,
         exclusions=exclusions,
     )
-    table, warning = estimates_file.with_known_patients(table, estimates_file.patients_behind(folder))
+    known = estimates_file.patients_behind(folder)
+    table, warning = estimates_file.with_known_patients(table, known, encoder_patients(trained_with))
     if warning:
         logger.warning("%s", warning)
     estimates_file.write_estimates(out_file, table)

@@ -34,6 +34,7 @@ from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.truth import CohortTruth, oracle_estimates
 from pipeline.stages.embed import encoding_config, experiment_encoder
+from pipeline.stages.encoder_patients import refuse_division
 from pipeline.stages.ingest import COHORT_LICENCE
 from pipeline.stages.provenance import noted_as
 from pipeline.store.embeddings import EmbeddingStore
@@ -127,16 +128,17 @@ def _cohort(experiment: ExperimentConfig, condition: Condition, root: Path) -> _
         null=condition.null, seed=experiment.cohort.seed, workers=min(2, os.cpu_count() or 1),
     )  # fmt: skip
     source = Mimic3Waveforms(where / "waveforms")
+    patients = sorted({record.patient_id for record in source.catalog().records})
+    splits = split_subjects(patients, experiment.splits)
+    refuse_division(experiment, splits)
     store = EmbeddingStore.open(root / f"embeddings_{kind}", create=True)
     encoder = experiment_encoder(experiment)
     embed(source, store, encoder, encoding_config(experiment, encoder), progress=log_progress())
     tables = Mimic3Tables(where / "clinical").tables()
     events = clean_labs(tables, experiment.labs)
-    patients = sorted({record.patient_id for record in source.catalog().records})
     sequences = cut_sequences(
         store, [p for p in patients if p in store], tables.admissions, experiment.sequences
     )
-    splits = split_subjects(patients, experiment.splits)
     return _Cohort(
         aligned=align(sequences, events, store, experiment.alignment), store=store, events=events,
         splits=reduced(splits, condition.train_share), truth=CohortTruth.load(where),
