@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cohort.splits import Splits, normal_id
+from pipeline.foundation.artefact_notes import weights_texts
 from pipeline.foundation.errors import CheckpointError, LeakError
 
 PATIENTS_KEY = "learned_from"
@@ -79,13 +80,10 @@ def learned_from(weights: Path | None) -> tuple[LearnedFrom, ...]:
     ------
     CheckpointError : the header cannot be read
     """
-    if weights is None or weights.suffix != ".safetensors" or not weights.is_file():
+    if weights is None:
         return ()
     try:
-        with weights.open("rb") as file:  # the layout of safetensors: a JSON header, then the tensors
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, weights.stat().st_size)))
-        rows = json.loads(header.get("__metadata__", {}).get(PATIENTS_KEY, "[]"))
+        rows = json.loads(weights_texts(weights).get(PATIENTS_KEY, "[]"))
         return tuple(
             LearnedFrom(
                 salt=bytes.fromhex(row["salt"]),
@@ -94,7 +92,7 @@ def learned_from(weights: Path | None) -> tuple[LearnedFrom, ...]:
             )
             for row in rows
         )
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as problem:
+    except (OSError, KeyError, AttributeError, TypeError, ValueError) as problem:
         raise CheckpointError(
             f"{weights.name}: its header cannot be read ({type(problem).__name__}), so that nobody knows whom these "
             "weights learned from; bring the file anew"

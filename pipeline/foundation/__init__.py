@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "add_licences",
             "current_note",
             "noted",
+            "weights_texts",
         ],
         "artefact_records": ["ArtefactRecord", "file_states", "version_of"],
         "atomic": [

@@ -95,6 +95,24 @@ def noted(note: ArtefactNote) -> Iterator[ArtefactNote]:
             add_checkpoint(weights_sha256, ())
 
 
+def weights_texts(path: Path) -> dict[str, str]:
+    """Return the texts in the header of a safetensors file, by key; empty for a file of another kind.
+
+    Raises
+    ------
+    OSError, ValueError : it cannot be read, or is damaged
+    """
+    if path.suffix != ".safetensors":
+        return {}
+    with path.open("rb") as file:  # the layout of safetensors: a JSON header, then the tensors
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(length, path.stat().st_size)))
+    texts = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(texts, dict):
+        raise ValueError("no safetensors header")
+    return texts
+
+
 def parquet_note(path: Path) -> dict[str, Any]:
     """Return the note of a Parquet file; empty where it has none."""
     metadata = pq.read_schema(path).metadata or {}

@@ -1,9 +1,13 @@
 """The one place where a run is refused that would judge an encoder on patients whose labs it has learned."""
 
+import json
+from pathlib import Path
+
 from pipeline.cohort.encoder_patients import LearnedFrom, learned_from, refuse_learned_patients
 from pipeline.cohort.splits import Splits, split_subjects
 from pipeline.embedding.weights_files import weights_file
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.artefact_notes import HEADER_KEY, weights_texts
 from pipeline.foundation.workspace import Workspace
 from pipeline.sources.catalog import catalogued_patients
 
@@ -16,6 +20,12 @@ def encoder_patients(experiment: ExperimentConfig) -> tuple[LearnedFrom, ...]:
     CheckpointError : its weights file cannot be read
     """
     return learned_from(weights_file(experiment.encoder))
+
+
+def weights_licences(weights: Path | None) -> list[str]:
+    """Return the licences of the data that weights come from, as their file names them; none where it does not."""
+    note = {} if weights is None else json.loads(weights_texts(weights).get(HEADER_KEY, "{}"))
+    return [str(licence) for licence in note.get("licences", ())]
 
 
 def refuse_division(experiment: ExperimentConfig, splits: Splits) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -138,7 +139,9 @@ def _experiment_of(folder: Path, here: ExperimentConfig) -> ExperimentConfig:
     encoding = encoding_of(loaded.provenance)
     try:
         stored = from_plain(ExperimentConfig, loaded.experiment)
-        own = {"name": here.name, "embedding": here.embedding, "embedding_executor": here.embedding_executor}
+        # Patients whom the encoder knows are marked, not refused: nothing is judged on them.
+        own: dict[str, Any] = {"encoder_patients": "other_people"}
+        own |= {"name": here.name, "embedding": here.embedding, "embedding_executor": here.embedding_executor}
         if encoding is not None:  # "auto" came to this; so did any other wish
             own["encoder_precision"] = encoding.precision
         return dataclasses.replace(stored, **own)

@@ -1,6 +1,5 @@
 """The stage that fine-tunes the encoder on labs: the paper's option, for a run of its own that names the weights."""
 
-import json
 import logging
 import os
 import shutil
@@ -23,6 +22,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.sources.base import Record, WaveformSource
 from pipeline.sources.catalog import load_catalog
 from pipeline.stages.embed import encoding_config
+from pipeline.stages.encoder_patients import weights_licences
 from pipeline.stages.ingest import waveform_source
 from pipeline.stages.provenance import recorded
 from pipeline.stages.training import set_aside
@@ -179,8 +179,7 @@ def _trained(workspace: Workspace, experiment: ExperimentConfig, inputs: _Inputs
     from pipeline.training.encoder_windows import cached_windows, forget_windows
 
     folder = workspace.encoder
-    if inputs.base is not None:
-        add_licences(_licences(inputs.base))
+    add_licences(weights_licences(inputs.base))
     workers = encoding_config(experiment, inputs.encoder).decode_workers
     parts = {}
     for split, draws in inputs.draws.items():
@@ -226,18 +225,6 @@ def _record(experiment: ExperimentConfig, inputs: _Inputs, state: "EncoderTraini
 
 def _name(base: Path | None, experiment: ExperimentConfig) -> str:
     return experiment.encoder if base is None else base.name
-
-
-def _licences(weights: Path) -> list[str]:
-    """Return the licences that a safetensors file's own note names; none where it has no note."""
-    from pipeline.foundation.artefact_notes import HEADER_KEY
-
-    if weights.suffix != ".safetensors":
-        return []
-    with weights.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    note = json.loads(header.get("__metadata__", {}).get(HEADER_KEY, "{}"))
-    return [str(licence) for licence in note.get("licences", ())]
 
 
 def _tell(row: Mapping[str, Any]) -> None:

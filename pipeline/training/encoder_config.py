@@ -53,8 +53,8 @@ class EncoderTrainingConfig:
     """AdamW's, for matrices alone."""
     clip: float = 1.0
     """Largest norm of a step's gradient."""
-    dropout: float = 0.1
-    """Share dropped after each sub-layer of the encoder in training."""
+    dropout: float = 0.0
+    """Share dropped after each sub-layer of the encoder in training; the lines were fitted without any."""
     most_windows: int = 2_000_000
     """Most windows in the cache on disk, 2400 bytes each; beyond it each patient keeps fewer draws, evenly in time."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
