@@ -80,7 +80,7 @@ def with_known_patients(
     Parameters
     ----------
     known : what `patients_behind` returns
-    encoder : whom the model's encoder was fine-tuned on; its weights say so wherever they are, so a patient may be found
+    encoder : whom the encoder was fine-tuned on; its weights say so wherever they are, so a patient may be found
         here even where `known` is None
     """
     patients = set(table["patient"])

@@ -27,11 +27,11 @@ class EncoderTrainingConfig:
     """The latest usable windows that end at or before a draw, at most so many."""
     minutes_before: float = 60.0
     """How long before the draw such a window may end."""
-    step_windows: int = 4
+    step_windows: int = 2
     """How many of a draw's windows each step sees, drawn anew each time."""
     draws_together: int = 8
     """Most draws of one patient that are compared with each other in a step."""
-    batch_draws: int = 64
+    batch_draws: int = 32
     """Draws in a step."""
     patient_levels: bool = True
     """Give each patient and lab a level that no window tells (``models.encoders.lab_heads``)."""
