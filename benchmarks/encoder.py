@@ -4,6 +4,9 @@ A run embeds `WINDOWS` windows of random numbers with random weights: neither ch
 time that the products alone would take (those that the last position's embedding needs and that are no constants,
 in bfloat16 where the processor multiplies it natively), at the best rate that this machine's PyTorch reaches on the
 model's own shapes, weights packed or not, one thread a batch as in `models.encoders.base`.
+
+The cases "read-outs" compare every read-out with "mean", which like them needs all positions of the last layer, in one
+precision each.
 """
 
 import time
@@ -15,8 +18,16 @@ import torch
 from benchmarks.driver import Case, Provider
 from benchmarks.plain_ppg_gpt import plain_embedding
 from models.encoders.base import EMBED_BATCH
-from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, WINDOW_SAMPLES, PPGGPTConfig, fast_precision
+from models.encoders.ppg_gpt import (
+    PPG_GPT_SCALES,
+    PPGGPT,
+    WINDOW_SAMPLES,
+    PPGGPTConfig,
+    Precision,
+    fast_precision,
+)
 from models.encoders.ppg_gpt_frozen import Affine, Product, product
+from models.encoders.readouts import READOUTS
 
 WINDOWS = 512
 POSITIONS = 30
@@ -34,6 +45,19 @@ def providers(scale: str) -> list[Provider]:
     if fast == "float32":
         made.append(Provider(name="ours: bfloat16", reason="not measured: this processor has no bfloat16"))
     made.append(Provider(name="plain forward, float32", run=partial(_plain, PPGGPT.random(scale), windows)))
+    return made
+
+
+def readouts(scale: str, precision: Precision) -> list[Provider]:
+    """Return "mean" and then the other read-outs of the same weights in one precision."""
+    windows = torch.rand(WINDOWS, WINDOW_SAMPLES, generator=torch.Generator().manual_seed(0))
+    lacks = precision != "float32" and fast_precision() == "float32"
+    made = []
+    for readout in dict.fromkeys(("mean", *READOUTS)):
+        model = PPGGPT.random(scale, precision=precision)
+        model.readout = readout
+        reason = "not measured: this processor has no bfloat16" if lacks else ""
+        made.append(Provider(name=readout, run=partial(model.embed, windows), reason=reason))
     return made
 
 
@@ -99,4 +123,7 @@ def _floor(scale: str) -> float:
 CASES = [
     Case(name=f"PPG-GPT {scale}, {WINDOWS} windows", providers=partial(providers, scale), floor=partial(_floor, scale))
     for scale in ("19m", "1m")
+] + [
+    Case(name=f"read-outs, {scale}, {precision}", providers=partial(readouts, scale, precision))
+    for scale in ("1m", "19m") for precision in ("float32", "bfloat16")
 ]  # fmt: skip

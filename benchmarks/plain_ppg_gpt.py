@@ -9,17 +9,23 @@ from torch import Tensor
 
 
 def plain_embedding(weights: dict[str, Tensor], n_layers: int, n_heads: int, windows: Tensor) -> Tensor:
-    """Return the last layer's last position.
+    """Return the last layer's last position, (n, width); parameters as of `plain_outputs`."""
+    return plain_outputs(weights, n_layers, n_heads, windows)[-1][:, -1]
+
+
+def plain_outputs(weights: dict[str, Tensor], n_layers: int, n_heads: int, windows: Tensor) -> list[Tensor]:
+    """Return what each layer puts out at all 31 positions, the start token's first.
 
     Parameters
     ----------
     weights : of a logit-Laplace PPG-GPT, by their published names
-    windows : (n, 1200) in [0, 1]
+    windows : (n, 1200) in [0, 1], of the weights' type
 
     Returns
     -------
-    (n, width)
+    (n, 31, width) for each layer
     """
+    outputs = []
     patches = (windows * 0.8 + 0.1).reshape(len(windows), 30, 40)
     x = _linear(weights, "patch_embedding.linear", patches)
     start = weights["patch_embedding.sep"].repeat(len(windows), 1, 1)
@@ -29,7 +35,8 @@ def plain_embedding(weights: dict[str, Tensor], n_layers: int, n_heads: int, win
         x = x + _attention(weights, f"{layer}.attn", n_heads, _norm(x, weights[f"{layer}.norm_1.scale"]))
         hidden = _linear(weights, f"{layer}.ffn.linear1", _norm(x, weights[f"{layer}.norm_2.scale"]))
         x = x + _linear(weights, f"{layer}.ffn.linear2", torch.relu(hidden))
-    return x[:, -1]
+        outputs.append(x)
+    return outputs
 
 
 def _linear(weights: dict[str, Tensor], name: str, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from pipeline.commands.configuration import add_config_command
 from pipeline.commands.evaluation import add_evaluation_commands
 from pipeline.commands.pretraining import add_pretraining_commands
 from pipeline.commands.project_options import add_project_options, project
+from pipeline.commands.projection import add_projection_command
 from pipeline.commands.rehearsal import add_rehearsal_commands
 from pipeline.commands.store import add_store_commands
 from pipeline.experiments import ExperimentConfig
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add_config_command(commands)
     add_store_commands(commands)
     add_pretraining_commands(commands, _text)
+    add_projection_command(commands)
     add_evaluation_commands(commands)
     add_rehearsal_commands(commands)
     return parser

@@ -15,7 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lora": ["add_lora", "merge_lora"],
         "papagei": ["PaPaGeiS"],
         "ppg_gpt": ["PPGGPT", "PPGGPTConfig", "PPG_GPT_SCALES", "WINDOW_SAMPLES", "fast_precision"],
-        "ppg_gpt_layers": ["CausalAttention"],
         "ppg_gpt_frozen": ["Affine", "Product", "product"],
         "pulse_ppg": ["PulsePPG"],
     },

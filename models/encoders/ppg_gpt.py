@@ -5,6 +5,7 @@ that code's checkpoints.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 from models.encoders.base import EMBED_BATCH, embed_in_batches
 from models.encoders.ppg_gpt_frozen import FrozenPPGGPT
 from models.encoders.ppg_gpt_layers import GPTLayer, PatchEmbedding
+from models.encoders.projection import Projection
 from models.encoders.published_weights import PREFIXES, load_strictly, read_state_dict, weights_hash
+from models.encoders.readouts import checked_readout, needs_every_position, read_out, readout_width
 from models.errors import CheckpointMismatch
 
 WINDOW_SAMPLES = 1200
@@ -25,7 +28,6 @@ SAMPLING_RATE_HZ = 40.0
 SQUEEZE_MARGIN = 0.1
 """A logit-Laplace model sees 0.8 x + 0.1, which keeps the logit finite at both ends of [0, 1]."""
 Precision = Literal["float32", "bfloat16"]
-Readout = Literal["last", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +108,13 @@ class PPGGPT(nn.Module):
     name : what the store key, tables and reports call it; by default made from the scale
     precision : of `embed`: "float32", or "bfloat16" (relative error below 1e-2, another store key); see
         `fast_precision`
-    readout : the embedding is the last layer's "last" position, as in the paper, or the "mean" over the
-        patches' positions (ours; another store key)
+    readout : one of ``models.encoders.readouts.READOUTS``: "last", the paper's, "mean", "layers", each also with
+        "+spread" (ours; each another store key)
     """
 
     sampling_rate_hz = SAMPLING_RATE_HZ
     samples_per_window = WINDOW_SAMPLES
+    projection: Projection | None
 
     def __init__(
         self,
@@ -119,13 +122,14 @@ class PPGGPT(nn.Module):
         *,
         name: str | None = None,
         precision: Precision = "float32",
-        readout: Readout = "last",
+        readout: str = "last",
     ):
         super().__init__()
         self.config = config
         self.name = name or f"ppg_gpt_{scale_of(config)}"
         self.precision: Precision = precision
-        self.readout: Readout = readout
+        self.projection = None
+        self.readout = readout
         self.patch_embedding = PatchEmbedding(config.patch, config.d_model)
         self.gpt_layers = nn.ModuleList(
             GPTLayer(config.d_model, config.n_heads, config.dropout) for _ in range(config.n_layers)
@@ -138,9 +142,42 @@ class PPGGPT(nn.Module):
         return {**self.__dict__, "_frozen": None}
 
     @property
+    def readout(self) -> str:
+        """Which layers and positions make the embedding."""
+        return self._readout
+
+    @readout.setter
+    def readout(self, readout: str) -> None:
+        if self.projection is not None:
+            raise ValueError(f"readout {readout!r}: the read-out of a projected model is fixed.")
+        self._readout = checked_readout(readout)
+
+    def project(self, projection: Projection, source: str = "it") -> None:
+        """Embed by `projection` after the read-out.
+
+        Raises
+        ------
+        CheckpointMismatch : `projection`, called `source`, was fitted for other weights or another read-out
+        """
+        projection.require(
+            weights_hash=self.weights_hash, readout=self.readout, inputs=self.readout_width, source=source
+        )
+        self.projection = projection.to(self.head.weight.device)
+
+    @property
+    def projection_hash(self) -> str:
+        """SHA-256 (hex) of the projection, or "none"."""
+        return "none" if self.projection is None else self.projection.hash
+
+    @property
     def width(self) -> int:
         """Length of an embedding."""
-        return self.config.d_model
+        return self.readout_width if self.projection is None else self.projection.width
+
+    @property
+    def readout_width(self) -> int:
+        """Length of the read-out before any projection."""
+        return readout_width(self.readout, self.config.d_model, self.config.n_layers)
 
     @property
     def weights_hash(self) -> str:
@@ -194,21 +231,20 @@ class PPGGPT(nn.Module):
 
     def features(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
         """Return the embedding inside the autograd graph, for fine-tuning."""
-        if self.readout == "mean":
-            return self.patch_mean(windows)
-        x = self.patch_embedding(self._patches(windows))
-        for layer in self.gpt_layers[:-1]:
-            x = layer(x)
-        return self.gpt_layers[-1](x, last_only=True)[:, 0]
+        return self._projected(read_out(self.readout, self._outputs(windows)))
 
     def embed(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
-        """Return the frozen embedding, float32: the last layer's last position, or the mean over its patches.
+        """Return the frozen embedding, float32, by this model's read-out and projection.
 
         Batch-invariant: see `models.encoders.base.embed_in_batches`. On a CPU by `FrozenPPGGPT`.
         """
         if self.head.weight.device.type == "cpu":
             frozen = self._frozen_copy()
-            return embed_in_batches(self, lambda x: frozen(self._patches(x)), windows, self.width)
+
+            def embed(x: Tensor) -> Tensor:
+                return self._projected(frozen(self._patches(x)))
+
+            return embed_in_batches(self, embed, windows, self.width)
         autocast = torch.bfloat16 if self.precision == "bfloat16" else None
         return embed_in_batches(self, self.features, windows, self.width, autocast)
 
@@ -246,6 +282,18 @@ class PPGGPT(nn.Module):
                 )
             self._frozen = _Frozen(state, parameters, forward)
         return self._frozen.forward
+
+    def _projected(self, x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n width"]:
+        return x if self.projection is None else self.projection(x)
+
+    def _outputs(self, windows: Float[Tensor, "n samples"]) -> Iterator[Float[Tensor, "n positions width"]]:
+        """Yield each layer's output at the patches' positions, of the last layer only those that are read."""
+        x = self.patch_embedding(self._patches(windows))
+        *earlier, last = self.gpt_layers
+        for layer in earlier:
+            x = layer(x)
+            yield x[:, 1:]
+        yield last(x)[:, 1:] if needs_every_position(self.readout) else last(x, last_only=True)
 
     def _patches(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n patches patch"]:
         if windows.shape[1] != WINDOW_SAMPLES:

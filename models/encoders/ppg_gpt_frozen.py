@@ -3,7 +3,8 @@
 What the embedding does not need is not computed, and what never changes is computed once:
 
 * The start token sees itself alone, so its state is a constant of each layer: 30 positions are left of 31.
-* The last layer makes queries, and all that follows them, for the last position alone.
+* Where the last position alone is read, the last layer makes queries, and all that follows them, for it alone.
+* Read-outs of every layer are taken as the layers go by; no layer's output is kept.
 * Queries, keys and values come from one product; the scales of the norms and 1 / sqrt(d_head) are in its weights.
 * Weights are copied into the layout that oneDNN multiplies fastest.
 
@@ -13,7 +14,7 @@ Source: GPT-PPG (arXiv 2503.08015) for the function; our decision for the rest.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from models.encoders.lora import LoRALinear
 from models.encoders.ppg_gpt_layers import NORM_EPS, GPTLayer, PatchEmbedding, RMSNorm
+from models.encoders.readouts import needs_every_position, read_out
 
 Product = Callable[[Tensor], Tensor]
 """x to x W^T + b over the last axis, perhaps with a ReLU after it."""
@@ -43,7 +45,7 @@ class FrozenPPGGPT:
     n_patches : of a window
     batch : windows that each call will bring; any other number works too, more slowly
     dtype : of the products, float32 or bfloat16
-    readout : "last" position, or "mean" over the patches' positions
+    readout : one of ``models.encoders.readouts.READOUTS``
     """
 
     @torch.no_grad()
@@ -58,7 +60,8 @@ class FrozenPPGGPT:
         readout: str = "last",
     ):
         rows = batch * n_patches
-        self._queries = 1 if readout == "last" else n_patches
+        self._readout = readout
+        self._queries = n_patches if needs_every_position(readout) else 1
         self._embed_patches = product([_affine(patch_embedding.linear)], torch.float32, rows)
         self._layers: list[_FrozenLayer] = []
         start = patch_embedding.sep[None, None]
@@ -69,11 +72,18 @@ class FrozenPPGGPT:
 
     @torch.no_grad()
     def __call__(self, patches: Float[Tensor, "n patches samples"]) -> Float[Tensor, "n width"]:
-        """Return the last layer's last position, or the mean of all but the start token's."""
+        """Return the read-out of the layers' outputs."""
+        return read_out(self._readout, self._outputs(patches))
+
+    def _outputs(
+        self, patches: Float[Tensor, "n patches samples"]
+    ) -> Iterator[Float[Tensor, "n queries width"]]:
+        """Yield the output of each layer, which the next one overwrites."""
         x = self._embed_patches(patches)
         for layer in self._layers[:-1]:
             x = layer(x, queries=x.shape[1])
-        return self._layers[-1](x, queries=self._queries).mean(1)
+            yield x
+        yield self._layers[-1](x, queries=self._queries)
 
 
 class _FrozenLayer:

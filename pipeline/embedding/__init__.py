@@ -11,10 +11,18 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "config": ["EmbeddingConfig", "EncodingConfig"],
-        "encoders": ["encoder_fields", "kept_encoder", "make_encoder", "prepare_for", "release_encoder"],
+        "encoders": [
+            "encoder_fields",
+            "kept_encoder",
+            "make_encoder",
+            "prepare_for",
+            "projection_file",
+            "release_encoder",
+        ],
+        "names": ["EncoderName"],
         "plan": ["EmbeddingPlan", "key_template", "plan_embedding"],
         "progress": ["ProgressMeter", "log_progress"],
-        "weights_files": ["weights_file"],
+        "weights_files": ["file_of"],
         "run": ["EmbeddingSummary", "embed", "embed_batch", "finish_embedding"],
     },
 )

@@ -4,7 +4,7 @@ import functools
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import torch
 from models.encoders.base import Encoder, device_kind, fixed_batch
 from models.encoders.papagei import PaPaGeiS
 from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, fast_precision
+from models.encoders.projection import Projection
 from models.encoders.pulse_ppg import PulsePPG
 from models.errors import CheckpointMismatch
-from pipeline.embedding.weights_files import WEIGHTS
+from pipeline.embedding.names import ALLOWED, EncoderName
+from pipeline.embedding.weights_files import WEIGHTS, file_of
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.windows.decoding import Prepare
 from pipeline.windows.resample import prepare_ppg_gpt
@@ -28,8 +30,6 @@ ADAPTERS: dict[str, Callable[[str], Encoder]] = {
     "pulse_ppg": PulsePPG.from_checkpoint,
 }
 """Published encoders, named ``papagei_s:<path of the downloaded checkpoint>``."""
-MEAN = "+mean"
-"""After the name or path of a PPG-GPT: embed by the mean over its positions."""
 
 
 def chosen_device(wanted: str = "auto") -> str:
@@ -66,7 +66,7 @@ def make_encoder(
     Parameters
     ----------
     name_or_path : ``ppg_gpt_<scale>_random`` (seeded random weights), ``ppg_gpt_1m`` or another shipped one,
-        the path of a PPG-GPT checkpoint, each with ``+mean`` for the mean over positions instead of the last one;
+        the path of a PPG-GPT checkpoint, each with a read-out and a projection after it (``pipeline.embedding.names``);
         or ``papagei_s:<path>`` and ``pulse_ppg:<path>``
     precision : of PPG-GPT, "float32" or "bfloat16", or "auto": what the device is fastest in; part of the store's key
     device : a torch device, or "auto": the GPU where there is one
@@ -74,21 +74,25 @@ def make_encoder(
 
     Raises
     ------
-    ConfigError : no such name, weights that are not shipped, an unknown precision, or no GPU
+    ConfigError : no such name, weights that are not shipped, a read-out that there is not or that the encoder has not,
+        an unknown precision, or no GPU
     CheckpointError : the checkpoint does not fit
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"precision is {precision!r}; choose float32 or bfloat16, or auto")
     device = chosen_device(device)
     precision = chosen_precision(precision, device)
+    name = EncoderName.parse(name_or_path)
+    if name.words and name.weights.partition(":")[0] in ADAPTERS:
+        raise ConfigError(f"encoder {name_or_path!r}: {name.words} is for PPG-GPT alone; {ALLOWED}")
     try:
-        encoder = _build(name_or_path.removesuffix(MEAN), precision)
-        if name_or_path.endswith(MEAN):
-            if not isinstance(encoder, PPGGPT):
-                raise ConfigError(f"encoder {name_or_path!r}: {MEAN} is for PPG-GPT alone")
-            encoder.readout, encoder.name = "mean", encoder.name + MEAN
+        encoder = _build(name.weights, precision)
+        if isinstance(encoder, PPGGPT):
+            encoder.readout, encoder.name = name.readout, encoder.name + name.words
     except CheckpointMismatch as error:
         raise CheckpointError(str(error)) from error
+    if isinstance(encoder, PPGGPT) and name.width is not None:
+        _project(encoder, name)
     if not isinstance(encoder, torch.nn.Module):
         return encoder
     if gpu_batch_windows is not None:
@@ -131,19 +135,32 @@ def release_encoder() -> None:
 
 @functools.lru_cache(maxsize=1)
 def _kept(
-    name_or_path: str, precision: str, device: str, batch: int | None, _state: tuple[int, int, int] | None
+    name_or_path: str,
+    precision: str,
+    device: str,
+    batch: int | None,
+    _state: tuple[tuple[int, int, int], ...],
 ) -> Encoder:
     return make_encoder(name_or_path, precision=precision, device=device, gpu_batch_windows=batch)
 
 
-def _state_of_weights(name_or_path: str) -> tuple[int, int, int] | None:
-    """Return inode, size and time of change of the file that a name stands for; None where there is none."""
-    name = name_or_path.removesuffix(MEAN)
-    for path in (WEIGHTS / f"{name}.safetensors", Path(name.partition(":")[2] or name)):
-        if path.is_file():
-            status = path.stat()
-            return status.st_ino, status.st_size, status.st_mtime_ns
-    return None
+def _state_of_weights(name_or_path: str) -> tuple[tuple[int, int, int], ...]:
+    """Return inode, size and time of change of the files that a name stands for; empty where there are none."""
+    name = EncoderName.parse(name_or_path)
+    weights = weights_file(name)
+    files = [] if weights is None else [weights, projection_file(weights, name)]
+    states = [path.stat() for path in files if path.is_file()]
+    return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in states)
+
+
+def weights_file(name: EncoderName) -> Path | None:
+    """Return the file of shipped weights or of a path; None where there is none, as for random weights."""
+    return file_of(name.weights, WEIGHTS)
+
+
+def projection_file(weights: Path, name: EncoderName) -> Path:
+    """Return where the projection of `name` lies: beside its weights."""
+    return weights.with_name(f"{weights.stem}{name.words}.safetensors")
 
 
 def prepare_for(encoder: Encoder) -> Prepare:
@@ -201,5 +218,24 @@ def _build(name_or_path: str, precision: str) -> Encoder:
     )
 
 
+def _project(encoder: PPGGPT, name: EncoderName) -> None:
+    """Give `encoder` the projection that lies beside its weights."""
+    weights, unprojected = weights_file(name), replace(name, width=None)
+    if weights is None:
+        raise ConfigError(
+            f"encoder {name.weights!r} has no projection: there is no file of weights that one could lie by"
+        )
+    path = projection_file(weights, name)
+    remedy = f"fit it: python -m pipeline projection --encoder {name.weights}{unprojected.words} --width {name.width}"
+    if not path.is_file():
+        beside = sorted(found.stem for found in weights.parent.glob(f"{weights.stem}+*.safetensors"))
+        there = f"there is {', '.join(beside)}" if beside else "there is none"
+        raise ConfigError(f"there is no projection {path.name} beside its weights ({there}); {remedy}")
+    try:
+        encoder.project(Projection.from_file(path), path.name)
+    except CheckpointMismatch as error:
+        raise CheckpointError(f"{str(error).removesuffix('.')}; {remedy}") from error
+
+
 def _shipped() -> list[str]:
-    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors") if "+" not in path.stem)

@@ -1,4 +1,4 @@
-"""Which file an encoder's name stands for. Loads no torch."""
+"""Which file of weights an encoder's name stands for. Loads no torch, so that stages without an encoder may ask."""
 
 from pathlib import Path
 
@@ -6,17 +6,18 @@ WEIGHTS = Path(__file__).parents[2] / "models" / "encoders" / "weights"
 """Weights that come with the project, ``<name>.safetensors``."""
 
 
-def weights_file(name_or_path: str) -> Path | None:
-    """Return the weights file that an encoder's name stands for; None where there is none (random weights).
+def file_of(name_or_path: str, shipped: Path = WEIGHTS) -> Path | None:
+    """Return the file of an encoder's weights; None where there is none, as for random weights.
 
     Parameters
     ----------
-    name_or_path : a shipped name, a path, or ``<adapter>:<path>``, each with or without words for the read-out, which
-        follow a ``+``
+    name_or_path : a shipped name, a path, or ``<adapter>:<path>``; words for read-out and projection may follow, each
+        after a ``+`` (``pipeline.embedding.names``, which alone says what they mean)
+    shipped : folder of the weights that come with the project
     """
     name = name_or_path
     while True:
-        for path in (WEIGHTS / f"{name}.safetensors", Path(name.partition(":")[2] or name)):
+        for path in (shipped / f"{name}.safetensors", Path(name.partition(":")[2] or name)):
             if path.is_file():
                 return path
         if "+" not in name:

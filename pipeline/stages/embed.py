@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
-from pipeline.embedding.weights_files import weights_file
+from pipeline.embedding.weights_files import file_of
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import add_licences
 from pipeline.foundation.schema import WINDOW_SECONDS
@@ -136,7 +136,7 @@ def finish_embedding(
 
     inputs = _inputs(workspace, experiment)
     if encoder_patients(experiment):  # what labs went into comes out again
-        add_licences(weights_licences(weights_file(experiment.encoder)))
+        add_licences(weights_licences(file_of(experiment.encoder)))
     encoding = key_template(inputs.encoder, experiment.window)
     state = finish(inputs.store, inputs.plan(), ())
     release_encoder()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.cohort.encoder_patients import LearnedFrom, learned_from, refuse_learned_patients
 from pipeline.cohort.splits import Splits, split_subjects
-from pipeline.embedding.weights_files import weights_file
+from pipeline.embedding.weights_files import file_of
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import HEADER_KEY, weights_texts
 from pipeline.foundation.workspace import Workspace
@@ -19,7 +19,7 @@ def encoder_patients(experiment: ExperimentConfig) -> tuple[LearnedFrom, ...]:
     ------
     CheckpointError : its weights file cannot be read
     """
-    return learned_from(weights_file(experiment.encoder))
+    return learned_from(file_of(experiment.encoder))
 
 
 def weights_licences(weights: Path | None) -> list[str]:

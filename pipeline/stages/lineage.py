@@ -101,7 +101,7 @@ LINEAGE: dict[str, Lineage] = {
     ),
     "train_encoder": Lineage(
         command="train_encoder",
-        artefact=lambda workspace: [workspace.encoder / "model.safetensors", workspace.encoder / "encoder.json"],
+        artefact=lambda workspace: [*workspace.encoder.glob("*.safetensors"), *workspace.encoder.glob("*.json")],
         shown="encoder/", parts=("encoder_training",), inputs=("waveform_catalog", *_SCORED),
     ),
     **{f"{TRAIN}{method}": _training(method) for method in TRAINED_METHODS},

@@ -16,6 +16,7 @@ from pipeline.foundation.workspace import Workspace
 if TYPE_CHECKING:
     from pipeline.pretraining.config import PretrainingConfig
     from pipeline.pretraining.data import Corpus
+    from pipeline.sources.base import WaveformSource
 
 logger = logging.getLogger(__name__)
 
@@ -72,18 +73,32 @@ def run_pretraining(data: Path | None, out: Path, config: "PretrainingConfig") -
     return summary.save(out / "summary.json") if ranks.first else summary
 
 
+def real_waveforms(data: Path | None) -> "WaveformSource | None":
+    """Open the real PPG of `data`, see `run_pretraining`.
+
+    Raises
+    ------
+    ConfigError : no data there
+    """
+    from pipeline.pretraining.data import Challenge2015
+    from pipeline.sources.detect import open_waveforms
+
+    if data is None:
+        return None
+    if not data.exists():
+        raise ConfigError(f"{data} does not exist: name a waveform folder or an .npz of PLETH")
+    return Challenge2015(data) if data.is_file() else open_waveforms(data)
+
+
 def _corpora(
     data: Path | None, synthetic_root: Path, config: "PretrainingConfig"
 ) -> list[tuple["Corpus", "Corpus"]]:
-    from pipeline.pretraining.data import Challenge2015, divide, synthetic_source
-    from pipeline.sources.detect import open_waveforms
+    from pipeline.pretraining.data import divide, synthetic_source
 
-    if data is not None and not data.exists():
-        raise ConfigError(f"{data} does not exist: name a waveform folder or an .npz of PLETH")
+    real = real_waveforms(data)
     synthetic = synthetic_source(synthetic_root, patients=SYNTHETIC_PATIENTS, hours=SYNTHETIC_HOURS)
     sources = [("synthetic", synthetic, 1.0 if data is None else SYNTHETIC_SHARE)]
-    if data is not None:
-        real = Challenge2015(data) if data.is_file() else open_waveforms(data)
+    if real is not None:
         sources.insert(0, (real.name, real, 1.0 - SYNTHETIC_SHARE))
     return [
         divide(name, source, share, validation_share=config.validation_share, seed=config.seed)

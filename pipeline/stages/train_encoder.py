@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.encoder_patients import LearnedFrom, learned_from
 from pipeline.cohort.splits import Splits
-from pipeline.embedding.weights_files import weights_file
+from pipeline.embedding.weights_files import file_of
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import add_licences
 from pipeline.foundation.errors import ConfigError
@@ -112,7 +112,7 @@ def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> _Inputs:
         "sources": sorted(manifest[key].key.source_hash for key in sources.values() if key in manifest),
     }  # fmt: skip
     return _Inputs(
-        encoder=encoder, base=weights_file(experiment.encoder), source=source, records=records, draws=draws,
+        encoder=encoder, base=file_of(experiment.encoder), source=source, records=records, draws=draws,
         exclusions=exclusions, identity=config_hash(described),
     )  # fmt: skip
 
@@ -174,8 +174,10 @@ def _finished(workspace: Workspace, inputs: _Inputs) -> dict[str, Any] | None:
 
 
 def _trained(workspace: Workspace, experiment: ExperimentConfig, inputs: _Inputs) -> dict[str, Any]:
+    from pipeline.embedding.encoders import projection_file
+    from pipeline.embedding.names import EncoderName
     from pipeline.training.encoder_run import UNFINISHED, TunedDraws, tune
-    from pipeline.training.encoder_weights import WEIGHTS_FILE, save_record
+    from pipeline.training.encoder_weights import WEIGHTS_FILE, save_projection, save_record
     from pipeline.training.encoder_windows import cached_windows, forget_windows
 
     folder = workspace.encoder
@@ -196,7 +198,9 @@ def _trained(workspace: Workspace, experiment: ExperimentConfig, inputs: _Inputs
         inputs.encoder, parts["train"], parts["validation"], experiment.encoder_training, folder,
         identity=inputs.identity, learned=learned, listener=_tell,
     )  # fmt: skip
-    os.replace(folder / UNFINISHED / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+    name, weights = EncoderName.parse(experiment.encoder), folder / WEIGHTS_FILE
+    save_projection(projection_file(weights, name), inputs.encoder, state.best_weights["weights_hash"])
+    os.replace(folder / UNFINISHED / WEIGHTS_FILE, weights)
     record = _record(experiment, inputs, state)
     save_record(folder, record)
     for split in parts:
@@ -252,7 +256,7 @@ def _summary(
             "windows_learned_from": record["windows"]["train"],
             "epochs": len(record["epochs"]) - 1,
             "epoch_kept": record["epoch"],
-            "name_it_by": f"--set encoder={workspace.encoder / WEIGHTS_FILE}{_suffix(experiment.encoder)}",
+            "name_it_by": f"--set encoder={workspace.encoder / WEIGHTS_FILE}{_words(experiment)}",
         },
         exclusions=record["dropped"],
         tables={
@@ -282,10 +286,8 @@ def _how(experiment: ExperimentConfig) -> str:
     return f"LoRA, rank {how.rank}, on {', '.join(how.places)}"
 
 
-def _suffix(encoder: str) -> str:
-    """Return the words for the read-out that follow an encoder's name or path."""
-    base = weights_file(encoder)
-    if base is None:
-        return ""
-    name = base.stem if base.stem in encoder and not encoder.startswith(str(base)) else str(base)
-    return encoder.partition(name)[2].removeprefix(base.suffix)
+def _words(experiment: ExperimentConfig) -> str:
+    """Return the words for read-out and projection that follow the name of the weights."""
+    from pipeline.embedding.names import EncoderName
+
+    return EncoderName.parse(experiment.encoder).words

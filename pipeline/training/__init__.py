@@ -28,7 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "encoder_config": ["ENCODER_FIELDS_OF_THE_MACHINE", "EncoderTrainingConfig"],
         "encoder_draws": ["EncoderDraws", "encoder_draws"],
         "encoder_run": ["EncoderTrainingState", "TunedDraws", "UNFINISHED", "tune"],
-        "encoder_weights": ["WEIGHTS_FILE", "check_tunable", "read_record", "save_record"],
+        "encoder_weights": ["WEIGHTS_FILE", "check_tunable", "read_record", "save_projection", "save_record"],
         "encoder_windows": ["cached_windows", "forget_windows", "readable_patients"],
         "forecaster": ["Forecaster"],
         "inference": ["estimate_piece", "estimate_windows"],

@@ -14,6 +14,7 @@ from torch import nn
 from models.encoders.lora import add_lora, merge_lora
 from models.encoders.ppg_gpt import PPGGPT
 from models.encoders.ppg_gpt_layers import CausalAttention
+from models.encoders.projection import Projection
 from pipeline.cohort.encoder_patients import PATIENTS_KEY, LearnedFrom, to_header
 from pipeline.foundation.artefact_notes import HEADER_KEY, current_note
 from pipeline.foundation.atomic import write_bytes, write_json
@@ -85,6 +86,14 @@ def save_tuned(path: Path, encoder: PPGGPT, learned: Sequence[LearnedFrom]) -> d
     data = save_tensors(tensors, metadata=header)
     write_bytes(path, data)
     return {"file_sha256": hashlib.sha256(data).hexdigest(), "weights_hash": encoder.weights_hash}
+
+
+def save_projection(path: Path, encoder: PPGGPT, weights_hash: str) -> None:
+    """Write the base's projection beside the tuned weights, as theirs: they were trained through its very numbers."""
+    if encoder.projection is not None:
+        about = {**encoder.projection.about, "weights_hash": weights_hash}
+        own = Projection(encoder.projection.centre, encoder.projection.directions, about)
+        write_bytes(path, own.to_bytes())
 
 
 def save_record(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -14,7 +14,8 @@ from models.encoders.base import Encoder
 from models.encoders.papagei import PaPaGeiS
 from models.encoders.ppg_gpt import PPGGPT
 from models.encoders.pulse_ppg import PulsePPG
-from pipeline.embedding.encoders import MEAN, make_encoder
+from models.encoders.readouts import READOUTS
+from pipeline.embedding.encoders import make_encoder
 from pipeline.testing.conformance import implementations
 from pipeline.testing.networks import seeded
 
@@ -22,10 +23,12 @@ BATCH = 8
 """Windows a pass in this module: the rules are the same for each number, and the large networks are slow."""
 
 
+READ_OUT = tuple(f"ppg_gpt_1m+{readout}" for readout in READOUTS if readout != "last")
+
 ENCODERS: dict[str, tuple[type, Callable[[], Encoder]]] = {
     "ppg_gpt_1m": (PPGGPT, lambda: make_encoder("ppg_gpt_1m", device="cpu")),
     "ppg_gpt_1m_random": (PPGGPT, lambda: make_encoder("ppg_gpt_1m_random", device="cpu")),
-    "ppg_gpt_1m+mean": (PPGGPT, lambda: make_encoder(f"ppg_gpt_1m{MEAN}", device="cpu")),
+    **{name: (PPGGPT, functools.partial(make_encoder, name, device="cpu")) for name in READ_OUT},
     "ppg_gpt_1m, bfloat16": (
         PPGGPT, lambda: make_encoder("ppg_gpt_1m", precision="bfloat16", device="cpu"),
     ),
@@ -86,11 +89,12 @@ def test_keeps_the_protocol(name: str, encoder: Encoder) -> None:
 
 
 def test_names_and_hashes_tell_encoders_apart() -> None:
-    names = {"ppg_gpt_1m", "ppg_gpt_1m_random", "ppg_gpt_1m+mean", "papagei_s", "pulse_ppg"}
+    names = {"ppg_gpt_1m", "ppg_gpt_1m_random", "papagei_s", "pulse_ppg", *READ_OUT}
     assert {built(name).name for name in names} == names
-    hashes = [built(name).weights_hash for name in names - {"ppg_gpt_1m+mean"}]
+    hashes = [built(name).weights_hash for name in names - {*READ_OUT}]
     assert len(set(hashes)) == len(hashes)
-    assert built("ppg_gpt_1m+mean").weights_hash == built("ppg_gpt_1m").weights_hash, "another read-out alone"
+    read_out = {built(name).weights_hash for name in READ_OUT}
+    assert read_out == {built("ppg_gpt_1m").weights_hash}, "another read-out alone"
 
 
 def test_one_finite_row_a_window_of_the_promised_width(name: str, encoder: Encoder) -> None:

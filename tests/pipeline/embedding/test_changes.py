@@ -10,6 +10,7 @@ import pytest
 from pipeline.embedding.config import EncodingConfig
 from pipeline.embedding.plan import plan_embedding
 from pipeline.embedding.run import embed, embed_batch
+from pipeline.foundation.errors import StoreError
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.testing.waveforms import CONFIG, FakeEncoder, FakeSource, add_record, content
 from pipeline.windows.cutting import WindowConfig
@@ -63,6 +64,50 @@ def test_new_weights_or_preprocessing_redo_everything(
     embed(source, store, FakeEncoder(), CONFIG)
     assert embed(source, store, encoder, config).embedded == 4
     assert store.one_encoding() is not None
+
+
+class ReadOut(FakeEncoder):
+    """An encoder with a read-out and a projection."""
+
+    def __init__(self, readout: str, projection_hash: str = "none", width: int = 5) -> None:
+        super().__init__(width=width)
+        self.readout, self.projection_hash = readout, projection_hash
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        ReadOut("layers", width=10),
+        ReadOut("layers+spread"),
+        ReadOut("mean", "ab" * 32, width=2),
+        ReadOut("last"),
+    ],
+)
+def test_another_readout_or_projection_is_embedded_anew_in_batches(
+    source: FakeSource, store: EmbeddingStore, after: ReadOut
+) -> None:
+    """Same weights, same name: the key alone tells them apart; half-way the store is refused, and then goes on."""
+    embed(source, store, ReadOut("mean"), CONFIG)
+    old = store.one_encoding()
+    plan = plan_embedding(source.catalog(), store, after, CONFIG.window)
+    assert (len(plan.stale), plan.unchanged) == (4, 0)
+    assert f"embedded before 4 by {old}, now by {plan.encoding}" in str(plan)
+    assert old is not None
+    assert (old.readout, old.projection) == ("mean", "none")
+    batches = plan.batches(CONFIG.batch_patients)
+    assert [len(batch) for batch in batches] == [2, 2]
+    store.commit(embed_batch(batches[0], source, store, after, CONFIG).entries)
+    with pytest.raises(StoreError, match=r"mixes .*run the embed stage to its end") as error:
+        store.one_encoding()
+    assert str(old) in str(error.value)
+    assert plan.encoding in str(error.value)
+    summary = embed(source, store, after, CONFIG)
+    assert (summary.embedded, summary.unchanged) == (2, 2)
+    new = store.one_encoding()
+    assert new is not None
+    assert (new.readout, new.projection) == (after.readout, after.projection_hash)
+    assert {entry.width for entry in store.manifest().values()} == {after.width}
+    assert not new.serves(old)
 
 
 def test_how_it_runs_is_no_part_of_the_key(source: FakeSource, store: EmbeddingStore) -> None:
