@@ -11,10 +11,10 @@ train_encoder = stage_asset(
     kinds=("pytorch",),
     by_hand=True,
     pool="training",
-    description="PPG-GPT, fine-tuned on the windows before the training patients' blood draws; validation patients choose "
-    "the epoch, nobody else is looked at. **epoch kept** is 0 where no epoch was better for them: the weights are then "
-    "those of the base.\n\n"
-    "Nothing here uses the weights: name them in a run with artefacts of its own, as **name it by** says. They know whom "
-    "they learned from, and a division that holds one of these patients out is refused.\n\n"
+    description="PPG-GPT, fine-tuned on the windows before the training patients' blood draws; validation patients "
+    "choose the epoch, nobody else is looked at. **epoch kept** is 0 where no epoch was better for them: the weights "
+    "are then those of the base.\n\n"
+    "Nothing here uses the weights: name them in a run with artefacts of its own, as **name it by** says. They know "
+    "whom they learned from, and a division that holds one of these patients out is refused.\n\n"
     "It starts only when its run config says `start: true`; *Materialize all* on the lineage page passes it by.",
 )

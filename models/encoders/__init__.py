@@ -17,5 +17,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ppg_gpt": ["PPGGPT", "PPGGPTConfig", "PPG_GPT_SCALES", "WINDOW_SAMPLES", "fast_precision"],
         "ppg_gpt_frozen": ["Affine", "Product", "product"],
         "pulse_ppg": ["PulsePPG"],
+        "readouts": ["KINDS", "READOUTS", "SPREAD"],
     },
 )
