@@ -16,6 +16,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "papagei": ["PaPaGeiS"],
         "ppg_gpt": ["PPGGPT", "PPGGPTConfig", "PPG_GPT_SCALES", "WINDOW_SAMPLES", "fast_precision"],
         "ppg_gpt_frozen": ["Affine", "Product", "product"],
+        "ppg_gpt_layers": ["CausalAttention"],
+        "projection": ["Projection"],
         "pulse_ppg": ["PulsePPG"],
         "readouts": ["KINDS", "READOUTS", "SPREAD"],
     },

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.encoders.ppg_gpt import WINDOW_SAMPLES
-from pipeline.foundation.atomic import PRIVATE_FILE_MODE, explained_os_errors, make_private_dir, write_json
+from pipeline.foundation.atomic import explained_os_errors, make_private_dir, write_json
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Record, WaveformSource
@@ -101,7 +101,7 @@ def _reserve(path: Path, shape: tuple[int, int]) -> None:
     make_private_dir(path.parent)
     with explained_os_errors(path):
         path.unlink(missing_ok=True)
-        path.touch(mode=PRIVATE_FILE_MODE)
+        path.touch(mode=0o600)
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, 2 * shape[0] * shape[1])
 
