@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.encoders.base import Encoder
 from models.encoders.lab_heads import LabHeads
 from models.encoders.ppg_gpt import PPGGPT, fast_precision
 from pipeline.cohort.encoder_patients import LearnedFrom
@@ -111,7 +112,7 @@ class _Run:
         self.training, self.validation, self.config = training, validation, config
         self.folder, self.learned = folder, learned
         self.device = pick_device(config.device)
-        self.target, self.held_out_target = _scaled(training.draws.target, validation.draws.target)
+        self.target, self.held_out_target = scaled_targets(training.draws.target, validation.draws.target)
         with _seeded(seed_of(config.seed)):
             self.encoder = adapted(encoder, config).to(self.device)
         self.heads = LabHeads(encoder.width, len(LAB_NAMES), FOLDS).to(self.device)
@@ -223,25 +224,11 @@ class _Run:
         plain = merged(self.encoder)
         training, held_out = (_judged(len(one.draws.patient)) for one in (self.training, self.validation))
         return judge(
-            self._features(plain, self.training), self.target.double().numpy()[training],
+            mean_features(plain, self.training), self.target.double().numpy()[training],
             self.training.draws.patient[training],
-            self._features(plain, self.validation), self.held_out_target.double().numpy()[held_out],
+            mean_features(plain, self.validation), self.held_out_target.double().numpy()[held_out],
             self.validation.draws.patient[held_out], levels=self.config.patient_levels,
         )  # fmt: skip
-
-    def _features(self, plain: PPGGPT, of: TunedDraws) -> np.ndarray:
-        """Return the mean embedding of each judged draw's windows, (draws, width) float64; memory: one block."""
-        window = of.draws.window[_judged(len(of.draws.patient))]
-        out = np.zeros((len(window), plain.width))
-        at_once = max(1, WINDOWS_AT_ONCE // window.shape[1])
-        for first in range(0, len(window), at_once):
-            part = window[first : first + at_once]
-            there = part >= 0
-            owner = np.nonzero(there)[0]
-            embedded = plain.embed(of.windows.take(part[there])).double().cpu().numpy()
-            np.add.at(out[first : first + at_once], owner, embedded)
-            out[first : first + at_once] /= there.sum(axis=1)[:, None]
-        return out
 
     def _finish(self, state: EncoderTrainingState, row: dict[str, Any], listener: Listener | None) -> None:
         state.rows.append(row)
@@ -265,6 +252,20 @@ class _Run:
         load_resume(held, path, self.encoder, self.optimizer)
         logger.info("fine-tuning resumed after epoch %d of at most %d", state.epoch, self.config.epochs)
         return state
+
+
+def mean_features(encoder: Encoder, of: TunedDraws) -> np.ndarray:
+    """Return the mean embedding of each judged draw's windows, (draws, width) float64; memory: one block of windows."""
+    window = of.draws.window[_judged(len(of.draws.patient))]
+    out = np.zeros((len(window), encoder.width))
+    at_once = max(1, WINDOWS_AT_ONCE // window.shape[1])
+    for first in range(0, len(window), at_once):
+        part = window[first : first + at_once]
+        there = part >= 0
+        embedded = encoder.embed(of.windows.take(part[there])).double().cpu().numpy()
+        np.add.at(out[first : first + at_once], np.nonzero(there)[0], embedded)
+        out[first : first + at_once] /= there.sum(axis=1)[:, None]
+    return out
 
 
 def plan_batches(
@@ -299,7 +300,7 @@ def _chosen_windows(window: np.ndarray, most: int, seed: int) -> tuple[np.ndarra
     return chosen[there], torch.from_numpy(share)
 
 
-def _scaled(training: np.ndarray, held_out: np.ndarray) -> tuple[Tensor, Tensor]:
+def scaled_targets(training: np.ndarray, held_out: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return both by the training draws' mean and spread; labs with too few draws are left out (NaN)."""
     known = np.isfinite(training)
     enough = known.sum(axis=0) >= LEAST_DRAWS

@@ -19,7 +19,8 @@ from pipeline.cohort.splits import Splits
 from pipeline.embedding.encoders import make_encoder
 from pipeline.foundation.artefact_notes import HEADER_KEY
 from pipeline.foundation.workspace import Workspace
-from pipeline.sources.synthetic.cohort import patient_folder
+from pipeline.sources.mimic3 import Mimic3Waveforms
+from pipeline.sources.synthetic.wfdb_files import patient_folder
 from pipeline.stages import encoder_patients, train_encoder
 from pipeline.stages.ingest import COHORT_LICENCE
 from pipeline.store.embeddings import EmbeddingStore
@@ -122,6 +123,29 @@ def noise_into(workspace: Workspace, patients: tuple[str, ...]) -> int:
     return changed
 
 
+def noise_after(workspace: Workspace, patient: str, t_us: int) -> bool:
+    """Replace the samples of one patient that lie wholly after t by noise; whether any was."""
+    changed = False
+    for record in Mimic3Waveforms(workspace.cohort / "waveforms").catalog().records:
+        if record.patient_id != patient:
+            continue
+        position = 0
+        lines = [line.split() for line in record.path.read_text().splitlines()[1:] if line and line[0] != "#"]
+        for name, length in ((fields[0], int(fields[1])) for fields in lines):
+            data = record.path.with_name(f"{name}.dat")
+            start_us = record.start_us + round(position * 1e6 / 125)
+            position += length
+            if name == "~" or length == 0 or not data.exists():
+                continue
+            raw = np.fromfile(data, np.uint8)
+            first = max(0, int(np.ceil(max(0, t_us - start_us) / (length * 8e3) * len(raw) / 12)) * 12 + 12)
+            if first < len(raw):
+                raw[first:] = np.random.default_rng(0).integers(60, 200, len(raw) - first, dtype=np.uint8)
+                raw.tofile(data)
+                changed = True
+    return changed
+
+
 def other_labs(workspace: Workspace, patients: tuple[str, ...]) -> int:
     path = next((workspace.cohort / "clinical").glob("LABEVENTS.csv*"))
     table = pd.read_csv(path, dtype=str)
@@ -183,6 +207,28 @@ def test_a_run_of_its_own_embeds_by_the_named_weights(made: Workspace, second: W
     assert first is not None
     assert first.weights_hash != encoding.weights_hash
     assert Splits.load(second.splits).hash == Splits.load(made.splits).hash
+
+
+def test_under_such_weights_a_later_change_leaves_earlier_embeddings_as_they_were(
+    made: Workspace, second: Workspace, tmp_path: Path
+) -> None:
+    """What is estimated from embeddings is held to the same by ``tests/e2e/test_no_leak.py``."""
+    copy = copied(second, tmp_path / "copy")
+    patient = Splits.load(copy.splits).patients("test")[0]
+    before = EmbeddingStore.open(copy.store).read(patient)
+    t_us = int(np.median(before.start_us))
+    assert noise_after(copy, patient, t_us)
+    for stage in ("catalog", "embed"):
+        assert run(stage, tmp_path / "copy", f"{weights(made)}+mean") == 0
+    after = EmbeddingStore.open(copy.store).read(patient)
+    starts, bits = [], []
+    for one in (before, after):
+        kept = np.asarray(one.start_us) + 30_000_000 <= t_us
+        starts.append(np.asarray(one.start_us)[kept].tobytes())
+        bits.append(np.asarray(one.embeddings[:])[kept].tobytes())
+    assert len(starts[0]) > 8 * 50
+    assert (starts[0], bits[0]) == (starts[1], bits[1])
+    assert np.asarray(before.embeddings[:]).tobytes() != np.asarray(after.embeddings[:]).tobytes()
 
 
 def refused(capsys: pytest.CaptureFixture[str], workspace: Workspace) -> None:
