@@ -15,6 +15,7 @@ from pipeline.cohort.splits import Splits
 from pipeline.embedding.weights_files import file_of
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import add_licences
+from pipeline.foundation.atomic import write_bytes
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.foundation.summary import StageSummary
@@ -88,10 +89,8 @@ class _Inputs:
 
 def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> _Inputs:
     """Find everything out that can be wrong, before any window is decoded."""
-    from pipeline.embedding.encoders import (
-        encoder_fields,
-        make_encoder,
-    )  # imports torch, which definitions must not
+    # These import torch, which definitions must not.
+    from pipeline.embedding.encoders import encoder_fields, make_encoder
     from pipeline.training.encoder_weights import check_tunable
 
     how = experiment.encoder_training
@@ -200,7 +199,7 @@ def _trained(workspace: Workspace, experiment: ExperimentConfig, inputs: _Inputs
     )  # fmt: skip
     name, weights = EncoderName.parse(experiment.encoder), folder / WEIGHTS_FILE
     save_projection(projection_file(weights, name), inputs.encoder, state.best_weights["weights_hash"])
-    os.replace(folder / UNFINISHED / WEIGHTS_FILE, weights)
+    write_bytes(weights, (folder / UNFINISHED / WEIGHTS_FILE).read_bytes())
     record = _record(experiment, inputs, state)
     save_record(folder, record)
     for split in parts:
