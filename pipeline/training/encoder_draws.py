@@ -71,10 +71,8 @@ def encoder_draws(
     Patients without a draw are left out. What is found of one patient depends on that patient alone, but for the
     number of draws that `most_windows` leaves to each.
     """
-    everyone, sequences = (
-        sorted(set(patients)),
-        aligned.sequences.groupby("patient_id")["sequence_id"].agg(list),
-    )
+    everyone = sorted(set(patients))
+    sequences = {str(p): list(ids) for p, ids in aligned.sequences.groupby("patient_id")["sequence_id"]}
     found = [_of_patient(aligned, one, sequences.get(one, []), config, exclusions) for one in everyone]
     kept = [(patient, *rows) for patient, rows in zip(everyone, found, strict=True) if len(rows[0])]
     limit = _draws_a_patient([len(rows[1]) for rows in kept], most_windows // config.windows_a_draw)
