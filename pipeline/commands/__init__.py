@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evaluation": ["add_evaluation_commands"],
         "pretraining": ["add_pretraining_commands"],
         "project_options": ["add_project_options", "project"],
+        "projection": ["add_projection_command"],
         "rehearsal": ["add_rehearsal_commands"],
         "store": ["add_store_commands"],
     },

@@ -12,12 +12,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "config": ["EmbeddingConfig", "EncodingConfig"],
         "encoders": [
+            "WEIGHTS",
             "encoder_fields",
             "kept_encoder",
             "make_encoder",
             "prepare_for",
             "projection_file",
             "release_encoder",
+            "weights_file",
         ],
         "names": ["EncoderName"],
         "plan": ["EmbeddingPlan", "key_template", "plan_embedding"],

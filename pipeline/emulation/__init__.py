@@ -14,6 +14,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cohort": ["EMULATED_LICENCE", "EmulatedCohort", "write_emulated_cohort"],
         "emulator": ["EMULATED", "Emulator", "EmulatorKey"],
         "fit": ["EmulatorFitConfig", "emulator_key", "fit_emulator"],
-        "rendered": ["BurstPlan", "render_windows"],
+        "rendered": ["BurstPlan", "RenderedWindows", "render_windows"],
     },
 )

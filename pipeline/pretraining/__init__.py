@@ -12,8 +12,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "config": ["PretrainingConfig"],
         "data": ["Challenge2015", "Corpus", "divide", "synthetic_source"],
-        "probe_data": ["BIDMC_LICENCE", "bidmc_windows", "synthetic_windows"],
-        "probing": ["named", "probe", "probe_table"],
+        "probe_data": ["BIDMC_LICENCE", "ProbeWindows", "bidmc_windows", "synthetic_windows"],
+        "probing": ["held_out_estimates", "named", "probe", "probe_table"],
+        "projection": ["ProjectionConfig", "fit_projection", "require_wider"],
         "run": ["RECORD_FILE", "WEIGHTS_FILE", "pretrain"],
     },
 )

@@ -20,7 +20,7 @@ from jaxtyping import Float64
 
 from models.encoders.ppg_gpt import PPGGPT
 from models.encoders.projection import Projection
-from pipeline.emulation import BurstPlan, render_windows
+from pipeline.emulation.rendered import BurstPlan, render_windows
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import canonical_json, to_plain
 from pipeline.pretraining.data import SYNTHETIC_LICENCE, SYNTHETIC_SEED, Corpus
@@ -93,8 +93,8 @@ def fit_projection(
         "licence": "; ".join(licences),
         "fitted_on": canonical_json(_fitted_on(encoder, source, config, counts)),
     }
-    tensors = (torch.from_numpy(x.astype(np.float32)) for x in (centre, directions))
-    return Projection(*tensors, about), counts
+    fixed = (torch.from_numpy(centre.astype(np.float32)), torch.from_numpy(directions.astype(np.float32)))
+    return Projection(*fixed, about), counts
 
 
 def require_wider(encoder: PPGGPT, width: int) -> None:
