@@ -26,7 +26,7 @@ from pipeline.foundation.schema import LAB_NAMES
 from pipeline.foundation.workspace import Workspace
 from pipeline.sources.catalog import load_catalog
 from pipeline.sources.detect import open_waveforms
-from pipeline.training.encoder_draws import encoder_draws
+from pipeline.training.encoder_draws import draws_with_windows
 from pipeline.training.encoder_judge import Judgement, judge
 from pipeline.training.encoder_run import TunedDraws, mean_features, scaled_targets
 from pipeline.training.encoder_windows import cached_windows
@@ -59,7 +59,7 @@ def _drawn(workspace: Workspace, experiment: ExperimentConfig, folder: Path) -> 
     how = experiment.encoder_training
     parts = {}
     for name in SPLITS:
-        draws = encoder_draws(aligned, splits.patients(name), how, how.most_windows, Counter())
+        draws = draws_with_windows(aligned, splits.patients(name), how, how.most_windows, Counter())
         cache = cached_windows(folder / name, draws, source, records, experiment.window, identity=name)
         parts[name] = TunedDraws(draws=draws, windows=cache)
     return parts

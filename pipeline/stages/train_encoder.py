@@ -131,7 +131,7 @@ def _draws(
     records: Mapping[str, tuple[Record, ...]],
     exclusions: Counter[str],
 ) -> dict[str, "EncoderDraws"]:
-    from pipeline.training.encoder_draws import encoder_draws
+    from pipeline.training.encoder_draws import draws_with_windows
     from pipeline.training.encoder_windows import readable_patients
 
     aligned, how = AlignedCohort.load(workspace.aligned), experiment.encoder_training
@@ -148,7 +148,7 @@ def _draws(
                 "for those that are there"
             )
         most = round(how.most_windows * (0.8 if split == "train" else 0.2))
-        draws[split] = encoder_draws(aligned, readable, how, most, exclusions)
+        draws[split] = draws_with_windows(aligned, readable, how, most, exclusions)
         if not len(draws[split].patient):
             raise ConfigError(
                 f"no lab result of a {split} patient has a usable window that ends at most "

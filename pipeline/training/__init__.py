@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "distributed": ["Ranks", "joined_ranks", "pick_device"],
         "embedding_cache": ["CachedPatient", "EmbeddingCache"],
         "encoder_config": ["ENCODER_FIELDS_OF_THE_MACHINE", "EncoderTrainingConfig"],
-        "encoder_draws": ["EncoderDraws", "encoder_draws"],
+        "encoder_draws": ["EncoderDraws", "draws_with_windows"],
         "encoder_judge": ["Judgement", "judge"],
         "encoder_run": [
             "EncoderTrainingState",

@@ -51,7 +51,7 @@ class EncoderDraws:
         return digest.hexdigest()
 
 
-def encoder_draws(
+def draws_with_windows(
     aligned: AlignedCohort,
     patients: Sequence[str],
     config: EncoderTrainingConfig,

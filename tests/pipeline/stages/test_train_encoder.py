@@ -21,10 +21,11 @@ from pipeline.foundation.artefact_notes import HEADER_KEY
 from pipeline.foundation.workspace import Workspace
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.sources.synthetic.wfdb_files import patient_folder
-from pipeline.stages import encoder_patients, train_encoder
+from pipeline.stages import encoder_patients
 from pipeline.stages.ingest import COHORT_LICENCE
+from pipeline.stages.train_encoder import UNREADABLE
 from pipeline.store.embeddings import EmbeddingStore
-from pipeline.training import encoder_draws, encoder_windows
+from pipeline.training import encoder_windows
 
 COHORT = {
     "cohort.size.n_patients": "16", "cohort.size.hours_low": "5", "cohort.size.hours_high": "6",
@@ -284,11 +285,6 @@ def test_a_division_of_ones_own_is_refused_wherever_it_is_read(
         ),
         ("{base}+mean", {"encoder_training__rank": "0"}, "rank = 0 must be at least 1"),
         ("{base}+mean", {"encoder_training__places": '["head"]'}, "choose one or more of w_q, w_k"),
-        (
-            "{base}+mean",
-            {"encoder_training__minutes_before": "0.001"},
-            "no lab result of a train patient has a usable",
-        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_a_window_is_decoded(
@@ -311,6 +307,24 @@ def test_what_cannot_be_trained_is_refused_before_a_window_is_decoded(
     assert weights_hash(copy) == weights_hash(made)
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_patients_without_a_draw_are_refused_before_a_window_is_decoded(
+    made: Workspace, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, split: str
+) -> None:
+    copy = copied(made, tmp_path / "copy")
+    path = copy.aligned / "draws.parquet"
+    draws = pd.read_parquet(path)
+    draws.loc[~draws["patient_id"].isin(Splits.load(copy.splits).patients(split))].to_parquet(path)
+    monkeypatch.setattr("pipeline.stages.provenance._fitting_together", lambda *_: _nothing())
+    monkeypatch.setattr(encoder_windows, "cached_windows", lambda *_, **__: pytest.fail("decoded"))
+    assert run("train_encoder", tmp_path / "copy", f"{base}+mean") == 1
+    error = capsys.readouterr().err
+    assert (
+        f"no lab result of a {split} patient has a usable window that ends at most 240 minutes before it"
+        in error
+    )
+
+
 def _nothing():
     from pipeline.stages.provenance import Inputs
 
@@ -325,7 +339,7 @@ def test_waveforms_that_are_gone_are_refused_before_work_and_some_are_counted(
     train = Splits.load(copy.splits).patients("train")
     shutil.rmtree(copy.cohort / "waveforms" / patient_folder(int(train[0])))
     assert run("train_encoder", tmp_path / "copy", f"{base}+mean") == 0
-    assert f"1  {train_encoder.UNREADABLE}" in capsys.readouterr().out
+    assert f"1  {UNREADABLE}" in capsys.readouterr().out
     shutil.rmtree(copy.encoder)
     for patient in train[1:]:
         shutil.rmtree(copy.cohort / "waveforms" / patient_folder(int(patient)))
@@ -340,4 +354,3 @@ def test_several_processes_are_refused(
     assert run("train_encoder", made.root.parent, f"{base}+mean") == 1
     assert "train_encoder runs in one process" in capsys.readouterr().err
     assert encoder_patients.weights_licences(base) == []
-    assert encoder_draws.WITHOUT_WINDOW

@@ -10,7 +10,7 @@ import pytest
 from pipeline.foundation.schema import LAB_NAMES, WINDOW_US
 from pipeline.testing.cohort import ORIGIN_US, tiny_cohort
 from pipeline.training.encoder_config import EncoderTrainingConfig
-from pipeline.training.encoder_draws import TOO_MANY, WITHOUT_WINDOW, encoder_draws
+from pipeline.training.encoder_draws import TOO_MANY, WITHOUT_WINDOW, draws_with_windows
 
 CONFIG = EncoderTrainingConfig(windows_a_draw=4, minutes_before=30.0)
 
@@ -22,7 +22,9 @@ def cohort():
 
 def found(cohort, config=CONFIG, most=10_000, patients=None):
     exclusions: Counter[str] = Counter()
-    draws = encoder_draws(cohort.aligned, patients or list(cohort.store.windows), config, most, exclusions)
+    draws = draws_with_windows(
+        cohort.aligned, patients or list(cohort.store.windows), config, most, exclusions
+    )
     return draws, exclusions
 
 
