@@ -7,6 +7,7 @@ from assets.checks import asset_checks
 from assets.cohort import cohort_splits, lab_alignment, normalization_stats
 from assets.console import console
 from assets.embeddings import ppg_embeddings
+from assets.encoder_training import train_encoder
 from assets.evaluation import evaluation, predictions, report
 from assets.executors import chosen_executor
 from assets.ingest import lab_events, synthetic_cohort, waveform_catalog
@@ -31,6 +32,7 @@ defs = dg.Definitions(
         report,
         table1,
         pretrain_ppg_gpt,
+        train_encoder,
     ],
     asset_checks=asset_checks,
     jobs=jobs,

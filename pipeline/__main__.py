@@ -82,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--method", help=f"{', '.join(TRAINED_METHODS)}; all of the experiment's when left out"
     )
+    _add_stage(
+        commands,
+        "train_encoder",
+        "fine-tune the encoder on the training patients' labs",
+        stages.train_encoder,
+    )
     everything = _add_stage(commands, "all", "every stage in order", _everything)
     everything.set_defaults(method=None)
     table1 = commands.add_parser(

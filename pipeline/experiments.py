@@ -23,6 +23,7 @@ from pipeline.foundation.workspace import WAVEFORMS_VARIABLE
 from pipeline.labs.cleaning import LabConfig
 from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.training.config import TrainingConfig
+from pipeline.training.encoder_config import EncoderTrainingConfig
 from pipeline.windows.cutting import WindowConfig
 
 EXPERIMENT_VARIABLE = "UNIPHY_EXPERIMENT"
@@ -123,6 +124,11 @@ class ExperimentConfig:
     encoder_precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of PPG-GPT; auto: bfloat16 where the encoder's device multiplies it natively. Part of the store's key,
     and of a checkpoint, as what it came to."""
+    encoder_patients: Literal["refuse", "other_people"] = "refuse"
+    """What ids that a fine-tuned encoder has learned from mean here: the same people, so that a division that holds one
+    of them out is refused, or other_people (another hospital, another synthetic cohort). Changes no number."""
+    encoder_training: EncoderTrainingConfig = field(default_factory=EncoderTrainingConfig)
+    """How ``train_encoder`` fine-tunes the encoder on labs; touches nothing else of the experiment."""
     embedding_executor: Literal["local", "ray"] = "local"
     """Where the encoder runs; changes no number."""
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)

@@ -11,6 +11,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "base": ["EMBED_BATCH", "Encoder", "device_kind", "fixed_batch"],
+        "lab_heads": ["LabHeads"],
+        "lora": ["add_lora", "merge_lora"],
         "papagei": ["PaPaGeiS"],
         "ppg_gpt": [
             "PPGGPT",
@@ -22,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "scale_of",
         ],
         "ppg_gpt_frozen": ["Affine", "Product", "product"],
+        "ppg_gpt_layers": ["CausalAttention"],
         "projection": ["Projection"],
         "pulse_features": ["PulseFeatures"],
         "pulse_ppg": ["PulsePPG"],

@@ -35,7 +35,9 @@ class LoRALinear(nn.Module):
 
     def merged(self) -> nn.Linear:
         """Return one plain linear layer that computes the same."""
-        linear = nn.Linear(self.weight.shape[1], self.weight.shape[0], bias=self.bias is not None)
+        outputs, inputs = self.weight.shape
+        # On "meta" nothing is drawn: the caller's generator stays as it is.
+        linear = nn.Linear(inputs, outputs, bias=self.bias is not None, device="meta")
         linear.weight = nn.Parameter((self.weight + self.scale * self.lora_up @ self.lora_down).detach())
         if self.bias is not None:
             linear.bias = nn.Parameter(self.bias.detach().clone())

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "config": ["EmbeddingConfig", "EncodingConfig"],
         "encoders": [
             "WEIGHTS",
+            "encoder_fields",
             "kept_encoder",
             "make_encoder",
             "prepare_for",
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "names": ["EncoderName"],
         "plan": ["EmbeddingPlan", "key_template", "plan_embedding"],
         "progress": ["ProgressMeter", "log_progress"],
+        "weights_files": ["file_of"],
         "run": ["EmbeddingSummary", "embed", "embed_batch", "finish_embedding"],
     },
 )

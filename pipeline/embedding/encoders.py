@@ -19,14 +19,13 @@ from models.encoders.pulse_features import PulseFeatures
 from models.encoders.pulse_ppg import PulsePPG
 from models.errors import CheckpointMismatch
 from pipeline.embedding.names import ALLOWED, EncoderName
+from pipeline.embedding.weights_files import WEIGHTS, file_of
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.windows.decoding import Prepare
 from pipeline.windows.resample import prepare_ppg_gpt
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = Path(__file__).parents[2] / "models" / "encoders" / "weights"
-"""Weights that come with the project, ``<name>.safetensors``."""
 ADAPTERS: dict[str, Callable[[str], Encoder]] = {
     "papagei_s": PaPaGeiS.from_checkpoint,
     "pulse_ppg": PulsePPG.from_checkpoint,
@@ -158,9 +157,7 @@ def _state_of_weights(name_or_path: str) -> tuple[tuple[int, int, int], ...]:
 
 def weights_file(name: EncoderName) -> Path | None:
     """Return the file of shipped weights or of a path; None where there is none, as for random weights."""
-    shipped = WEIGHTS / f"{name.weights}.safetensors"
-    path = Path(name.weights.partition(":")[2] or name.weights)
-    return next((found for found in (shipped, path) if found.is_file()), None)
+    return file_of(name.weights, WEIGHTS)
 
 
 def projection_file(weights: Path, name: EncoderName) -> Path:

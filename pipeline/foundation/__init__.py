@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "artefact_notes": [
             "ArtefactNote",
+            "HEADER_KEY",
             "NOTE_KEY",
             "add_checkpoint",
             "add_licences",
@@ -92,6 +93,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "WINDOW_US",
         ],
         "tensor_files": [
+            "weights_texts",
             "header_of",
             "loaded_tensors",
             "read_tensors",

@@ -77,9 +77,32 @@ def header_of(data: bytes) -> dict[str, str]:
     return json.loads(data[8 : 8 + length])["__metadata__"]
 
 
+def weights_texts(path: Path) -> dict[str, str]:
+    """Return what `header_of` does of a file, whose tensors are not read; empty for a file of another kind.
+
+    Raises
+    ------
+    OSError, ValueError : it cannot be read, or is damaged
+    """
+    if path.suffix != ".safetensors":
+        return {}
+    with path.open("rb") as file:
+        start = file.read(8)
+        start += file.read(min(int.from_bytes(start, "little"), path.stat().st_size))
+    try:
+        texts = header_of(start)
+    except KeyError:  # tensors alone
+        return {}
+    except TypeError:
+        texts = None
+    if not isinstance(texts, dict):
+        raise ValueError("no safetensors header")
+    return texts
+
+
 def tensors_note(path: Path) -> dict[str, Any]:
     """Return the note of a safetensors file; empty where it has none."""
     try:
-        return json.loads(header_of(path.read_bytes())[HEADER_KEY])
-    except (KeyError, TypeError, ValueError):
+        return json.loads(weights_texts(path).get(HEADER_KEY, "{}"))
+    except ValueError:
         return {}

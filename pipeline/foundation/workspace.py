@@ -139,6 +139,11 @@ class Workspace:
         """Sequences, pieces, targets, scored examples and history."""
         return self.root / "aligned"
 
+    @property
+    def encoder(self) -> Path:
+        """Folder of the encoder that was fine-tuned on this experiment's labs."""
+        return self.root / "encoder"
+
     def checkpoint(self, method: str, seed: int) -> Path:
         """Folder of one trained method."""
         return self.root / "checkpoints" / method / f"seed{seed}"

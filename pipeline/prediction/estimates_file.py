@@ -1,10 +1,11 @@
 """The file of estimates that `predict` writes: Parquet or CSV by its name, and who of its patients the model knows."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pandas as pd
 
+from pipeline.cohort.encoder_patients import LearnedFrom, known_patients
 from pipeline.cohort.splits import Splits, normal_id
 from pipeline.foundation.atomic import write_parquet, write_text
 from pipeline.foundation.errors import ConfigError, ProjectError
@@ -13,8 +14,8 @@ from pipeline.training.checkpoints import checkpoint_folders, load_model
 
 KNOWN_PATIENT = "known_patient"
 ESTIMATES_COLUMNS = (*PREDICT_COLUMNS, KNOWN_PATIENT)
-"""``known_patient``: whether the row's patient helped to make the model (see `patients_behind`); empty where the
-division of its patients is not at hand."""
+"""``known_patient``: whether the row's patient helped to make the model or its encoder (see `patients_behind` and
+``cohort.encoder_patients``); empty where neither says so and the division of the model's patients is not at hand."""
 ENDINGS = (".parquet", ".csv")
 _USED_SPLITS = ("train", "validation", "calibration")
 
@@ -71,19 +72,36 @@ def patients_behind(checkpoint_dir: Path | str) -> frozenset[str] | None:
     return None
 
 
-def with_known_patients(table: pd.DataFrame, known: Collection[str] | None) -> tuple[pd.DataFrame, str]:
-    """Return `ESTIMATES_COLUMNS`, and a warning without ids where patients are known to the model; "" without one."""
-    if known is None:
-        flags = pd.array([None] * len(table), dtype="boolean")
-        words = "the patients who trained the model are not known here (no splits file beside the checkpoint fits it): "
-        table = table.assign(**{KNOWN_PATIENT: flags}).filter(list(ESTIMATES_COLUMNS))
-        return table, f"{words}{KNOWN_PATIENT} stays empty"
-    flags = {patient: normal_id(patient) in known for patient in set(table["patient"])}
-    n_known = sum(flags.values())
+def with_known_patients(
+    table: pd.DataFrame, known: Collection[str] | None, encoder: Iterable[LearnedFrom] = ()
+) -> tuple[pd.DataFrame, str]:
+    """Return `ESTIMATES_COLUMNS`, and a warning without ids where patients are known to the model; "" without one.
+
+    Parameters
+    ----------
+    known : what `patients_behind` returns
+    encoder : whom the encoder was fine-tuned on; its weights say so wherever they are, so a patient may be found
+        here even where `known` is None
+    """
+    patients = set(table["patient"])
+    taught = known_patients(encoder, patients)
+    flags: dict[str, bool | None] = {
+        patient: True if patient in taught else None if known is None else normal_id(patient) in known
+        for patient in patients
+    }
+    n_known = sum(flag is True for flag in flags.values())
     column = pd.array([flags[patient] for patient in table["patient"]], dtype="boolean")
-    words = (
-        f"{n_known} of {len(flags)} patients have ids of those who trained, selected or calibrated the model: their "
-        f"estimates look better than a new patient's ({KNOWN_PATIENT} marks the rows)"
-    )
+    warnings = []
+    if n_known:
+        behind = "the model or its encoder" if taught else "the model"
+        warnings.append(
+            f"{n_known} of {len(flags)} patients have ids of those who trained, selected or calibrated {behind}: their "
+            f"estimates look better than a new patient's ({KNOWN_PATIENT} marks the rows)"
+        )
+    if known is None:
+        warnings.append(
+            "the patients who trained the model are not known here (no splits file beside the checkpoint fits it): "
+            f"{KNOWN_PATIENT} stays empty" + (" for the others" if n_known else "")
+        )
     table = table.assign(**{KNOWN_PATIENT: column}).filter(list(ESTIMATES_COLUMNS))
-    return table, words if n_known else ""
+    return table, "; ".join(warnings)

@@ -24,6 +24,7 @@ from pipeline.stages.paper_comparison import reproduce_table1, table1
 from pipeline.stages.predict import predict_new_patients
 from pipeline.stages.pretraining import pretrain_ppg_gpt
 from pipeline.stages.reporting import report
+from pipeline.stages.train_encoder import train_encoder
 from pipeline.stages.training import check_devices, train
 
 # Whole modules, some of which need torch, for the command line, the checks and the rehearsal.
@@ -65,5 +66,6 @@ __all__ = [
     "synthetic_cohort",
     "table1",
     "train",
+    "train_encoder",
     "waveform_catalog",
 ]

@@ -15,6 +15,7 @@ from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.labs.cleaning import LabEvents
 from pipeline.sources.catalog import load_catalog
+from pipeline.stages.encoder_patients import refuse_division
 from pipeline.stages.ingest import waveform_source
 from pipeline.stages.provenance import recorded
 from pipeline.store.embeddings import EmbeddingStore
@@ -28,6 +29,7 @@ def cohort_splits(workspace: Workspace, experiment: ExperimentConfig) -> StageSu
         require(workspace.catalog, made_by="waveform_catalog", asset="cohort_splits"), root
     )
     splits = split_subjects({record.patient_id for record in catalog.records}, experiment.splits)
+    refuse_division(experiment, splits)
     splits.save(workspace.splits)
     return StageSummary(
         stage="cohort_splits",

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
+from pipeline.embedding.weights_files import file_of
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.artefact_notes import add_licences
 from pipeline.foundation.atomic import require_writable
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.foundation.summary import Scalar, StageSummary
@@ -16,6 +18,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.sources.base import WaveformSource
 from pipeline.sources.catalog import catalogued_patients, load_catalog, release_catalog
 from pipeline.stages.encoder_files import shown_encoder
+from pipeline.stages.encoder_patients import encoder_patients, weights_licences
 from pipeline.stages.ingest import waveform_source
 from pipeline.stages.provenance import check_inputs, recorded
 from pipeline.store.embeddings import EmbeddingStore
@@ -135,6 +138,8 @@ def finish_embedding(
     from pipeline.embedding.run import finish_embedding as finish
 
     inputs = _inputs(workspace, experiment)
+    if encoder_patients(experiment):  # what labs went into comes out again
+        add_licences(weights_licences(file_of(experiment.encoder)))
     encoding = key_template(inputs.encoder, experiment.window)
     state = finish(inputs.store, inputs.plan(), ())
     release_encoder()

@@ -13,6 +13,7 @@ from pipeline.cohort.splits import Splits
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.overrides import dotted
 from pipeline.foundation.provenance import config_hash
+from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.workspace import Workspace
 from pipeline.stages.encoder_files import plain_experiment, same_value
 from pipeline.stages.lineage import LINEAGE, TRAIN, files_of, is_compared, own_fields
@@ -36,7 +37,8 @@ def contradictions(stage: str, workspace: Workspace, experiment: ExperimentConfi
     """Return what in a stage's artefact contradicts the experiment; what it does not tell contradicts nothing."""
     if stage == "ppg_embeddings":
         return list(_of_store(workspace, experiment))
-    telling = _TELLING.get(TRAIN if stage.startswith(TRAIN) else stage)
+    trains_a_method = stage.removeprefix(TRAIN) in TRAINED_METHODS
+    telling = _TELLING.get(TRAIN if trains_a_method else stage)
     return [] if telling is None else contradicted(telling(stage, workspace), experiment)
 
 

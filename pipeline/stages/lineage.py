@@ -18,11 +18,13 @@ from pipeline.foundation.workspace import Workspace
 from pipeline.stages.encoder_files import plain_experiment
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training.config import FIELDS_OF_THE_MACHINE
+from pipeline.training.encoder_config import ENCODER_FIELDS_OF_THE_MACHINE
 
 TRAIN = "train_"
 UNCOMPARED = frozenset(
-    {"name", "embedding_executor", "embedding", "training.seed"}
+    {"name", "encoder_patients", "embedding_executor", "embedding", "training.seed"}
     | {f"training.{name}" for name in FIELDS_OF_THE_MACHINE}
+    | {f"encoder_training.{name}" for name in ENCODER_FIELDS_OF_THE_MACHINE}
 )
 """Fields, or groups of them, that decide no artefact's content, or (a run's seed) are chosen by another field."""
 
@@ -97,6 +99,11 @@ LINEAGE: dict[str, Lineage] = {
     "lab_alignment": Lineage(
         command="align", artefact=lambda workspace: [workspace.aligned], shown="aligned/",
         parts=("sequences", "alignment"), inputs=("lab_events", "cohort_splits", "ppg_embeddings"),
+    ),
+    "train_encoder": Lineage(
+        command="train_encoder",
+        artefact=lambda workspace: [*workspace.encoder.glob("*.safetensors"), *workspace.encoder.glob("*.json")],
+        shown="encoder/", parts=("encoder_training",), inputs=("waveform_catalog", *_SCORED),
     ),
     **{f"{TRAIN}{method}": _training(method) for method in TRAINED_METHODS},
     "predictions": Lineage(

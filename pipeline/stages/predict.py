@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,6 +21,7 @@ from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction.intervals import NO_INTERVALS, Intervals
 from pipeline.stages.embed import experiment_encoder, ppg_embeddings
 from pipeline.stages.encoder_files import is_file, same_value
+from pipeline.stages.encoder_patients import encoder_patients
 from pipeline.stages.ingest import lab_events, waveform_catalog
 from pipeline.stages.sources import check_sources
 from pipeline.store.embeddings import EmbeddingStore
@@ -75,7 +77,8 @@ def predict_new_patients(
             intervals=intervals,
             exclusions=exclusions,
         )
-        table, warning = estimates_file.with_known_patients(table, estimates_file.patients_behind(folder))
+        known = estimates_file.patients_behind(folder)
+        table, warning = estimates_file.with_known_patients(table, known, encoder_patients(trained_with))
         if warning:
             logger.warning("%s", warning)
         estimates_file.write_estimates(out_file, table)
@@ -157,7 +160,9 @@ def _experiment_of(folder: Path, here: ExperimentConfig) -> ExperimentConfig:
     encoding = encoding_of(loaded.provenance)
     try:
         stored = from_plain(ExperimentConfig, loaded.experiment)
-        own = {"name": here.name, "embedding": here.embedding, "embedding_executor": here.embedding_executor}
+        # Patients whom the encoder knows are marked, not refused: nothing is judged on them.
+        own: dict[str, Any] = {"encoder_patients": "other_people"}
+        own |= {"name": here.name, "embedding": here.embedding, "embedding_executor": here.embedding_executor}
         if encoding is not None:  # "auto" came to this; so did any other wish
             own["encoder_precision"] = encoding.precision
         found = dataclasses.replace(stored, **own)

@@ -20,6 +20,7 @@ from pipeline.foundation.atomic import require_writable
 from pipeline.foundation.errors import StaleArtefactError
 from pipeline.foundation.workspace import Workspace
 from pipeline.stages.encoder_files import same_value
+from pipeline.stages.encoder_patients import refuse_division_of
 from pipeline.stages.evidence import contradicted, contradictions
 from pipeline.stages.lineage import (
     LINEAGE,
@@ -37,6 +38,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
+
+_BEFORE_ANY_DIVISION = frozenset({"synthetic_cohort", "waveform_catalog", "lab_events", "cohort_splits"})
+"""Stages that read no division, or draw one (which `cohort_splits` checks itself, whatever lay there before)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +122,12 @@ def check_inputs(workspace: Workspace, experiment: ExperimentConfig, stage: str)
     StaleArtefactError
         An input was made with another configuration than `experiment`, or from other inputs than the others; the
         message names it, both values and the command that rebuilds it.
+    LeakError
+        The division holds out patients whom the encoder was fine-tuned on.
     """
     refuse_another_source(workspace)
+    if stage not in _BEFORE_ANY_DIVISION:
+        refuse_division_of(workspace, experiment)
     return _fitting_together(workspace, experiment, inputs_of(stage, workspace, experiment))
 
 

@@ -37,6 +37,7 @@ from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.truth import CohortTruth, oracle_estimates
 from pipeline.stages.embed import encoding_config, experiment_encoder
 from pipeline.stages.encoder_files import plain_experiment
+from pipeline.stages.encoder_patients import refuse_division
 from pipeline.stages.ingest import COHORT_LICENCE
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training.method import train
@@ -152,16 +153,17 @@ def embedded_cohort(
         null=condition.null, seed=experiment.cohort.seed, workers=min(2, os.cpu_count() or 1),
     )  # fmt: skip
     source = Mimic3Waveforms(where / "waveforms")
+    patients = sorted({record.patient_id for record in source.catalog().records})
+    splits = split_subjects(patients, experiment.splits)
+    refuse_division(experiment, splits)
     store = EmbeddingStore.open(store_folder, create=True)
     encoder = experiment_encoder(experiment)
     done = embed(source, store, encoder, encoding_config(experiment, encoder), progress=log_progress())
     tables = Mimic3Tables(where / "clinical").tables()
     events = clean_labs(tables, experiment.labs)
-    patients = sorted({record.patient_id for record in source.catalog().records})
     sequences = cut_sequences(
         store, [p for p in patients if p in store], tables.admissions, experiment.sequences
     )
-    splits = split_subjects(patients, experiment.splits)
     return EmbeddedCohort(
         aligned=align(sequences, events, store, experiment.alignment), store=store, events=events,
         splits=reduced(splits, condition.train_share), truth=CohortTruth.load(where), embedding=done,

@@ -132,7 +132,7 @@ def _anew_where_inputs_changed(
     try:
         return train_once()
     except OtherRunError:
-        alone(partial(_set_aside, folder))
+        alone(partial(set_aside, folder))
         logger.info(
             "configuration, cohort or splits changed: training anew, the earlier run is kept in %s/previous",
             folder.parent.name,
@@ -140,7 +140,7 @@ def _anew_where_inputs_changed(
         return train_once()
 
 
-def _set_aside(folder: Path) -> None:
+def set_aside(folder: Path) -> None:
     """Move a run to ``previous/<name>``, and what was there before to ``previous/<name>.<number>``: nothing is lost."""
     previous = make_private_dir(folder.parent / "previous")
     place = previous / folder.name

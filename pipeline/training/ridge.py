@@ -18,11 +18,16 @@ FOLDS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Ridge:
-    """A line: `weights` and `bias` on the inputs as they come, and what it says of rows left out of its fit."""
+    """A line: `weights` and `bias` on the inputs as they come, and what it says of rows left out of its fit.
+
+    `fold_weights` and `fold_bias` are the lines that said it: that of each of `folds`, fitted without its rows.
+    """
 
     weights: Float[np.ndarray, " features"]
     bias: float
     left_out: Float[np.ndarray, " rows"]
+    fold_weights: Float[np.ndarray, "folds features"]
+    fold_bias: Float[np.ndarray, " folds"]
 
 
 def folds(group: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
@@ -38,15 +43,21 @@ def ridge(
     z = (x - mean) / np.where(spread > 0, spread, 1.0)
     fold = folds(group)
     left_out = np.zeros((len(PENALTIES), len(y)))
+    others = np.zeros((len(PENALTIES), FOLDS, x.shape[1] + 1))
     for k in range(FOLDS):
         fitted, held = fold != k, fold == k
         if fitted.any() and held.any():
             slopes, bias = _slopes(z[fitted], y[fitted])
             left_out[:, held] = slopes @ z[held].T + bias[:, None]
+            others[:, k] = np.column_stack([slopes, bias])
     best = int(np.argmin(np.square(left_out - y).sum(axis=1)))
     slopes, bias = _slopes(z, y)
     weights = slopes[best] / np.where(spread > 0, spread, 1.0)
-    return Ridge(weights=weights, bias=float(bias[best] - weights @ mean), left_out=left_out[best])
+    fold_weights = others[best, :, :-1] / np.where(spread > 0, spread, 1.0)
+    return Ridge(
+        weights=weights, bias=float(bias[best] - weights @ mean), left_out=left_out[best],
+        fold_weights=fold_weights, fold_bias=others[best, :, -1] - fold_weights @ mean,
+    )  # fmt: skip
 
 
 def _slopes(z: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from assets.checks import asset_check
 from assets.common import Start, stage_asset
 from assets.definitions import defs
 from assets.embeddings import ppg_embeddings
+from assets.encoder_training import train_encoder
 from assets.failures import explained, retried
 from assets.labels import LABELS, label
 from assets.metadata import BAR, BAR_LENGTH, metadata, result
@@ -32,6 +33,7 @@ GROUPS = {
         "train_st_pcs",
         "train_mt_pcs",
         "train_mt_pcs_twin",
+        "train_encoder",
     },
     "evaluate": {"predictions", "evaluation", "report", "table1"},
     "pretrain": {"pretrain_ppg_gpt"},
@@ -262,7 +264,15 @@ def test_hours_of_work_start_only_when_asked_to(start: bool) -> None:
     assert len(calls) == len(outcome.asset_materializations_for_node("pretrain")) == start
 
 
-def test_pretraining_waits_to_be_asked() -> None:
-    outcome = dg.materialize([pretrain_ppg_gpt], resources={"project": Project()})
+@pytest.mark.parametrize("asset", [pretrain_ppg_gpt, train_encoder])
+def test_training_an_encoder_waits_to_be_asked(asset: dg.AssetsDefinition) -> None:
+    name = asset.key.to_user_string()
+    outcome = dg.materialize([asset], resources={"project": Project()})
     assert outcome.success
-    assert outcome.asset_materializations_for_node("pretrain_ppg_gpt") == []
+    assert outcome.asset_materializations_for_node(name) == []
+
+
+def test_the_encoder_is_tuned_after_alignment_and_by_no_job() -> None:
+    assert {dep.asset_key.to_user_string() for dep in specs()["train_encoder"].deps} == {"lab_alignment"}
+    everything = defs.resolve_job_def("everything").asset_layer.executable_asset_keys
+    assert dg.AssetKey("train_encoder") not in everything

@@ -8,7 +8,7 @@ from pipeline.__main__ import STAGES, main
 
 
 @pytest.mark.parametrize(
-    "name", [*STAGES, "train", "all", "predict", "store", "config", "table1", "recovery"]
+    "name", [*STAGES, "train", "train_encoder", "all", "predict", "store", "config", "table1", "recovery"]
 )
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.cohort.encoder_patients import LearnedFrom
 from pipeline.foundation.errors import ConfigError
 from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction.config import PredictionConfig
@@ -104,6 +105,23 @@ def test_patients_of_the_model_are_marked_and_counted_without_ids(cohort, experi
     assert not whole[KNOWN_PATIENT].any()
     padded, _ = with_known_patients(table.assign(patient="p0" + table["patient"]), known)
     assert padded[KNOWN_PATIENT].any()  # one patient in another spelling
+
+
+def test_patients_of_the_encoder_are_marked_wherever_the_weights_are(table):
+    first, second, *others = sorted(set(table["patient"]))
+    encoder = [LearnedFrom.of({"train": [f"p0{first}"], "validation": [second]})]
+    whole, warning = with_known_patients(table, frozenset(), encoder)
+    assert set(whole.loc[whole[KNOWN_PATIENT], "patient"]) == {first, second}
+    assert warning.startswith(
+        f"2 of {2 + len(others)} patients have ids of those who trained, selected or calibrated "
+    )
+    assert "the model or its encoder" in warning
+    assert not any(patient in warning for patient in (first, second))
+    whole, warning = with_known_patients(table, None, encoder)
+    known = whole["patient"].isin([first, second])
+    assert whole.loc[known, KNOWN_PATIENT].all()
+    assert whole.loc[~known, KNOWN_PATIENT].isna().all()
+    assert "stays empty for the others" in warning
 
 
 @pytest.mark.parametrize("how", ["no file", "another division", "damaged", "changed", "elsewhere"])
