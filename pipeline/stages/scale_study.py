@@ -8,22 +8,26 @@ import dataclasses
 import json
 import logging
 import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from pipeline.evaluation.recovery import MODEL, TWIN, Condition
 from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_rows, scale_text
 from pipeline.experiments import CohortPlan, ExperimentConfig
-from pipeline.foundation.artefact_notes import add_licences
-from pipeline.foundation.atomic import make_private_dir, write_json, write_parquet, write_text
+from pipeline.foundation.artefact_notes import ArtefactNote, noted
+from pipeline.foundation.atomic import require_writable, write_json, write_parquet, write_text
 from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.pretraining.probing import check_seed
+from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.stages.embed import experiment_encoder
+from pipeline.stages.encoder_files import plain_experiment
 from pipeline.stages.ingest import COHORT_LICENCE
-from pipeline.stages.provenance import noted_as
 from pipeline.stages.recovery import embedded_cohort, trained_predictions
 
 logger = logging.getLogger(__name__)
@@ -89,7 +93,6 @@ class ScaleStudy:
         )
 
 
-@noted_as("scale_study")
 def run_scale_study(base: ExperimentConfig, root: Path, study: ScaleStudy) -> str:
     """Run what is missing and write ``scale_study.parquet`` and ``scale_study.txt`` into `root`; return the text.
 
@@ -97,8 +100,7 @@ def run_scale_study(base: ExperimentConfig, root: Path, study: ScaleStudy) -> st
     ------
     ConfigError : an encoder that there is not, before any work
     """
-    make_private_dir(root)
-    add_licences([COHORT_LICENCE])
+    require_writable(root / "scale_study.txt")
     experiments = {name: study.experiment(base, name) for name in study.encoders}
     identities = {name: _identity(experiment) for name, experiment in experiments.items()}
     cohort = root / f"cohort_{config_hash(to_plain(next(iter(experiments.values())).cohort))[:12]}"
@@ -108,13 +110,23 @@ def run_scale_study(base: ExperimentConfig, root: Path, study: ScaleStudy) -> st
         folder = root / "encoders" / identities[name]
         if not (folder / "outcome.json").exists():
             logger.info("scale study: %s", name)
-            _run_encoder(experiment, cohort, folder)
+            with _noted([experiment]):
+                _run_encoder(experiment, cohort, folder)
         found[name] = _outcome(folder)
         table = scale_rows(found, base.evaluation)
-        write_parquet(root / "scale_study.parquet", table)
+        with _noted([experiments[done] for done in found]):
+            write_parquet(root / "scale_study.parquet", table)
         text = scale_text(table, study.words)
         write_text(root / "scale_study.txt", text)
     return text
+
+
+def _noted(experiments: Sequence[ExperimentConfig]) -> AbstractContextManager[ArtefactNote]:
+    """Open the note of what is made of these experiments: their encoders and the cohort's parameters alone."""
+    inputs: dict[str, Any] = {"cohort parameters": CohortParameters.load().sha256}
+    inputs["encoders"] = [experiment_encoder(experiment).weights_hash for experiment in experiments]
+    config = {"experiments": [plain_experiment(experiment) for experiment in experiments]}
+    return noted(ArtefactNote.of("scale_study", config=config, inputs=inputs, licences=[COHORT_LICENCE]))
 
 
 def _identity(experiment: ExperimentConfig) -> str:
@@ -139,7 +151,7 @@ def _run_encoder(experiment: ExperimentConfig, cohort_folder: Path, folder: Path
     predictions = trained_predictions(experiment, cohort, folder, METHODS)
     write_parquet(folder / "predictions.parquet", predictions)
     outcome = {**cost, "width": encoder.width, "cohort_windows": cohort.embedding.windows,
-               "train_patients": cohort.splits.counts["train"], "experiment": to_plain(experiment)}  # fmt: skip
+               "train_patients": cohort.splits.counts["train"], "experiment": plain_experiment(experiment)}  # fmt: skip
     write_json(folder / "outcome.json", outcome)
 
 
