@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "config": ["EmbeddingConfig", "EncodingConfig"],
-        "encoders": ["kept_encoder", "make_encoder", "prepare_for", "release_encoder"],
+        "encoders": ["chosen_device", "kept_encoder", "make_encoder", "prepare_for", "release_encoder"],
         "plan": ["EmbeddingPlan", "key_template", "plan_embedding"],
         "progress": ["ProgressMeter", "log_progress"],
         "run": ["EmbeddingSummary", "embed", "embed_batch", "finish_embedding"],

@@ -15,6 +15,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "artefact_notes": [
             "ArtefactNote",
             "NOTE_KEY",
+            "SHARING",
+            "UNKNOWN_LICENCE",
             "add_checkpoint",
             "add_licences",
             "apart",

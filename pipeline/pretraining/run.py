@@ -78,7 +78,8 @@ class _Run:
         self, training: Sequence[Corpus], validation: Sequence[Corpus], config: PretrainingConfig,
         sizes: PPGGPTConfig, folder: Path, ranks: Ranks,
     ):  # fmt: skip
-        self.training, self.config, self.folder, self.ranks = training, config, folder, ranks
+        self.training, self.validation = training, validation
+        self.config, self.folder, self.ranks = config, folder, ranks
         self.device = pick_device(config.device)
         with _seeded(seed_of(config.seed)):
             self.model = PPGGPT(sizes).to(self.device)
