@@ -108,7 +108,7 @@ class RunningMeans(nn.Module):
 
     A masked step leaves them as they are. Without a pooled history a mean is that of the steps seen; before the
     first it is 0. State: (pieces, time constants * (features + 1), 1), the last of each group being the weight
-    that was seen.
+    that was seen. Means and state are float32 at least, under autocast too: eight bits would lose what a step adds.
     """
 
     def __init__(self, n_features: int, steps: Sequence[float]):
@@ -137,7 +137,7 @@ class RunningMeans(nn.Module):
         state: Float[Tensor, "pieces channels 1"],
     ) -> tuple[Float[Tensor, "steps means"], Float[Tensor, "pieces channels 1"]]:
         """Return the means at every step and the state after each piece."""
-        rate = self.rate.to(x.dtype)
+        rate = self.rate.to(_wide(x).dtype)
         u = self._channels(x, step_mask) * -torch.expm1(-rate)
         one = u.new_ones(1, 1, len(x))
         y, last = selective_scan(
@@ -153,12 +153,13 @@ class RunningMeans(nn.Module):
         state: Float[Tensor, "pieces channels 1"],
     ) -> tuple[Float[Tensor, "pieces means"], Float[Tensor, "pieces channels 1"]]:
         """Advance every piece by one step."""
-        kept = torch.exp(-self.rate.to(x.dtype))
-        moved = kept * state[..., 0] - torch.expm1(-self.rate.to(x.dtype)) * self._channels(x, step_mask)
+        rate = self.rate.to(_wide(x).dtype)
+        moved = torch.exp(-rate) * state[..., 0] - torch.expm1(-rate) * self._channels(x, step_mask)
         after = torch.where(step_mask[:, None], moved, state[..., 0])
         return self._means(after), after[..., None]
 
     def _channels(self, x: Tensor, present: Tensor) -> Tensor:
+        x = _wide(x)
         row = torch.cat([x, x.new_ones(len(x), 1)], dim=-1).masked_fill(~present[:, None], 0.0)
         return row.repeat(1, len(self.rate) // (self.n_features + 1))
 
@@ -166,3 +167,7 @@ class RunningMeans(nn.Module):
         groups = channels.unflatten(-1, (-1, self.n_features + 1))
         seen = groups[..., -1:]
         return (groups[..., :-1] / torch.where(seen > 0, seen, 1.0)).flatten(-2)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "config": ["EmbeddingConfig", "EncodingConfig"],
         "encoders": [
             "WEIGHTS",
+            "chosen_device",
             "encoder_fields",
             "kept_encoder",
             "make_encoder",

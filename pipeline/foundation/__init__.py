@@ -16,6 +16,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ArtefactNote",
             "HEADER_KEY",
             "NOTE_KEY",
+            "SHARING",
+            "UNKNOWN_LICENCE",
             "add_checkpoint",
             "add_licences",
             "apart",

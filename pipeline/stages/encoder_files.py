@@ -38,7 +38,12 @@ def is_file(shown: str) -> bool:
 
 
 def same_value(field: str, found: Any, wanted: Any) -> bool:
-    """Whether two values of a field are one; encoders by content, or by name where one of the files is not there."""
+    """Whether two values of a field are one; encoders by content, or by name where one of the files is not there.
+
+    ``training.amp`` left to the machine counts as float32, as it does for a run's identity (`TrainingConfig`).
+    """
+    if field == "training.amp":
+        return (found is True) == (wanted is True)
     if field != "encoder" or found == wanted:
         return found == wanted
     one, other = shown_encoder(str(found)), shown_encoder(str(wanted))

@@ -69,3 +69,17 @@ def test_running_means_are_the_exponential_means_by_hand(with_history):
         stepped, state = means.step(x[t : t + 1], mask[t : t + 1], state)
         assert torch.allclose(stepped[0], found[t])
     assert torch.allclose(state, last)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_running_means_of_half_precision_features_are_float32(dtype):
+    g = torch.Generator().manual_seed(0)
+    x, mask = torch.randn(12, 3, generator=g), torch.ones(12, dtype=torch.bool)
+    means, bounds = RunningMeans(3, (2.0, 10.0)), torch.tensor([0, 12], dtype=torch.int32)
+    exact, last = means(x.to(dtype).float(), mask, bounds, means.start(x[:1].to(dtype).float(), mask[:1]))
+    found, end = means(x.to(dtype), mask, bounds, means.start(x[:1].to(dtype), mask[:1]))
+    assert found.dtype == end.dtype == torch.float32
+    assert torch.equal(found, exact)
+    assert torch.equal(end, last)
+    stepped, _ = means.step(x[:1].to(dtype), mask[:1], means.start(x[:1].to(dtype), mask[:1]))
+    assert stepped.dtype == torch.float32

@@ -34,7 +34,10 @@ def test_nulls_hold(run):
         assert table[name].notna().any(), name
     judged = verdicts(table)
     assert len(judged) == 4
-    assert all(verdict.met for verdict in judged), recovery_text(table)
+    for verdict in judged:  # a handful of patients leaves labs without a bound, and then nothing is met
+        found, _, unknown = verdict.text.partition("; not estimable for ")
+        assert found.endswith("for none"), recovery_text(table)
+        assert verdict.met == (not unknown)
 
 
 def test_the_result_is_on_disk_and_a_second_run_trains_nothing(run):
