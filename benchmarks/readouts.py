@@ -15,7 +15,8 @@ import torch
 
 from models.encoders.base import Encoder
 from models.encoders.readout_names import READOUTS
-from pipeline.embedding.encoders import WEIGHTS, make_encoder
+from pipeline.embedding.encoders import make_encoder
+from pipeline.embedding.weights_files import WEIGHTS
 from pipeline.emulation.rendered import BurstPlan, RenderedWindows, render_windows
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.pretraining.linear_readout import held_out_estimates

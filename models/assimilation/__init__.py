@@ -10,15 +10,14 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "config": ["AssimilationConfig", "FitConfig"],
-        "events": ["DRAW", "PADDING", "READING", "Events", "Row", "pack_rows"],
+        "config": ["AssimilationConfig"],
+        "events": ["DRAW", "Events", "Row", "pack_rows"],
         "fitting": ["Fit", "fit_lab"],
         "lab_filter": ["LabFilters"],
-        "known": ["KnownRow", "Query", "Result", "queried"],
+        "known": ["KnownRow", "Result"],
         "parameters": ["FilterParameters"],
         "planted": ["TYPICAL", "planted_row", "repeated"],
         "scan": ["filter_events", "log_likelihood"],
-        "tracker": ["Arrival", "LabTracker"],
         "transform": ["LabTransform", "fit_transform"],
     },
 )

@@ -12,7 +12,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "config": ["EmbeddingConfig", "EncodingConfig"],
         "encoders": [
-            "WEIGHTS",
             "chosen_device",
             "encoder_fields",
             "kept_encoder",
@@ -25,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "names": ["EncoderName"],
         "plan": ["EmbeddingPlan", "key_template", "plan_embedding"],
         "progress": ["ProgressMeter", "log_progress"],
-        "weights_files": ["file_of"],
+        "weights_files": ["WEIGHTS", "file_of"],
         "run": ["EmbeddingSummary", "embed", "embed_batch", "finish_embedding"],
     },
 )

@@ -11,10 +11,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "config": ["PretrainingConfig"],
-        "data": ["Challenge2015", "Corpus", "divide", "synthetic_source"],
+        "data": [
+            "Corpus",
+        ],
         "linear_readout": ["held_out_estimates"],
         "mix": ["CorpusMix", "corpora", "real_waveforms"],
-        "probe_data": ["BIDMC_LICENCE", "HALVES", "ProbeWindows", "bidmc_windows", "planted_windows"],
+        "probe_data": ["ProbeWindows", "bidmc_windows", "planted_windows"],
         "probe_text": ["planted_words", "probe_text", "real_words"],
         "probing": ["PlantedSize", "check_seed", "named", "plain_rows", "probe", "with_baseline"],
         "projection": ["ProjectionConfig", "fit_projection", "require_wider"],

@@ -10,7 +10,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "assimilation_fit": ["FittedAssimilation", "fit_assimilation", "oldest_draw"],
         "batches": ["PieceSource"],
         "checkpoints": [
             "LoadedModel",

@@ -19,7 +19,7 @@ from models.assimilation.known import KnownRow, Result
 from models.assimilation.parameters import FilterParameters
 from models.assimilation.transform import LabTransform, fit_transform
 from pipeline.cohort.aligned import AlignedCohort
-from pipeline.cohort.sequences import WindowStore
+from pipeline.cohort.base import WindowStore
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import DAY_US, LABS
 from pipeline.labs.history import LabSeries

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pipeline.__main__ import main
-from pipeline.embedding.encoders import WEIGHTS, make_encoder
+from pipeline.embedding.encoders import make_encoder
+from pipeline.embedding.weights_files import WEIGHTS
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.schema import WINDOW_SECONDS
