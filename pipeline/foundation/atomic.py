@@ -99,7 +99,7 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Refuse a file that could not be written later, before any work is done for it; missing parents are created.
+    """Refuse a file that could not be written later, before any work is done for it; nothing is created.
 
     Raises
     ------
@@ -108,9 +108,9 @@ def require_writable(path: Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise StoreError(f"cannot write {path}: it is a folder; name a file in it")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
     try:
-        make_private_dir(path.parent)
-        with explained_os_errors(path), tempfile.TemporaryFile(dir=path.parent):
+        with explained_os_errors(path), tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:  # of a kind without a remedy of its own, such as a place in /proc
         raise StoreError(f"cannot write {path}: {error.strerror}; choose another place") from error

@@ -1,7 +1,6 @@
 """The stage that fine-tunes the encoder on labs: the paper's option, for a run of its own that names the weights."""
 
 import logging
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -55,10 +54,6 @@ def train_encoder(workspace: Workspace, experiment: ExperimentConfig) -> StageSu
     MissingArtifactError : the cohort has not been aligned
     """
     require(workspace.aligned, made_by="lab_alignment", asset=ASSET)  # a wrong start fails before torch loads
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "train_encoder runs in one process: start it with python -m pipeline, not with torchrun"
-        )
     inputs = _inputs(workspace, experiment)
     finished = _finished(workspace, inputs)
     if finished is None:

@@ -16,9 +16,11 @@ import pytest
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.splits import Splits
+from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.provenance import to_plain
 from pipeline.foundation.workspace import Workspace
 from pipeline.prediction.estimates_file import ESTIMATES_COLUMNS
+from pipeline.sources.detect import DESCRIPTION
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.stages import predict_new_patients
 from pipeline.store.embeddings import EmbeddingStore
@@ -44,11 +46,13 @@ def checkpoint(tiny, request, tmp_path_factory) -> Path:
         tiny.config.training, protocols=("start", kind) if kind == "anchored" else ("start",), epochs=6,
         learning_rate=1e-2, batch_pieces=2, fit_lines=False, selection="last",
     )  # fmt: skip
-    train(
-        "mt_pcs", AlignedCohort.load(space.aligned), EmbeddingStore.open(space.store),
-        LabScaler.from_json(json.loads(space.scaler.read_text())), Splits.load(space.splits),
-        dataclasses.asdict(shape), recipe, folder, experiment=to_plain(tiny.config),
-    )  # fmt: skip
+    note = ArtefactNote.of("train_mt_pcs", config=recipe, inputs={}, licences=["synthetic"])
+    with noted(note):
+        train(
+            "mt_pcs", AlignedCohort.load(space.aligned), EmbeddingStore.open(space.store),
+            LabScaler.from_json(json.loads(space.scaler.read_text())), Splits.load(space.splits),
+            dataclasses.asdict(shape), recipe, folder, experiment=to_plain(tiny.config),
+        )  # fmt: skip
     shutil.copy(space.checkpoint("mt_pcs", 0) / "intervals.json", folder)
     return folder
 
@@ -64,6 +68,7 @@ def copy_of_one_patient(tiny, patient: str, root: Path) -> Workspace:
     folder = next(source.glob(f"waveforms/p*/p{int(patient):06d}"))
     shutil.copytree(folder, root / "waveforms" / folder.parent.name / folder.name)
     shutil.copytree(source / "clinical", root / "clinical")
+    (root / "clinical" / DESCRIPTION).write_text(json.dumps({"licence": "this hospital's"}))
     return Workspace(root=root / "artifacts", waveforms=root / "waveforms", labs=root / "clinical")
 
 

@@ -16,7 +16,11 @@ from pipeline.training import hardware
 from pipeline.training.method import train
 from pipeline.training.run import TrainingRun
 
-pytestmark = pytest.mark.xdist_group("e2e")
+pytestmark = [
+    pytest.mark.xdist_group("e2e"),
+    # RMSNorm's float32 scale meets bfloat16 under autocast: PyTorch tells once that it takes the unfused way.
+    pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight"),
+]
 PARITY = 0.01
 """What issue 13 asks of a default: relative difference of every epoch's losses."""
 APART = "measured on the planted cohort: training losses are 1.6 to 8 % apart after one and two epochs"

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.assimilation import FilterParameters, FitConfig, LabFilters, Row, fit_lab, pack_rows
-from models.assimilation.events import HOUR_US
-from models.assimilation.fitting import FITTED, _Objective
-from models.assimilation.parameters import BOUNDS, NAMES, PRIOR
+from models.assimilation.config import FitConfig
+from models.assimilation.events import HOUR_US, Row, pack_rows
+from models.assimilation.fitting import FITTED, _Objective, fit_lab
+from models.assimilation.lab_filter import LabFilters
+from models.assimilation.parameters import BOUNDS, NAMES, PRIOR, FilterParameters
 from models.assimilation.planted import TYPICAL, planted_row, repeated
 from models.assimilation.scan import filter_events, log_likelihood
 

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.assimilation import FilterParameters, KnownRow, LabFilters, Query, Result, Row, queried
-from models.assimilation.events import HOUR_US
+from models.assimilation.events import HOUR_US, Row
+from models.assimilation.known import KnownRow, Query, Result, queried
+from models.assimilation.lab_filter import LabFilters
+from models.assimilation.parameters import FilterParameters
 from models.assimilation.planted import TYPICAL, random_parameters
 from models.assimilation.reference import dense_posterior
 from models.errors import BadAssimilationInput

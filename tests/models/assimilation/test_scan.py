@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.assimilation import FilterParameters, LabFilters, Row, pack_rows
-from models.assimilation.events import DRAW, HOUR_US
-from models.assimilation.parameters import NAMES
+from models.assimilation.events import DRAW, HOUR_US, Row, pack_rows
+from models.assimilation.lab_filter import LabFilters
+from models.assimilation.parameters import NAMES, FilterParameters
 from models.assimilation.planted import TYPICAL, planted_row, random_parameters, repeated
 from models.assimilation.reference import dense_posterior
 from models.assimilation.scan import filter_events, log_likelihood

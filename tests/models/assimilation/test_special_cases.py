@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.assimilation import FilterParameters, LabFilters, Row, pack_rows
-from models.assimilation.events import HOUR_US
+from models.assimilation.events import HOUR_US, Row, pack_rows
+from models.assimilation.lab_filter import LabFilters
+from models.assimilation.parameters import FilterParameters
 from models.assimilation.scan import filter_events
 
 HOURS = np.array([0.0, 3.0, 9.5, 30.0])

@@ -3,9 +3,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.assimilation import Arrival, KnownRow, LabFilters, LabTracker, Query, Result, queried
 from models.assimilation.events import HOUR_US
+from models.assimilation.known import KnownRow, Query, Result, queried
+from models.assimilation.lab_filter import LabFilters
 from models.assimilation.planted import TYPICAL
+from models.assimilation.tracker import Arrival, LabTracker
 from models.errors import BadAssimilationInput
 
 HALF = HOUR_US // 2

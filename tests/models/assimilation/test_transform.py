@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from models.assimilation import AssimilationConfig, FitConfig, LabTransform, fit_transform
+from models.assimilation.config import AssimilationConfig, FitConfig
+from models.assimilation.transform import LabTransform, fit_transform
 from models.errors import BadAssimilationInput
 
 GLUCOSE = LabTransform(log=True, centre=np.log(140.0), spread=0.35)

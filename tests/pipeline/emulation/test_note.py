@@ -7,7 +7,7 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.emulation import check, fit, rendered
 from pipeline.emulation.check import ReadoutRow
-from pipeline.emulation.emulator import TENSORS_FILE
+from pipeline.emulation.model import TENSORS_FILE
 from pipeline.foundation.tensor_files import tensors_note
 from pipeline.testing.emulators import handmade_emulator
 from pipeline.testing.notes import lacking

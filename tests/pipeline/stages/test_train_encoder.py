@@ -27,6 +27,8 @@ from pipeline.stages.train_encoder import UNREADABLE
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training import encoder_windows
 
+pytestmark = pytest.mark.xdist_group("train_encoder")  # its fixture is made once, not on every worker
+
 COHORT = {
     "cohort.size.n_patients": "16", "cohort.size.hours_low": "5", "cohort.size.hours_high": "6",
     "splits.fractions": "[0.5, 0.3, 0.2]",
@@ -352,5 +354,5 @@ def test_several_processes_are_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run("train_encoder", made.root.parent, f"{base}+mean") == 1
-    assert "train_encoder runs in one process" in capsys.readouterr().err
+    assert "torchrun started 2 processes of 'train_encoder'" in capsys.readouterr().err
     assert encoder_patients.weights_licences(base) == []

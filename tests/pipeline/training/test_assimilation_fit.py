@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from models.assimilation import AssimilationConfig, FitConfig, LabFilters, Query, queried
+from models.assimilation.config import AssimilationConfig, FitConfig
+from models.assimilation.known import Query, queried
+from models.assimilation.lab_filter import LabFilters
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.testing.cohort import ORIGIN_US, MemoryWindows, TinyCohort, delayed, tiny_cohort
