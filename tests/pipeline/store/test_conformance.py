@@ -260,7 +260,7 @@ def test_a_publication_that_breaks_off_is_none_and_can_be_repeated(
 ) -> None:
     """After `succeed` of four files; what is left over is no version, and may be removed or published over."""
     folder, done = staged(storage), []
-    owner, name = (atomic, "_flush") if isinstance(storage, LocalFolder) else (type(storage._fs), "pipe_file")
+    owner, name = (atomic, "_flush") if isinstance(storage, LocalFolder) else (storage._fs, "pipe_file")
     whole = getattr(owner, name)
 
     def broken(*args: object, **options: object) -> object:
