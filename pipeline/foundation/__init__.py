@@ -3,7 +3,7 @@
 In: nothing.
 Out: the labs and their units, errors that a user can mend, whole files, configurations as JSON, folders of an
     experiment, the bootstrap, numbers as people read them.
-Never: a patient, a tensor.
+Never: a patient, a network.
 """
 
 import lazy_loader
