@@ -9,6 +9,17 @@ from assets import code_versions
 from assets.code_versions import code_version
 
 
+@pytest.fixture(autouse=True)
+def forgotten():
+    """What one root's files were is not remembered for another's, in whatever order tests run."""
+    caches = (code_versions.code_version, code_versions._imported, code_versions._face, code_versions._file)
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    for cached in caches:
+        cached.cache_clear()
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch) -> Path:
     (tmp_path / "pipeline").mkdir()
