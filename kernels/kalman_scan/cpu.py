@@ -2,25 +2,12 @@
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kernels.selective_scan.cpu.build import (
-    COMPILERS,
-    LEVELS,
-    REMEDY,
-    BuildError,
-    best_level,
-    cache_directory,
-)
+from kernels.selective_scan.cpu.build import LEVELS, BuildError, best_level, built
 
 from .operands import Operands
 
@@ -103,36 +90,6 @@ def library() -> ctypes.CDLL:
 
 
 def _built(level: str) -> Path:
-    source = Path(__file__).with_name("kalman_scan.cpp")
-    flags = (*FLAGS, *LEVELS[level])
-    digest = hashlib.sha256(
-        "\0".join((platform.machine(), *flags)).encode() + source.read_bytes()
-    ).hexdigest()
-    name = f"kalman_scan-{level}-{digest[:20]}.so"
-    try:
-        folder = cache_directory()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (folder / name).exists():
-            return folder / name
-        handle, made = tempfile.mkstemp(dir=folder, suffix=".so")
-    except (OSError, RuntimeError):  # no home, or a read-only one: build for this process alone
-        folder = Path(tempfile.mkdtemp())
-        handle, made = tempfile.mkstemp(dir=folder, suffix=".so")
-    os.close(handle)
-    try:
-        _compile(source, flags, made)
-        os.replace(made, folder / name)  # atomic: a second process sees a whole library or none
-    finally:
-        Path(made).unlink(missing_ok=True)
-    return folder / name
-
-
-def _compile(source: Path, flags: tuple[str, ...], output: str) -> None:
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
-    if compiler is None or shutil.which(compiler) is None:
-        raise BuildError(f"no C++ compiler was found; {REMEDY}")
-    done = subprocess.run(
-        [compiler, *flags, str(source), "-o", output], capture_output=True, text=True, check=False
+    return built(
+        "kalman_scan", level, [Path(__file__).with_name("kalman_scan.cpp")], (*FLAGS, *LEVELS[level])
     )
-    if done.returncode:
-        raise BuildError(f"{compiler} failed to build the kernel; {REMEDY}. It said: {done.stderr[-2000:]}")

@@ -76,10 +76,26 @@ def cache_directory() -> Path:
 def _build(level: str) -> Path:
     sources = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".cpp", ".h"))
     flags = ("-std=gnu++17", "-O3", "-fPIC", "-shared", "-pthread", "-w", f"-DCHUNK={CHUNK}", *LEVELS[level])
+    return built("selective_scan", level, sources, flags)
+
+
+def built(kernel: str, level: str, sources: list[Path], flags: tuple[str, ...]) -> Path:
+    """Return the library of a kernel, from the user's folder where these sources and flags were built before.
+
+    Parameters
+    ----------
+    kernel : folder of the kernel, which names the library
+    level : one of `LEVELS`, whose flags are among `flags`
+    sources : everything that the library is made of; the ``.cpp`` files are compiled
+
+    Raises
+    ------
+    BuildError : there is no compiler, or it fails
+    """
     digest = hashlib.sha256("\0".join((platform.machine(), *flags)).encode())
     for source in sources:
         digest.update(source.read_bytes())
-    name = f"selective_scan-{level}-{digest.hexdigest()[:20]}.so"
+    name = f"{kernel}-{level}-{digest.hexdigest()[:20]}.so"
     try:
         directory = cache_directory()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -92,18 +108,19 @@ def _build(level: str) -> Path:
         probe = tempfile.NamedTemporaryFile(dir=target.parent, suffix=".so", delete=False)  # noqa: SIM115
     probe.close()
     try:
-        _compile([str(s) for s in sources if s.suffix == ".cpp"], flags, probe.name, level)
+        compiled = [str(source) for source in sources if source.suffix == ".cpp"]
+        _compile(compiled, flags, probe.name, f"{level} {kernel.replace('_', ' ')}")
         os.replace(probe.name, target)  # atomic: a second process sees a whole library or none
     finally:
         Path(probe.name).unlink(missing_ok=True)
     return target
 
 
-def _compile(sources: list[str], flags: tuple[str, ...], output: str, level: str) -> None:
+def _compile(sources: list[str], flags: tuple[str, ...], output: str, called: str) -> None:
     compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
     if compiler is None or shutil.which(compiler) is None:
         raise BuildError(f"no C++ compiler was found; {REMEDY}")
-    logger.info("building the %s selective scan kernels, once for this machine", level)
+    logger.info("building the %s kernels, once for this machine", called)
     command = [compiler, *flags, *sources, "-o", output]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
