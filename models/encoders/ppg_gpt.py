@@ -226,10 +226,6 @@ class PPGGPT(nn.Module):
             x = layer(x)
         return x
 
-    def patch_mean(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
-        """Return the last layer's mean over the positions of all patches."""
-        return self.tokens(windows)[:, 1:].mean(1)
-
     def features(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
         """Return the embedding inside the autograd graph, for fine-tuning."""
         return self._projected(read_out(self.readout, self._outputs(windows)))

@@ -23,7 +23,6 @@ NOTCH = (
     "dicrotic_height", "dicrotic_bend", "notch_depth", "dicrotic_rise",
 )  # fmt: skip
 """Delays from the peak; depth below the line from peak to dicrotic wave; rise: steepest way up from the notch."""
-_PHASE = FIRST_PHASE + PHASE_STEP * np.arange(PHASES)
 _ORIGIN = round(-FIRST_PHASE / PHASE_STEP)
 """Index of the upstroke."""
 

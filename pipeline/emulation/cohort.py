@@ -6,7 +6,6 @@ where it stopped, memory does not grow with patients, and the result does not de
 
 import gzip
 import io
-import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -35,8 +34,6 @@ from pipeline.sources.synthetic.tables import TABLE_FILES, lab_rows, stay_rows
 from pipeline.sources.synthetic.truth import TRUTH_TABLES, truth_rows
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import ManifestEntry
-
-logger = logging.getLogger(__name__)
 
 EMULATED_LICENCE = "synthetic, no patient: CC0, share freely"
 BATCH_PATIENTS = 32

@@ -8,8 +8,8 @@ prolonged by raising ``epochs``: from there on the rate is that of the longer co
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, PPGGPTConfig, fast_precision, scale_of
+from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, PPGGPTConfig, scale_of
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import make_private_dir, write_json
 from pipeline.foundation.errors import ConfigError
@@ -32,6 +32,7 @@ from pipeline.pretraining.optimizers import make_optimizer
 from pipeline.training.checkpoints import model_tensors
 from pipeline.training.curves import write_curves
 from pipeline.training.distributed import Ranks, joined_ranks, pick_device
+from pipeline.training.hardware import autocast, seeded
 from pipeline.training.resume import RESUME_FILE, load_resume, progress_of, read_resume, save_resume
 from pipeline.training.schedule import learning_rate, seed_of
 
@@ -94,7 +95,7 @@ class _Run:
         self.training, self.validation = training, validation
         self.config, self.folder, self.ranks = config, folder, ranks
         self.device = pick_device(config.device)
-        with _seeded(seed_of(config.seed)):
+        with seeded(seed_of(config.seed), self.device):
             self.model = PPGGPT(sizes).to(self.device)
         self.optimizer = make_optimizer(self.model, config)
         self.probe: Callable[[PPGGPT], Mapping[str, Any]] | None = None
@@ -178,8 +179,8 @@ class _Run:
         total = torch.zeros(1, device=self.device)
         if len(own):
             with (
-                _seeded(seed_of(c.seed, epoch, number, self.ranks.rank)),
-                self._autocast(),
+                seeded(seed_of(c.seed, epoch, number, self.ranks.rank), self.device),
+                autocast(self.config.precision, self.device),
                 self._attention(),
             ):
                 loss = self.loss(torch.from_numpy(own).to(self.device)) * (len(own) / len(batch))
@@ -194,11 +195,6 @@ class _Run:
         nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
         self.optimizer.step()
         return value
-
-    def _autocast(self) -> torch.autocast:
-        wanted = self.config.precision
-        chosen = fast_precision(self.device) if wanted == "auto" else wanted
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=chosen == "bfloat16")
 
     def _attention(self) -> AbstractContextManager[object]:
         """Plain matrix products on a CPU: the chunked kernel is slow at 31 positions, half of a step's time."""
@@ -293,12 +289,3 @@ def _sizes(model: PPGGPTConfig) -> str:
 
 def _without(config: PretrainingConfig, *names: str) -> dict[str, Any]:
     return {name: value for name, value in to_plain(config).items() if name not in names}
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from a seed of its own and leave the callers' generators as they were."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

@@ -1,6 +1,5 @@
 """Stages that bring waveforms and labs in."""
 
-import logging
 import os
 from pathlib import Path
 
@@ -23,8 +22,6 @@ from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.stages.provenance import recorded, refuse_another
 from pipeline.stages.sources import missing_labs
-
-logger = logging.getLogger(__name__)
 
 COHORT_LICENCE = "synthetic, no patient: CC0, share freely"
 PLANTED_NOTE = (

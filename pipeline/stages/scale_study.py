@@ -8,7 +8,7 @@ import dataclasses
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,38 +102,39 @@ def run_scale_study(base: ExperimentConfig, root: Path, study: ScaleStudy) -> st
     """
     require_writable(root / "scale_study.txt")
     experiments = {name: study.experiment(base, name) for name in study.encoders}
-    identities = {name: _identity(experiment) for name, experiment in experiments.items()}
+    weights = {name: experiment_encoder(experiment).weights_hash for name, experiment in experiments.items()}
     cohort = root / f"cohort_{config_hash(to_plain(next(iter(experiments.values())).cohort))[:12]}"
     found: dict[str, StudiedEncoder] = {}
     text = ""
     for name, experiment in experiments.items():
-        folder = root / "encoders" / identities[name]
+        folder = root / "encoders" / _identity(experiment, weights[name])
         if not (folder / "outcome.json").exists():
             logger.info("scale study: %s", name)
-            with _noted([experiment]):
+            with _noted({name: experiment}, weights):
                 _run_encoder(experiment, cohort, folder)
         found[name] = _outcome(folder)
         table = scale_rows(found, base.evaluation)
-        with _noted([experiments[done] for done in found]):
+        with _noted({done: experiments[done] for done in found}, weights):
             write_parquet(root / "scale_study.parquet", table)
         text = scale_text(table, study.words)
         write_text(root / "scale_study.txt", text)
     return text
 
 
-def _noted(experiments: Sequence[ExperimentConfig]) -> AbstractContextManager[ArtefactNote]:
+def _noted(
+    experiments: Mapping[str, ExperimentConfig], weights: Mapping[str, str]
+) -> AbstractContextManager[ArtefactNote]:
     """Open the note of what is made of these experiments: their encoders and the cohort's parameters alone."""
     inputs: dict[str, Any] = {"cohort parameters": CohortParameters.load().sha256}
-    inputs["encoders"] = [experiment_encoder(experiment).weights_hash for experiment in experiments]
-    config = {"experiments": [plain_experiment(experiment) for experiment in experiments]}
+    inputs["encoders"] = [weights[name] for name in experiments]
+    config = {"experiments": [plain_experiment(experiment) for experiment in experiments.values()]}
     return noted(ArtefactNote.of("scale_study", config=config, inputs=inputs, licences=[COHORT_LICENCE]))
 
 
-def _identity(experiment: ExperimentConfig) -> str:
+def _identity(experiment: ExperimentConfig, weights_hash: str) -> str:
     """Return what an outcome depends on, as a folder's name; weights by content, since a path may get others."""
-    encoder = experiment_encoder(experiment)
     slug = re.sub(r"[^\w.+-]+", "_", Path(experiment.encoder).name)[:60]
-    return f"{slug}_{config_hash({'experiment': to_plain(experiment), 'weights': encoder.weights_hash})[:12]}"
+    return f"{slug}_{config_hash({'experiment': to_plain(experiment), 'weights': weights_hash})[:12]}"
 
 
 def _run_encoder(experiment: ExperimentConfig, cohort_folder: Path, folder: Path) -> None:

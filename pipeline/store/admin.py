@@ -4,7 +4,6 @@ The command line's ``store ls | verify | gc | forget``. Nothing here shows a pat
 """
 
 import hashlib
-import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -20,8 +19,6 @@ from pipeline.store.base import ENTRY_FILE
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import ManifestEntry
 from pipeline.store.zarr_version import CHUNK_WINDOWS, check_layout
-
-log = logging.getLogger(__name__)
 
 GC_HOURS = 24.0
 OTHER_ARTEFACTS = (

@@ -9,7 +9,6 @@ The bucket holds the key of the patient hashes too, so nobody else may read it. 
 the service is and who asks comes from its own environment variables (``AWS_ENDPOINT_URL``, ...).
 """
 
-import logging
 import shutil
 import tempfile
 import time
@@ -26,8 +25,6 @@ from zarr.storage import FsspecStore
 
 from pipeline.foundation.errors import ConfigError, StoreError
 from pipeline.store.base import ENTRY_FILE, is_updatable, require_updatable
-
-log = logging.getLogger(__name__)
 
 REVISIONS = ".revisions"
 KEPT_REVISIONS = 20

@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "encoder_weights": ["WEIGHTS_FILE", "check_tunable", "read_record", "save_projection", "save_record"],
         "encoder_windows": ["cached_windows", "forget_windows", "readable_patients"],
         "forecaster": ["Forecaster"],
+        "hardware": ["autocast", "seeded"],
         "inference": ["estimate_piece", "estimate_windows"],
         "method": ["train"],
         "resume": ["RESUME_FILE", "load_resume", "progress_of", "read_resume", "save_resume"],

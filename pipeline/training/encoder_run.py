@@ -9,8 +9,7 @@ place (seed, epoch, step), so no generator's state is stored.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from models.encoders.base import Encoder
 from models.encoders.lab_heads import LabHeads
-from models.encoders.ppg_gpt import PPGGPT, fast_precision
+from models.encoders.ppg_gpt import PPGGPT
 from pipeline.cohort.encoder_patients import LearnedFrom
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LAB_NAMES
@@ -32,6 +31,7 @@ from pipeline.training.encoder_draws import EncoderDraws
 from pipeline.training.encoder_judge import LEAST_DRAWS, Judgement, judge
 from pipeline.training.encoder_weights import WEIGHTS_FILE, adapted, merged, save_tuned
 from pipeline.training.encoder_windows import WindowCache
+from pipeline.training.hardware import autocast, seeded
 from pipeline.training.resume import RESUME_FILE, load_resume, progress_of, read_resume, save_resume
 from pipeline.training.ridge import FOLDS
 from pipeline.training.schedule import learning_rate, seed_of
@@ -113,7 +113,7 @@ class _Run:
         self.folder, self.learned = folder, learned
         self.device = pick_device(config.device)
         self.target, self.held_out_target = scaled_targets(training.draws.target, validation.draws.target)
-        with _seeded(seed_of(config.seed)):
+        with seeded(seed_of(config.seed), self.device):
             self.encoder = adapted(encoder, config).to(self.device)
         self.heads = LabHeads(encoder.width, len(LAB_NAMES), FOLDS).to(self.device)
         self.fold = torch.zeros(len(training.draws.patients), len(LAB_NAMES), dtype=torch.int64)
@@ -203,7 +203,7 @@ class _Run:
         rows, share = _chosen_windows(self.training.draws.window[draws], self.config.step_windows, seed)
         windows = self.training.windows.take(rows).to(self.device)
         same = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-        with _seeded(seed), self._autocast():
+        with seeded(seed, self.device), autocast(self.config.precision, self.device):
             features = self.encoder.features(windows)
         fold = self.fold[self.training.draws.patient[draws]].to(self.device)
         estimate = self.heads(share.to(self.device) @ features.float(), fold)
@@ -213,11 +213,6 @@ class _Run:
         nn.utils.clip_grad_norm_(self.own, self.config.clip)
         self.optimizer.step()
         return float(loss.detach())
-
-    def _autocast(self) -> torch.autocast:
-        wanted = self.config.precision
-        chosen = fast_precision(self.device) if wanted == "auto" else wanted
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=chosen == "bfloat16")
 
     def _judge(self) -> Judgement:
         """Judge the encoder's features as they are now, frozen, on the validation draws."""
@@ -328,12 +323,3 @@ def _told(judgement: Judgement) -> dict[str, Any]:
         for name in ("r2", "within_r2")
     }
     return {"validation_loss": judgement.loss, **rounded}
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from a seed of its own and leave the callers' generators as they were."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

@@ -1,4 +1,4 @@
-"""What a training run takes from the machine that it runs on: its arithmetic, and how many steps fit into memory.
+"""What a training run takes from the machine that it runs on: arithmetic, generators, how many steps fit into memory.
 
 None of it stands in a run's identity: a finished run is recognised on every machine. On a CPU the arithmetic is
 float32 and the micro-batch `CPU_MICRO_STEPS`, always, so that its bits do not depend on the machine's memory.
@@ -40,6 +40,24 @@ def matrix_precision(*, tf32: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Return the autocast of an encoder's training step; "auto": bfloat16 where `device` multiplies it natively."""
+    chosen = fast_precision(device) if precision == "auto" else precision
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=chosen == "bfloat16")
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a seed of its own, on the CPU and on `device`, and leave the callers' generators as they were."""
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def micro_batch_steps(

@@ -16,7 +16,7 @@ from pipeline.training.batches import BatchSource, MicroBatch, forward
 from pipeline.training.busy import BusyClock
 from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import Ranks
-from pipeline.training.hardware import matrix_precision
+from pipeline.training.hardware import matrix_precision, seeded
 from pipeline.training.schedule import Batch, micro_batches, seed_of
 
 
@@ -93,7 +93,7 @@ class BatchStep:
                 for number, _ in planned.own:
                     loaded = next(loads)
                     seed = seed_of(self.config.seed, epoch, batch.number, number)
-                    with clock.working(), _seeded(seed, self.device):
+                    with clock.working(), seeded(seed, self.device):
                         loss, errors = self._losses(loaded, totals, with_penalty=number == 0)
                         loss.backward()
                         sums += torch.cat([loss.detach().reshape(1), errors.detach()]).double()
@@ -139,15 +139,3 @@ def _explained_memory(micro_steps: int) -> Iterator[None]:
             f"the GPU's memory is too small for a micro-batch of {micro_steps} steps: set "
             f"training.steps_per_micro_batch to {max(1, micro_steps // 2)} or less; what is trained so far is kept"
         ) from error
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw dropout from a seed of its own and leave the callers' generators as they were."""
-    on_gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        torch.default_generator.manual_seed(seed)
-        if on_gpu:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
