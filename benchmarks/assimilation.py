@@ -14,8 +14,8 @@ from benchmarks.driver import Case, Provider
 from models.assimilation.events import DRAW, Events, pack_rows
 from models.assimilation.lab_filter import LabFilters
 from models.assimilation.parameters import FilterParameters
-from models.assimilation.planted import TYPICAL, planted_row, repeated
 from models.assimilation.scan import filter_events, log_likelihood
+from models.testing.planted_labs import TYPICAL, planted_row, repeated
 
 TOLERANCE = 1e-9
 WEIGHT = 0.03

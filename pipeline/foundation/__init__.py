@@ -99,7 +99,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "header_of",
             "loaded_tensors",
             "read_tensors",
-            "tensors_note",
             "write_tensors",
         ],
         "summary": ["Scalar", "StageSummary", "load_summary"],

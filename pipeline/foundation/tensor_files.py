@@ -98,11 +98,3 @@ def weights_texts(path: Path) -> dict[str, str]:
     if not isinstance(texts, dict):
         raise ValueError("no safetensors header")
     return texts
-
-
-def tensors_note(path: Path) -> dict[str, Any]:
-    """Return the note of a safetensors file; empty where it has none."""
-    try:
-        return json.loads(weights_texts(path).get(HEADER_KEY, "{}"))
-    except ValueError:
-        return {}

@@ -1,10 +1,21 @@
 """Which files under a folder do not say what made them, and what their data's licence allows."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
-from pipeline.foundation.artefact_notes import SHARING, UNKNOWN_LICENCE, parquet_note
-from pipeline.foundation.tensor_files import tensors_note
+from pipeline.foundation.artefact_notes import HEADER_KEY, SHARING, UNKNOWN_LICENCE, parquet_note
+from pipeline.foundation.tensor_files import weights_texts
+
+
+def tensors_note(path: Path) -> dict[str, Any]:
+    """Return the note of a safetensors file; empty where it has none."""
+    try:
+        return json.loads(weights_texts(path).get(HEADER_KEY, "{}"))
+    except ValueError:
+        return {}
+
 
 READERS = {".parquet": parquet_note, ".safetensors": tensors_note}
 

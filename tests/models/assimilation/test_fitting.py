@@ -7,8 +7,8 @@ from models.assimilation.events import HOUR_US, Row, pack_rows
 from models.assimilation.fitting import FITTED, _Objective, fit_lab
 from models.assimilation.lab_filter import LabFilters
 from models.assimilation.parameters import BOUNDS, NAMES, PRIOR, FilterParameters
-from models.assimilation.planted import TYPICAL, planted_row, repeated
 from models.assimilation.scan import filter_events, log_likelihood
+from models.testing.planted_labs import TYPICAL, planted_row, repeated
 
 NONE = (np.array([], np.int64), np.array([]))
 

@@ -6,9 +6,9 @@ from models.assimilation.events import HOUR_US, Row
 from models.assimilation.known import KnownRow, Query, Result, queried
 from models.assimilation.lab_filter import LabFilters
 from models.assimilation.parameters import FilterParameters
-from models.assimilation.planted import TYPICAL, random_parameters
-from models.assimilation.reference import dense_posterior
 from models.errors import BadAssimilationInput
+from models.testing.dense_posterior import dense_posterior
+from models.testing.planted_labs import TYPICAL, random_parameters
 
 HALF = HOUR_US // 2
 EMPTY = KnownRow(results=(), reading_end_us=np.array([], np.int64), reading=np.array([]))

@@ -7,10 +7,10 @@ import torch
 from models.assimilation.events import DRAW, HOUR_US, Row, pack_rows
 from models.assimilation.lab_filter import LabFilters
 from models.assimilation.parameters import NAMES, FilterParameters
-from models.assimilation.planted import TYPICAL, planted_row, random_parameters, repeated
-from models.assimilation.reference import dense_posterior
 from models.assimilation.scan import filter_events, log_likelihood
 from models.errors import BadAssimilationInput
+from models.testing.dense_posterior import dense_posterior
+from models.testing.planted_labs import TYPICAL, planted_row, random_parameters, repeated
 
 
 def random_row(rng, most_draws=6, most_readings=25):

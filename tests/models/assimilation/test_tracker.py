@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from models.assimilation.events import HOUR_US
 from models.assimilation.known import KnownRow, Query, Result, queried
 from models.assimilation.lab_filter import LabFilters
-from models.assimilation.planted import TYPICAL
 from models.assimilation.tracker import Arrival, LabTracker
 from models.errors import BadAssimilationInput
+from models.testing.planted_labs import TYPICAL
 
 HALF = HOUR_US // 2
 VALUES = st.one_of(st.just(float("nan")), st.floats(-3, 3))

@@ -6,7 +6,7 @@ import torch
 from models.regressor.config import FIVE_LABS, LabRegressorConfig
 from models.regressor.lab_regressor import LabRegressor
 from models.regressor.losses import uncertainty_weighted_l1
-from models.testing import BOTH, LENGTHS, MEANS, SMALL, gradients, inputs_of, member, model_of
+from models.testing.regressor import BOTH, LENGTHS, MEANS, SMALL, gradients, inputs_of, member, model_of
 from pipeline.foundation.schema import HISTORY_FEATURES, LAB_NAMES
 
 

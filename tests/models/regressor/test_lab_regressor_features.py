@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.regressor.lab_regressor import LabRegressor
-from models.testing import BOTH, LENGTHS, MEANS, SKIP, SMALL, inputs_of, model_of
+from models.testing.regressor import BOTH, LENGTHS, MEANS, SKIP, SMALL, inputs_of, model_of
 
 
 def test_scales_are_fitted_on_what_is_present_and_travel_with_the_weights():

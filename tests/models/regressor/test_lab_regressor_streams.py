@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.testing import BOTH, MEANS, READER, SKIP, SMALL, gradients, inputs_of, model_of
+from models.testing.regressor import BOTH, MEANS, READER, SKIP, SMALL, gradients, inputs_of, model_of
 
 
 @pytest.mark.parametrize("config", [SMALL, MEANS, BOTH], ids=["embedding", "means", "reader"])

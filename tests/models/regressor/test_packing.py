@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from models.regressor.packing import chunks
-from models.testing import inputs_of
+from models.testing.regressor import inputs_of
 
 
 @pytest.mark.parametrize("chunk_steps", [1, 7, 23, 24, 80, 1000])

@@ -8,9 +8,8 @@ from pipeline.__main__ import main
 from pipeline.emulation import check, fit, rendered
 from pipeline.emulation.check import ReadoutRow
 from pipeline.emulation.model import TENSORS_FILE
-from pipeline.foundation.tensor_files import tensors_note
 from pipeline.testing.emulators import handmade_emulator
-from pipeline.testing.notes import lacking
+from pipeline.testing.notes import lacking, tensors_note
 
 
 def test_a_fitted_emulator_carries_its_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

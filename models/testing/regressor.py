@@ -1,4 +1,4 @@
-"""A small lab regressor and a pack of made-up pieces, for tests."""
+"""A small lab regressor and a pack of made-up pieces."""
 
 from dataclasses import replace
 
