@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from pipeline.labs.base import CarryForward
+
 Key = tuple[str, str]
 """(protocol, lab): both protocols have their own coefficients, because the last lab's age differs so much."""
 
@@ -91,11 +93,6 @@ class TrainingMean:
             if key in self.means:
                 estimates[rows] = self.means[key]
         return estimates
-
-
-CarryForward = Column | ShrunkLocf | DecayedLocf | TrainingMean
-"""A method that needs nothing but the examples (``schema.EXAMPLE_COLUMNS``): one estimate each, clinical units,
-never NaN."""
 
 
 def fit_shrunk_locf(train_examples: pd.DataFrame) -> ShrunkLocf:

@@ -9,12 +9,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float
 
-from pipeline.foundation.errors import ConfigError, RecordError
+from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.sources.base import Catalog, Record, Stretch, WaveformSource
@@ -26,64 +25,9 @@ from pipeline.training.schedule import seed_of
 from pipeline.windows.cutting import WindowConfig, iterate_windows
 from pipeline.windows.resample import prepare_ppg_gpt
 
-UNKNOWN_RAILS = (-np.inf, np.inf)
 SYNTHETIC_SEED = 20_150_001
 """Far from the seeds of the experiments: the encoder never sees a patient of a cohort it is judged on."""
-CHALLENGE_LICENCE = "PhysioNet/CinC Challenge 2015 v1.0.0, public training set: ODC-BY 1.0"
 SYNTHETIC_LICENCE = "synthetic, made by this project: no licence of data applies"
-
-
-class Challenge2015:
-    """The PLETH of the Challenge's records in one ``.npz``: ``pleth`` (all samples), ``length``, ``record`` (names).
-
-    The file says nothing of patients, so each record stands for a patient of its own, and nothing of digital
-    codes, so the rails are unknown.
-
-    Raises
-    ------
-    RecordError : no such file, or the arrays are missing or contradict each other
-    """
-
-    name, licence = "challenge2015", CHALLENGE_LICENCE
-
-    def __init__(self, path: Path, *, sampling_rate_hz: float = 40.0):
-        self.path, self.sampling_rate_hz = Path(path), sampling_rate_hz
-        self.root = self.path.parent
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                self._samples, lengths, names = arrays["pleth"], arrays["length"], arrays["record"]
-        except (OSError, KeyError, ValueError, BadZipFile) as problem:
-            raise RecordError(
-                f"{path} is no archive of PLETH: expected an .npz with pleth, length and record ({problem})"
-            ) from None
-        self._ends = np.cumsum(lengths)
-        if len(names) != len(lengths) or int(lengths.sum()) != len(self._samples):
-            raise RecordError(
-                f"{path}: length adds up to another number of samples than pleth has, or names lack"
-            )
-        self._place = {str(name): i for i, name in enumerate(names)}
-
-    def catalog(self) -> Catalog:
-        """Return every record, at time 0."""
-        lengths = np.diff(self._ends, prepend=0) * 1_000_000 / self.sampling_rate_hz
-        return Catalog(
-            records=tuple(
-                Record(
-                    patient_id=name, name=name, path=self.path, files=(self.path,),
-                    start_us=0, end_us=int(lengths[i]),
-                )
-                for name, i in self._place.items()
-            )
-        )  # fmt: skip
-
-    def stretches(self, record: Record, exclusions: Counter[str]) -> Iterator[Stretch]:
-        """Yield the whole record."""
-        end = int(self._ends[self._place[record.name]])
-        first = end - round((record.end_us - record.start_us) * self.sampling_rate_hz / 1e6)
-        yield Stretch(
-            start_us=0, sampling_rate_hz=self.sampling_rate_hz, rails=UNKNOWN_RAILS,
-            samples=self._samples[first:end].astype(np.float32),
-        )  # fmt: skip
 
 
 def synthetic_source(

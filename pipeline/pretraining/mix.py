@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.foundation.errors import ConfigError
-from pipeline.pretraining.data import SYNTHETIC_SEED, Challenge2015, Corpus, divide, synthetic_source
+from pipeline.pretraining.data import SYNTHETIC_SEED, Corpus, divide, synthetic_source
 from pipeline.pretraining.probe_data import SYNTHETIC_PROBE_SEED
 from pipeline.pretraining.pulse_families import PulseFamilies
 from pipeline.sources.base import WaveformSource
+from pipeline.sources.challenge2015 import Challenge2015
 from pipeline.sources.detect import open_waveforms
 
 FAMILIES_SEED = 20_150_101

@@ -1,9 +1,8 @@
 """Windows with something known about each: BIDMC's numerics, or the truth behind synthetic PPG."""
 
-import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,21 +18,20 @@ from models.encoders.base import Encoder
 from pipeline.embedding.encoders import prepare_for
 from pipeline.emulation.rendered import BurstPlan, rendered_patient
 from pipeline.foundation.errors import ConfigError, RecordError
-from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_SECONDS, WINDOW_US
-from pipeline.pretraining.data import UNKNOWN_RAILS
-from pipeline.sources.base import Catalog, Record, Stretch
+from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_SECONDS
+from pipeline.sources.base import UNKNOWN_RAILS
+from pipeline.sources.bidmc import NUMERICS, Bidmc
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.ppg import BLOCK_SAMPLES, SAMPLING_RATE_HZ
 from pipeline.windows.cutting import WindowConfig, iterate_windows
 from pipeline.windows.quality import window_quality
 from pipeline.windows.resample import replace_rails
 
-TARGETS = {"heart_rate": "HR", "respiration_rate": "RESP"}
+TARGETS = dict(zip(("heart_rate", "respiration_rate"), NUMERICS, strict=True))
 """Columns of the monitor's numerics, both per minute."""
 RESPIRATION_BAND_HZ = (0.1, 0.6)
 FEWEST_SECONDS = WINDOW_SECONDS // 2
 """A window's rate is the mean of at least so many of its 30 numerics."""
-BIDMC_LICENCE = "BIDMC PPG and Respiration Dataset v1.0.0 (PhysioNet): ODC-BY 1.0"
 SYNTHETIC_PROBE_SEED = 20_150_002
 """Neither the seed of pretraining nor one of an experiment."""
 HALVES = ("all", "choose", "judge")
@@ -43,51 +41,6 @@ _GROUP = 16
 """Patients that one task renders."""
 _Planted = tuple[np.ndarray, np.ndarray, np.ndarray, Counter[str]]
 """Samples, patients, the emulator's inputs, and windows dropped by reason."""
-
-
-class Bidmc:
-    """The BIDMC folder of CSV files, plain or packed with xz, as a waveform source.
-
-    Raises
-    ------
-    RecordError : no ``bidmc_##_Signals.csv`` with its numerics and fixed data in `root`
-    """
-
-    name, licence, sampling_rate_hz = "bidmc", BIDMC_LICENCE, 125.0
-
-    def __init__(self, root: Path):
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise RecordError(f"{root} is no folder; point at the BIDMC folder of CSV files")
-        self.files = sorted(self.root.rglob("bidmc_*_Signals.csv*"))
-        if not self.files:
-            raise RecordError(f"{root} holds no bidmc_##_Signals.csv; point at the BIDMC folder of CSV files")
-
-    def catalog(self) -> Catalog:
-        """Return the recordings; several may come from one patient."""
-        return Catalog(records=tuple(map(self._record, self.files)))
-
-    def stretches(self, record: Record, exclusions: Counter[str]) -> Iterator[Stretch]:
-        """Yield the recording's PLETH whole; its digital codes are not stated, so the rails are unknown."""
-        frame = pd.read_csv(record.path, skipinitialspace=True, usecols=["PLETH"])
-        yield Stretch(
-            start_us=0, sampling_rate_hz=self.sampling_rate_hz, rails=UNKNOWN_RAILS,
-            samples=frame["PLETH"].to_numpy(np.float32),
-        )  # fmt: skip
-
-    def numerics(self, record: Record) -> pd.DataFrame:
-        """Return the monitor's values, one row a second from the recording's start."""
-        return pd.read_csv(_beside(record.path, "Numerics.csv"), skipinitialspace=True)
-
-    @staticmethod
-    def _record(path: Path) -> Record:
-        fixed = _beside(path, "Fix.txt").read_text(encoding="utf-8")
-        patient = re.search(r"MIMIC II matched wdb ID: (\S+)", fixed)
-        if patient is None:
-            raise RecordError(f"{_beside(path, 'Fix.txt')} names no patient; patients could not be held out")
-        return Record(
-            patient_id=patient[1], name=path.name, path=path, files=(path,), start_us=0, end_us=16 * WINDOW_US
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,20 +115,41 @@ class ProbeWindows:
 
 
 def bidmc_windows(root: Path, config: WindowConfig | None = None) -> ProbeWindows:
-    """Cut BIDMC into 30 s windows under the usual rules, each with the rates that the monitor showed."""
-    source, exclusions = Bidmc(root), Counter()
+    """Cut BIDMC into 30 s windows under the usual rules, each with the rates that the monitor showed.
+
+    Raises
+    ------
+    RecordError : no recording, or one that cannot be used: the probe's figures are those of the whole folder
+    """
+    source = Bidmc(root)
+    found = source.catalog()
+    if not found.records and not found.exclusions:
+        raise RecordError(f"{root} holds no bidmc_##_Signals.csv; point at the BIDMC folder of CSV files")
+    exclusions = Counter(found.exclusions)
+    _require_whole(root, exclusions)
     samples, patients, rows = [], [], []
-    for record in source.catalog().records:
+    for record in sorted(found.records, key=lambda record: record.path):
         numerics = source.numerics(record)
         for windows in iterate_windows(source, [record], config or WindowConfig(), exclusions):
             samples.append(windows.samples)
             patients += [record.patient_id] * len(windows.samples)
             rows += [_rates(numerics, int(start // 1_000_000)) for start in windows.start_us]
+    _require_whole(root, exclusions)
     return ProbeWindows(
         samples=np.concatenate(samples), sampling_rate_hz=source.sampling_rate_hz, exclusions=exclusions,
         patients=np.unique(patients, return_inverse=True)[1].astype(np.int64),
         targets={target: np.array([row[target] for row in rows]) for target in TARGETS},
     )  # fmt: skip
+
+
+def _require_whole(root: Path, exclusions: Counter[str]) -> None:
+    bad = [
+        f"{reason.removeprefix('record: ')} ({n})"
+        for reason, n in exclusions.items()
+        if reason[:6] == "record"
+    ]
+    if bad:
+        raise RecordError(f"{root} lacks recordings, and patients could not be held out: {', '.join(bad)}")
 
 
 def planted_windows(plan: BurstPlan, *, window: WindowConfig | None = None, workers: int = 1) -> ProbeWindows:
@@ -222,7 +196,3 @@ def _rates(numerics: pd.DataFrame, first_second: int) -> dict[str, float]:
         target: float(rows[column].mean()) if rows[column].notna().sum() >= FEWEST_SECONDS else np.nan
         for target, column in TARGETS.items()
     }
-
-
-def _beside(signals: Path, ending: str) -> Path:
-    return signals.with_name(signals.name.split("Signals")[0] + ending)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.foundation.number_format import interval, number, signed
-from pipeline.pretraining.probe_data import BIDMC_LICENCE, SYNTHETIC_PROBE_SEED, ProbeWindows
+from pipeline.pretraining.probe_data import SYNTHETIC_PROBE_SEED, ProbeWindows
 from pipeline.pretraining.probing import BASELINE, TRAINING_MEAN, Interval, PlantedSize, ProbeRow, Score
+from pipeline.sources.bidmc import BIDMC_LICENCE
 
 PLANTED = {
     "modulation": "modulat.", "notch_delay": "n. delay", "notch_depth": "n. depth", "respiration_rate": "respir.",

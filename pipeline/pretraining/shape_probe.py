@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 
 from models.encoders.ppg_gpt import PPGGPT
-from pipeline.pretraining.data import UNKNOWN_RAILS
 from pipeline.pretraining.linear_readout import estimates_of_others, held_out_estimates
 from pipeline.pretraining.probe_data import ProbeWindows, bidmc_windows, planted_windows
 from pipeline.pretraining.probing import PlantedSize
+from pipeline.sources.base import UNKNOWN_RAILS
 from pipeline.windows.resample import prepare_ppg_gpt
 
 CHOOSING = PlantedSize(bursts=4, seed=7)

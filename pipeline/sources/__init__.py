@@ -19,10 +19,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ClinicalTables",
             "Record",
             "Stretch",
+            "UNKNOWN_RAILS",
             "WaveformSource",
             "in_time_order",
         ],
+        "bidmc": ["BIDMC_LICENCE", "Bidmc", "NUMERICS"],
         "catalog": ["catalogued_patients", "load_catalog", "release_catalog", "save_catalog"],
+        "challenge2015": ["Challenge2015"],
         "content_hashes": [
             "CACHE_FILE",
             "ContentDigest",

@@ -9,6 +9,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
+UNKNOWN_RAILS = (-np.inf, np.inf)
+"""Rails of a source that says nothing of its digital codes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -56,7 +59,10 @@ class Stretch:
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog:
-    """Records found, in order of patient and start, and how many things were skipped for which reason."""
+    """Records found, and how many things were skipped for which reason.
+
+    In order of patient and start; where one file holds them all, in that file's own order.
+    """
 
     records: tuple[Record, ...]
     exclusions: Counter[str] = field(default_factory=Counter)

@@ -28,7 +28,7 @@ from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
     from pipeline.cohort.aligned import AlignedCohort
-    from pipeline.labs.carry_forward import CarryForward
+    from pipeline.labs.base import CarryForward
 
 logger = logging.getLogger(__name__)
 

@@ -53,7 +53,7 @@ def run_pretraining(
     Parameters
     ----------
     data : a folder of waveforms in any layout that ``embed`` reads, or an ``.npz`` of PLETH at 40 Hz
-        (``pretraining.data.Challenge2015``); None: synthetic PPG alone
+        (``sources.challenge2015.Challenge2015``); None: synthetic PPG alone
     out : gets the weights, their provenance, the curves and the synthetic patients
     mix : what is made up beside it, and how much
     start : name or path of the PPG-GPT whose weights are trained on; None: random ones

@@ -73,6 +73,19 @@ def write_npy_record(folder: Path, samples: np.ndarray, name: str = "bed7", **si
     return path
 
 
+def write_bidmc_recording(folder: Path, number: str, patient: str, *, seconds: int) -> Path:
+    """Write a recording as BIDMC's folder has it (signals, numerics, fixed data) and return its signals."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem, n = folder / f"bidmc_{number}", seconds * 125 + 1
+    pleth = np.random.default_rng(int(number)).normal(size=n).round(3)
+    signals = pd.DataFrame({"Time [s]": np.arange(n) / 125, " PLETH": pleth})
+    signals.to_csv(f"{stem}_Signals.csv", index=False)
+    numerics = pd.DataFrame({"Time [s]": np.arange(seconds + 1), " HR": 80.0, " RESP": 18.0})
+    numerics.to_csv(f"{stem}_Numerics.csv", index=False)
+    Path(f"{stem}_Fix.txt").write_text(f"MIMIC II matched wdb ID: {patient}\n")
+    return Path(f"{stem}_Signals.csv")
+
+
 def waveform_table(**changes: object) -> pa.Table:
     """Return three rows of two patients, A's later one first; `changes` replace columns."""
     rows = {

@@ -10,11 +10,10 @@ from pipeline.cohort.base import PatientWindows, WindowStore
 from pipeline.evaluation.leak_check import _ChangedStore
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
-from pipeline.store.base import Storage
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import EmbeddingKey
 from pipeline.testing.cohort import MemoryStore, MemoryWindows
-from pipeline.testing.conformance import implementations
+from pipeline.testing.conformance import forgotten
 
 WIDTH, N = 4, 9
 START_US = 4_466_000_000_000_000 // WINDOW_US * WINDOW_US + WINDOW_US * np.arange(N, dtype=np.int64) * 2
@@ -46,10 +45,10 @@ STORES: dict[type, Callable[[Path], WindowStore]] = {
 }
 
 
-def test_every_implementation_is_tested() -> None:
-    rooms = ("pipeline.store", "pipeline.evaluation", "pipeline.testing")
-    found = set[type]().union(*(implementations(room, WindowStore) for room in rooms))
-    assert found - implementations("pipeline.store", Storage) == set(STORES)
+def test_none_is_forgotten(tmp_path: Path) -> None:
+    assert forgotten(WindowStore, STORES) == []
+    windows = [type(kept(tmp_path / kind.__name__).read("p1")) for kind, kept in STORES.items()]
+    assert forgotten(PatientWindows, windows) == []
 
 
 @pytest.mark.parametrize("kind", STORES)

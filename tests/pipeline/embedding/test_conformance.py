@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.embedding.base import BatchResult, Executor
+from pipeline.embedding.base import BatchResult, Executor, Meter
 from pipeline.embedding.config import EncodingConfig
 from pipeline.embedding.plan import EmbeddingPlan, PatientTask, plan_embedding
+from pipeline.embedding.progress import EmbeddingProgress, ProgressMeter
 from pipeline.embedding.run import executor
 from pipeline.foundation.errors import StoreError
 from pipeline.store.embeddings import EmbeddingStore
-from pipeline.testing.conformance import implementations
+from pipeline.testing.conformance import forgotten
 from pipeline.testing.fake_ray import FakeRay
 from pipeline.testing.waveforms import CONFIG, FakeEncoder, FakeSource
 
@@ -69,9 +70,25 @@ def plan(source: FakeSource, store: EmbeddingStore) -> EmbeddingPlan:
     return plan_embedding(source.catalog(), store, FakeEncoder(), CONFIG.window)
 
 
-def test_the_list_is_complete(over_fake_ray: Any) -> None:
-    found = {kind.__name__ for kind in implementations("pipeline.embedding", Executor)}
-    assert {name for name in found if not name.startswith("_")} == {"EmbeddingFlow", "RayExecutor"}
+def test_none_is_forgotten(over_fake_ray: Any, source: FakeSource, store: EmbeddingStore) -> None:
+    kinds = set()
+    for config in KINDS.values():
+        with executor(source, store, FakeEncoder(), config, Listener()) as here:
+            kinds.add(type(here))
+    assert forgotten(Executor, kinds) == []
+
+
+def test_a_meter_hears_of_windows_and_ends_in_any_order(source: FakeSource, store: EmbeddingStore) -> None:
+    assert forgotten(Meter, [ProgressMeter]) == []
+    tasks = plan(source, store).stale
+    told: list[EmbeddingProgress] = []
+    meter = ProgressMeter(tasks, told.append)
+    assert isinstance(meter, Meter)
+    with executor(source, store, FakeEncoder(), KINDS["local"], meter) as here:
+        embedded = here.embed(tasks).embedded_windows
+    assert [it.windows for it in told] == sorted(it.windows for it in told)
+    assert (told[-1].windows, told[-1].patients_done, told[-1].patients) == (embedded, len(tasks), len(tasks))
+    assert told[-1].seconds_left == 0
 
 
 def test_every_task_gives_one_entry_with_the_bytes_of_one_process(

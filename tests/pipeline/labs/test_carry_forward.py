@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from pipeline.foundation.schema import METHODS
+from pipeline.labs.base import CarryForward
 from pipeline.labs.carry_forward import (
     DECAY_HOURS,
     LIVE_LOCF,
@@ -14,6 +15,7 @@ from pipeline.labs.carry_forward import (
     fit_training_mean,
     least_squares_line,
 )
+from pipeline.testing.conformance import forgotten
 
 
 def table(truth, last, *, age=1.0, lab="sodium", protocol="start", mean=0.0, live=0.0):
@@ -98,3 +100,18 @@ def test_every_method_has_its_name_and_changes_nothing_it_was_given():
     for method in methods.values():
         assert len(method.estimate(examples)) == 3
     pd.testing.assert_frame_equal(examples, before)
+
+
+def test_every_method_gives_each_example_a_finite_estimate_and_none_is_forgotten():
+    fitted = fit_carry_forward(table([10, 20, 30], [1, 2, 4], age=5.0))
+    assert forgotten(CarryForward, {type(method) for method in fitted.values()}) == []
+    unseen = table([0], [3], lab="glucose", protocol="anchored", mean=2.0, live=1.0)
+    asked = pd.concat([table([0, 0], [3, 7], mean=2.0, live=1.0), unseen])
+    for method in fitted.values():
+        assert isinstance(method, CarryForward)
+        estimates = method.estimate(asked)
+        assert estimates.shape == (3,)
+        assert estimates.dtype == np.float64
+        assert np.isfinite(estimates).all()
+        np.testing.assert_array_equal(method.estimate(asked.iloc[::-1])[::-1], estimates)
+        np.testing.assert_array_equal(method.estimate(asked.assign(truth=np.nan)), estimates)

@@ -16,8 +16,9 @@ from pipeline.embedding.encoders import make_encoder
 from pipeline.emulation.rendered import BurstPlan
 from pipeline.foundation.errors import ConfigError
 from pipeline.pretraining import projection as module
-from pipeline.pretraining.data import SYNTHETIC_SEED, Challenge2015
+from pipeline.pretraining.data import SYNTHETIC_SEED
 from pipeline.pretraining.projection import ProjectionConfig, fit_projection, solve
+from pipeline.sources.challenge2015 import Challenge2015
 
 SMALL = ProjectionConfig(
     width=8, planted=BurstPlan(patients=8, bursts=2, burst_windows=2, hours=1.0, seed=SYNTHETIC_SEED)

@@ -20,9 +20,10 @@ from pipeline.embedding.encoders import make_encoder
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import CheckpointError, ConfigError, RecordError
 from pipeline.pretraining.config import PretrainingConfig
-from pipeline.pretraining.data import SYNTHETIC_SEED, Challenge2015, Corpus, divide, epoch_windows
+from pipeline.pretraining.data import SYNTHETIC_SEED, Corpus, divide, epoch_windows
 from pipeline.pretraining.mix import CorpusMix
 from pipeline.pretraining.run import RECORD_FILE, WEIGHTS_FILE, pretrain
+from pipeline.sources.challenge2015 import Challenge2015
 from pipeline.stages.pretraining import run_pretraining
 from pipeline.testing.notes import lacking, noted_files
 from pipeline.windows.cutting import WindowConfig
@@ -326,7 +327,8 @@ from models.encoders.ppg_gpt import PPGGPT, PPGGPTConfig
 from pipeline.pretraining.mix import CorpusMix
 from pipeline.pretraining.run import pretrain
 from pipeline.pretraining.config import PretrainingConfig
-from pipeline.pretraining.data import Challenge2015, divide
+from pipeline.pretraining.data import divide
+from pipeline.sources.challenge2015 import Challenge2015
 training, validation = divide("made_up", Challenge2015(Path(sys.argv[1])), 1.0, validation_share=0.25, seed=0)
 config = PretrainingConfig(epochs=2, batch_windows=7, device="cpu", precision="float32", validation_share=0.25)
 pretrain([training], [validation], config, Path(sys.argv[2]), model=PPGGPTConfig(d_model=16, n_layers=1, n_heads=2))

@@ -30,7 +30,7 @@ from pipeline.testing.clinical_folders import (
     write_mimic_tables,
     write_table,
 )
-from pipeline.testing.conformance import implementations
+from pipeline.testing.conformance import forgotten
 from pipeline.testing.damage import DAMAGES, halved, spoilt_inside
 
 LAB_TYPES = {
@@ -139,7 +139,7 @@ def check_types(frame: pd.DataFrame, types: dict[str, str]) -> None:
 
 
 def test_no_source_is_forgotten() -> None:
-    assert implementations("pipeline.sources", ClinicalSource) == {it.source for it in KINDS.values()}
+    assert forgotten(ClinicalSource, (it.source for it in KINDS.values())) == []
 
 
 def test_the_tables_are_recognised_and_the_source_keeps_the_protocol(kind: Tables, written: Path) -> None:

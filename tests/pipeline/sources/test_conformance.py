@@ -14,8 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.foundation.errors import ConfigError, RecordError
+from pipeline.pretraining.pulse_families import PulseFamilies
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.sources.base import Record, Stretch, WaveformSource
+from pipeline.sources.bidmc import Bidmc
+from pipeline.sources.challenge2015 import Challenge2015
 from pipeline.sources.detect import open_waveforms
 from pipeline.sources.mimic3 import Mimic3Waveforms
 from pipeline.sources.rows import normalise_patient_id
@@ -23,10 +26,11 @@ from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.sources.wfdb.folder import WfdbFolder
-from pipeline.testing.conformance import implementations
+from pipeline.testing.conformance import forgotten
 from pipeline.testing.damage import CONTENT_ALONE, DAMAGES, emptied, removed, spoilt_inside
 from pipeline.testing.waveform_folders import (
     waveform_table,
+    write_bidmc_recording,
     write_matched_subset_record,
     write_npy_record,
     write_wfdb_record,
@@ -35,10 +39,15 @@ from pipeline.testing.waveform_folders import (
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One kind of folder: two patients and three records or more, written below a root that is not there yet."""
+    """One kind of source: two patients and three records or more, written below a root that is not there yet.
+
+    `alone` says that a damaged record leaves the others readable: each has files of its own.
+    """
 
     write: Callable[[Path], object]
     source: type
+    open: Callable[[Path], WaveformSource] = open_waveforms
+    alone: bool = True
 
 
 def matched_subset(root: Path) -> None:
@@ -80,13 +89,41 @@ def parquet_folder(root: Path) -> None:
     pq.write_table(table.set_column(1, "start", later), root / "two.parquet")
 
 
+def bidmc(root: Path) -> None:
+    for number, patient in (("01", "s00014"), ("02", "s00006"), ("03", "s00014")):
+        write_bidmc_recording(root / "bidmc_csv", number, patient, seconds=90)
+
+
+def challenge_archive(root: Path) -> None:
+    root.mkdir()
+    samples = np.random.default_rng(0).normal(size=(3, 2_400)).astype(np.float16)
+    np.savez(root / "pleth.npz", pleth=samples.ravel(), length=np.full(3, 2_400), record=["v9", "a1", "t5"])
+
+
+def opened_archive(root: Path) -> Challenge2015:
+    return Challenge2015(root / "pleth.npz")
+
+
+def pulse_families(root: Path) -> PulseFamilies:
+    return PulseFamilies(patients=3, seconds=90.0, seed=20_150_003)
+
+
 LAYOUTS = {
     "matched subset": Layout(write=matched_subset, source=Mimic3Waveforms),
     "synthetic cohort": Layout(write=synthetic_cohort, source=Mimic3Waveforms),
     "wfdb": Layout(write=wfdb_folder, source=WfdbFolder),
     "npy": Layout(write=npy_folder, source=ArrayFolder),
     "parquet": Layout(write=parquet_folder, source=ArrayFolder),
+    "bidmc": Layout(write=bidmc, source=Bidmc, open=Bidmc),
+    "challenge": Layout(write=challenge_archive, source=Challenge2015, open=opened_archive, alone=False),
+    "pulse families": Layout(write=Path.mkdir, source=PulseFamilies, open=pulse_families, alone=False),
 }
+APART = [name for name, layout in LAYOUTS.items() if layout.alone]
+RECOGNISED = [name for name, layout in LAYOUTS.items() if layout.open is open_waveforms]
+RENDERED = ("pulse families",)
+"""Without a file: there is nothing to move or to damage."""
+IN_FILE_ORDER = ("challenge",)
+"""Records of one file, in its own order."""
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
@@ -95,6 +132,18 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     root = tmp_path_factory.mktemp("layouts") / "waves"
     LAYOUTS[request.param].write(root)
     return root
+
+
+@pytest.fixture
+def layout(written: Path, request: pytest.FixtureRequest) -> str:
+    """Give the name of the layout."""
+    return request.node.callspec.params["written"]
+
+
+@pytest.fixture
+def open_source(layout: str) -> Callable[[Path], WaveformSource]:
+    """Give what opens a folder of the layout."""
+    return LAYOUTS[layout].open
 
 
 @pytest.fixture
@@ -112,43 +161,49 @@ def bits(stretches: list[Stretch]) -> list[tuple]:
 
 
 def test_no_source_is_forgotten() -> None:
-    assert implementations("pipeline.sources", WaveformSource) == {it.source for it in LAYOUTS.values()}
-    assert {found.__name__ for found in implementations("pipeline.testing", WaveformSource)} == {"FakeSource"}
+    assert forgotten(WaveformSource, (it.source for it in LAYOUTS.values())) == []
 
 
-def test_the_folder_is_recognised_and_the_source_keeps_the_protocol(
-    written: Path, request: pytest.FixtureRequest
-) -> None:
-    source = open_waveforms(written)
-    assert type(source) is LAYOUTS[request.node.callspec.params["written"]].source
+def test_the_source_keeps_the_protocol(written: Path, layout: str) -> None:
+    source = LAYOUTS[layout].open(written)
+    assert type(source) is LAYOUTS[layout].source
     assert isinstance(source, WaveformSource)
     assert source.name.strip()
     assert source.licence.strip()
-    assert source.root == written.resolve()
+    assert source.root == (Path() if layout in RENDERED else written.resolve())
 
 
-def test_the_catalogue_is_sorted_and_points_into_the_folder(written: Path) -> None:
-    source = open_waveforms(written)
+@pytest.mark.parametrize("written", RECOGNISED, indirect=True)
+def test_the_folder_is_recognised(written: Path, layout: str) -> None:
+    assert type(open_waveforms(written)) is LAYOUTS[layout].source
+
+
+def test_the_catalogue_is_sorted_and_points_into_the_folder(
+    written: Path, layout: str, open_source: Callable[[Path], WaveformSource]
+) -> None:
+    source = open_source(written)
     found = source.catalog()
     assert not found.exclusions
     assert len(found.records) >= 3
     order = [(record.patient_id, record.start_us) for record in found.records]
-    assert order == sorted(order)
+    assert order == sorted(order) or layout in IN_FILE_ORDER
     assert len({record.name for record in found.records}) == len(found.records)
-    assert len({record.patient_id for record in found.records}) == 2
+    assert len({record.patient_id for record in found.records}) == (2 if LAYOUTS[layout].alone else 3)
     for record in found.records:
         assert isinstance(record.patient_id, str)
         assert record.patient_id == normalise_patient_id(record.patient_id)
         assert type(record.start_us) is type(record.end_us) is int
         assert record.start_us < record.end_us
-        assert record.path in record.files
+        assert (record.path in record.files) == (layout not in RENDERED)
         for file in record.files:
             assert file.is_file()
             assert file.resolve().is_relative_to(source.root)
 
 
-def test_stretches_are_samples_in_time_order_within_the_record(written: Path) -> None:
-    source = open_waveforms(written)
+def test_stretches_are_samples_in_time_order_within_the_record(
+    written: Path, open_source: Callable[[Path], WaveformSource]
+) -> None:
+    source = open_source(written)
     for record in source.catalog().records:
         stretches, exclusions = read(source, record)
         assert stretches
@@ -171,15 +226,17 @@ def test_stretches_are_samples_in_time_order_within_the_record(written: Path) ->
         )
 
 
-def test_two_reads_give_the_same_bits(written: Path) -> None:
-    source, again = open_waveforms(written), open_waveforms(written)
+def test_two_reads_give_the_same_bits(written: Path, open_source: Callable[[Path], WaveformSource]) -> None:
+    source, again = open_source(written), open_source(written)
     assert source.catalog() == source.catalog() == again.catalog()
     for record in source.catalog().records:
         assert bits(read(source, record)[0]) == bits(read(source, record)[0]) == bits(read(again, record)[0])
 
 
-def test_a_folder_that_moved_holds_the_same_records(written: Path, copied: Path) -> None:
-    there, here = open_waveforms(written), open_waveforms(copied)
+def test_a_folder_that_moved_holds_the_same_records(
+    written: Path, copied: Path, open_source: Callable[[Path], WaveformSource]
+) -> None:
+    there, here = open_source(written), open_source(copied)
     for before, after in zip(there.catalog().records, here.catalog().records, strict=True):
         assert before.name == after.name
         assert not Path(before.name).is_absolute()
@@ -192,13 +249,17 @@ def test_a_folder_that_moved_holds_the_same_records(written: Path, copied: Path)
         assert bits(read(there, before)[0]) == bits(read(here, after)[0])
 
 
+@pytest.mark.parametrize("written", APART, indirect=True)
 @pytest.mark.parametrize("catalogued", ["before the damage", "after the damage"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_record_is_counted_and_the_others_go_on(
-    copied: Path, damage: Callable[[Path], object], catalogued: str
+    copied: Path,
+    open_source: Callable[[Path], WaveformSource],
+    damage: Callable[[Path], object],
+    catalogued: str,
 ) -> None:
     """Whichever of a record's files is spoilt, before the catalogue is made or between it and the reading."""
-    source = open_waveforms(copied)
+    source = open_source(copied)
     sound = source.catalog()
     victim = sound.records[0]
     others = [record for record in sound.records if not set(record.files) & set(victim.files)]
@@ -221,12 +282,23 @@ def test_a_damaged_record_is_counted_and_the_others_go_on(
     assert {record.name: bits(read(source, record)[0]) for record in others} == expected
 
 
-def test_files_that_links_take_out_of_the_folder_are_never_listed(copied: Path, tmp_path: Path) -> None:
-    for file in open_waveforms(copied).catalog().records[0].files:
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_archive_is_one_clear_error(damage: Callable[[Path], object], tmp_path: Path) -> None:
+    challenge_archive(tmp_path / "waves")
+    damage(tmp_path / "waves" / "pleth.npz")
+    with pytest.raises(RecordError, match="no archive of PLETH"):
+        opened_archive(tmp_path / "waves")
+
+
+@pytest.mark.parametrize("written", APART, indirect=True)
+def test_files_that_links_take_out_of_the_folder_are_never_listed(
+    copied: Path, tmp_path: Path, open_source: Callable[[Path], WaveformSource]
+) -> None:
+    for file in open_source(copied).catalog().records[0].files:
         outside = tmp_path / file.name
         file.rename(outside)
         file.symlink_to(outside)
-        source = open_waveforms(copied)
+        source = open_source(copied)
         found = source.catalog()
         for record in found.records:
             assert all(path.resolve().is_relative_to(source.root) for path in record.files), file
@@ -236,7 +308,7 @@ def test_files_that_links_take_out_of_the_folder_are_never_listed(copied: Path, 
         outside.rename(file)
 
 
-@pytest.mark.parametrize("source", sorted({it.source for it in LAYOUTS.values()}, key=str))
+@pytest.mark.parametrize("source", sorted({LAYOUTS[name].source for name in APART}, key=str))
 def test_an_absent_an_empty_and_a_foreign_folder(tmp_path: Path, source: type) -> None:
     with pytest.raises(RecordError, match="is no folder"):
         source(tmp_path / "absent")
