@@ -36,7 +36,7 @@ demo: $(READY)
 	@. $(BIN)/activate && python -m assets demo
 
 test: $(READY)
-	@. $(BIN)/activate && python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
+	@. $(BIN)/activate && python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-slow: $(READY)
 	@$(MAKE) --no-print-directory setup-slow || echo "The extras cannot be installed: their tests are skipped."

@@ -27,8 +27,6 @@ from pipeline.stages.paper_comparison import UPSTREAM
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.testing.notes import READERS, lacking, noted_files
 
-pytestmark = pytest.mark.xdist_group("provenance")  # its fixture is made once, not on every worker
-
 SMALL = {
     "encoder": "ppg_gpt_1m_random", "methods": '["mt_pcs"]', "cohort.size.n_patients": "8",
     "cohort.size.hours_low": "2.5", "cohort.size.hours_high": "3", "splits.fractions": "[0.5, 0.25, 0.25]",

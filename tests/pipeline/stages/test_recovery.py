@@ -9,8 +9,6 @@ from pipeline.experiments import experiment
 from pipeline.stages.recovery import reduced, run_recovery
 from pipeline.testing.notes import lacking, noted_files
 
-pytestmark = pytest.mark.xdist_group("recovery")  # its fixture is made once, not on every worker
-
 SMALL = {
     "encoder": "ppg_gpt_1m_random",
     "cohort.size.n_patients": "20", "cohort.size.hours_low": "1.5", "cohort.size.hours_high": "2.5",
