@@ -1,8 +1,8 @@
 """Window encoders: a prepared 30 s window in, an embedding out; the protocol in ``base``.
 
 In: weights by name or path, windows at the encoder's rate.
-Out: frozen embeddings, each from its own window alone, bit for bit.
-Never: a file of a patient, a loop over data.
+Out: frozen embeddings, each from its own window alone, bit for bit; the networks and adapters that training moves.
+Never: a file of a patient, a training loop.
 """
 
 import lazy_loader

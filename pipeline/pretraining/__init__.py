@@ -1,8 +1,8 @@
 """Waveforms in; encoder weights, and what they know, out.
 
-In: open PPG and synthetic PPG.
-Out: weights of PPG-GPT, and the probe's table.
-Never: a lab; a patient of the probe.
+In: waveforms of any source, synthetic PPG; an encoder to be probed.
+Out: weights of PPG-GPT, projections of its read-outs, the probe's table.
+Never: a lab; weights trained on a patient of the probe.
 """
 
 import lazy_loader

@@ -1,6 +1,6 @@
 """Pieces in, checkpoints out.
 
-In: the aligned cohort, its embeddings and scaling.
+In: the aligned cohort, its embeddings and scaling; to tune an encoder, its weights and the waveforms before draws.
 Out: weights with all that made them, resumable to the bit; and the forward pass that estimating shares.
 Never: a test patient.
 """
@@ -45,5 +45,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "method": ["train"],
         "resume": ["RESUME_FILE", "load_resume", "progress_of", "read_resume", "save_resume"],
         "schedule": ["learning_rate", "plan_epoch", "seed_of"],
+        "trailing": ["trailing_windows"],
     },
 )
