@@ -26,7 +26,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ppg_gpt_frozen": ["Affine", "Product", "product"],
         "ppg_gpt_layers": ["CausalAttention"],
         "projection": ["Projection"],
-        "pulse_features": ["PulseFeatures"],
         "pulse_ppg": ["PulsePPG"],
         "readout_names": ["KINDS", "READOUTS", "SPREAD"],
     },

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from models.encoders.base import Encoder
-from models.encoders.pulse_features import PulseFeatures
+from models.encoders.pulse.features import PulseFeatures
 from pipeline.emulation.rendered import BurstPlan
 from pipeline.foundation import bootstrap
 from pipeline.foundation.errors import ConfigError

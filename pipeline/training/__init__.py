@@ -1,6 +1,6 @@
 """Pieces in, checkpoints out.
 
-In: the aligned cohort, its embeddings and scaling; to tune an encoder, its weights and the waveforms before draws.
+In: the aligned cohort, its embeddings and scaling.
 Out: weights with all that made them, resumable to the bit; and the forward pass that estimating shares.
 Never: a test patient.
 """
@@ -26,19 +26,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "dataset": ["PieceItem", "pack", "scale_history"],
         "distributed": ["Ranks", "joined_ranks", "pick_device"],
         "embedding_cache": ["CachedPatient", "EmbeddingCache"],
-        "encoder_config": ["ENCODER_FIELDS_OF_THE_MACHINE", "EncoderTrainingConfig"],
-        "encoder_draws": ["EncoderDraws", "draws_with_windows"],
-        "encoder_judge": ["Judgement", "judge"],
-        "encoder_run": [
-            "EncoderTrainingState",
-            "TunedDraws",
-            "UNFINISHED",
-            "mean_features",
-            "scaled_targets",
-            "tune",
-        ],
-        "encoder_weights": ["WEIGHTS_FILE", "check_tunable", "read_record", "save_projection", "save_record"],
-        "encoder_windows": ["cached_windows", "forget_windows", "readable_patients"],
         "forecaster": ["Forecaster"],
         "hardware": ["autocast", "seeded"],
         "inference": ["estimate_piece", "estimate_windows"],
