@@ -19,8 +19,8 @@ from pipeline.embedding.encoders import make_encoder
 from pipeline.embedding.weights_files import WEIGHTS
 from pipeline.emulation.rendered import BurstPlan, RenderedWindows, render_windows
 from pipeline.foundation.schema import WINDOW_SECONDS
-from pipeline.pretraining.linear_readout import held_out_estimates
-from pipeline.pretraining.probe_data import ProbeWindows, bidmc_windows
+from pipeline.pretraining.probing.linear_readout import held_out_estimates
+from pipeline.pretraining.probing.windows import ProbeWindows, bidmc_windows
 from pipeline.sources.synthetic.parameters import CohortParameters
 
 SEEDS = (7, 8)

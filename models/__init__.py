@@ -2,5 +2,5 @@
 
 In: configurations, weights, tensors.
 Out: ``nn.Module`` classes and losses, each with its configuration beside it.
-Never: a file of patients, a loop over data.
+Never: a file of patients, a loop over files of data.
 """

@@ -24,7 +24,7 @@ from pipeline.foundation.workspace import WAVEFORMS_VARIABLE
 from pipeline.labs.cleaning import LabConfig
 from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.training.config import TrainingConfig
-from pipeline.training.encoder_config import EncoderTrainingConfig
+from pipeline.training.encoder.config import EncoderTrainingConfig
 from pipeline.windows.cutting import WindowConfig
 
 EXPERIMENT_VARIABLE = "UNIPHY_EXPERIMENT"

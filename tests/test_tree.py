@@ -18,7 +18,13 @@ FILES = [
 ]
 MIRRORED = [path for path in FILES if path.parts[0] == "tests" and path.parts[1] not in ("e2e", path.name)]
 """Tests of one room each; those in ``e2e`` run the whole job."""
-LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+LONGEST_FILE, LONGEST_FUNCTION, LONGEST_PROSE = 400, 60, 110
+MARKDOWN = sorted(
+    path
+    for pattern in ("*.md", *(f"{folder}/**/*.md" for folder in (*FOLDERS, "docs")))
+    for path in ROOT.glob(pattern)
+)
+LONE_LINK = re.compile(r"([*+-] |\d+\. )?\[[^]]*\]\([^)]*\)[.,;]?|<?https?://\S+")
 
 
 def stands_right(room: tuple[str, ...], name: str, text: str) -> bool:
@@ -58,3 +64,31 @@ def test_files_and_functions_are_small() -> None:
                 length = node.end_lineno - node.lineno + 1
                 large += [f"{path}: {node.name}, {length} lines"] * (length > LONGEST_FUNCTION)
     assert large == []
+
+
+def prose(path: Path) -> list[tuple[int, str]]:
+    """Return the numbered lines of a Markdown file that hold prose: no code, table, heading or lone link."""
+    fenced, found = False, []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        bare = line.strip()
+        if bare.startswith("```"):
+            fenced = not fenced
+        elif not fenced and not bare.startswith(("|", "#", "<", "![")) and not LONE_LINK.fullmatch(bare):
+            found.append((number, line))
+    return found
+
+
+def test_prose_is_in_lines_that_a_person_can_read() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{number}: {len(line)} characters"
+        for path in MARKDOWN
+        for number, line in prose(path)
+        if len(line) > LONGEST_PROSE
+    ]
+    assert long == []
+
+
+def test_prose_is_told_from_what_cannot_be_broken(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Head\nprose\n| a | b |\n```\ncode\n```\n* [all](of/it.md)\nsee [it](it.md)\n")
+    assert prose(page) == [(2, "prose"), (8, "see [it](it.md)")]

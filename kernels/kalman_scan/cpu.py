@@ -25,7 +25,7 @@ _RESULTS = (
 
 
 class Arguments(ctypes.Structure):
-    """Mirror of the struct of the same name in kalman_scan.cpp."""
+    """Mirror of the struct of the same name in kernels.cpp."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("steps", "rows", "threads")),
@@ -90,6 +90,4 @@ def library() -> ctypes.CDLL:
 
 
 def _built(level: str) -> Path:
-    return built(
-        "kalman_scan", level, [Path(__file__).with_name("kalman_scan.cpp")], (*FLAGS, *LEVELS[level])
-    )
+    return built("kalman_scan", level, [Path(__file__).with_name("kernels.cpp")], (*FLAGS, *LEVELS[level]))

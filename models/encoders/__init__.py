@@ -1,8 +1,8 @@
 """Window encoders: a prepared 30 s window in, an embedding out; the protocol in ``base``.
 
 In: weights by name or path, windows at the encoder's rate.
-Out: frozen embeddings, each from its own window alone, bit for bit.
-Never: a file of a patient, a loop over data.
+Out: frozen embeddings, each from its own window alone, bit for bit; the networks and adapters that training moves.
+Never: a file of a patient, a training loop.
 """
 
 import lazy_loader
@@ -26,7 +26,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ppg_gpt_frozen": ["Affine", "Product", "product"],
         "ppg_gpt_layers": ["CausalAttention"],
         "projection": ["Projection"],
-        "pulse_features": ["PulseFeatures"],
         "pulse_ppg": ["PulsePPG"],
         "readout_names": ["KINDS", "READOUTS", "SPREAD"],
     },

@@ -20,7 +20,6 @@ class Chunk:
     first_piece, end_piece : range of pieces with steps in it
     cu_seqlens : (pieces here + 1,) their bounds, counted from `start`
     is_entered : whether the first piece began in the chunk before
-    is_left : whether the last piece goes on in the next chunk
     """
 
     start: int
@@ -29,7 +28,6 @@ class Chunk:
     end_piece: int
     cu_seqlens: Int[Tensor, " pieces_plus_1"]
     is_entered: bool
-    is_left: bool
 
 
 def chunks(cu_seqlens: Int[Tensor, " pieces_plus_1"], chunk_steps: int) -> Iterator[Chunk]:
@@ -49,7 +47,7 @@ def chunks(cu_seqlens: Int[Tensor, " pieces_plus_1"], chunk_steps: int) -> Itera
         yield Chunk(
             start=start, stop=stop, first_piece=first, end_piece=end,
             cu_seqlens=torch.tensor(local, dtype=cu_seqlens.dtype, device=cu_seqlens.device),
-            is_entered=bounds[first] < start, is_left=bounds[end] > stop,
+            is_entered=bounds[first] < start,
         )  # fmt: skip
 
 

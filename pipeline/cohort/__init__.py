@@ -1,6 +1,6 @@
 """Who is in: cut into sequences and pieces, split by subject, scaled, aligned; and the scored set.
 
-In: window times, clean labs, admissions.
+In: window times and quality, clean labs, admissions, whom an encoder was trained on.
 Out: sequences, splits, lab scaling of the training patients, pieces with histories and targets, the draws
     that every method is judged on.
 Never: an embedding's content; a statistic of a held-out patient.
@@ -31,6 +31,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "splits": ["SplitConfig", "Splits", "normal_id", "split_subjects"],
         "summed_set": ["SummedSet", "dense_sets", "summed", "summed_sets"],
         "targets": ["StepGrid"],
-        "trailing": ["trailing_windows"],
     },
 )

@@ -1,7 +1,7 @@
 """The command line's sub-commands that are no stage of the job.
 
 In: arguments.
-Out: text on the terminal.
+Out: text on the terminal, and the file that an argument names.
 Never: domain logic.
 """
 

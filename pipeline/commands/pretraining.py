@@ -119,9 +119,9 @@ PROBED = (
 
 def _probe(parsed: argparse.Namespace) -> None:
     from pipeline.embedding.encoders import make_encoder
-    from pipeline.pretraining.probe_data import bidmc_windows, planted_windows
-    from pipeline.pretraining.probe_text import planted_words, probe_text, real_words
-    from pipeline.pretraining.probing import PlantedSize, named, plain_rows, probe, with_baseline
+    from pipeline.pretraining.probing.rows import PlantedSize, named, plain_rows, probe, with_baseline
+    from pipeline.pretraining.probing.text import planted_words, probe_text, real_words
+    from pipeline.pretraining.probing.windows import bidmc_windows, planted_windows
 
     if parsed.out is not None:
         require_writable(parsed.out)

@@ -1,6 +1,6 @@
 """Stage 1: windows through an encoder into the store.
 
-In: a catalogue, an encoder, a store.
+In: a waveform source with its catalogue, an encoder, a store.
 Out: committed embeddings of every new or changed patient, and counts of what was left out.
 Never: a lab, a split, an admission.
 """

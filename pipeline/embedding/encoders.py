@@ -15,7 +15,7 @@ from models.encoders.base import Encoder, device_kind, fixed_batch
 from models.encoders.papagei import PaPaGeiS
 from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, fast_precision
 from models.encoders.projection import Projection
-from models.encoders.pulse_features import PulseFeatures
+from models.encoders.pulse.features import PulseFeatures
 from models.encoders.pulse_ppg import PulsePPG
 from models.errors import CheckpointMismatch
 from pipeline.embedding.names import EncoderName

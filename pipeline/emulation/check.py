@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from pipeline.emulation.model import Emulator
 from pipeline.emulation.rendered import BurstPlan, RenderedWindows
@@ -119,10 +123,6 @@ def _grouped(values: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 def _r2(x: np.ndarray, y: np.ndarray, fitted: np.ndarray, judged_on: np.ndarray | None = None) -> list[float]:
     """Return R2 of each column of `y` by ridge regression on standardised `x`."""
-    mean, sd = x[fitted].mean(axis=0), x[fitted].std(axis=0) + 1e-9
-    z, level = (x - mean) / sd, y[fitted].mean(axis=0)
-    inner = z[fitted].T @ z[fitted] + _PENALTY * np.eye(x.shape[1])
-    weights = np.linalg.solve(inner, z[fitted].T @ (y[fitted] - level))
-    held = z[~fitted] if judged_on is None else ((judged_on - mean) / sd)[~fitted]
-    error = np.square(held @ weights + level - y[~fitted]).mean(axis=0)
-    return (1 - error / y[~fitted].var(axis=0)).tolist()
+    line = make_pipeline(StandardScaler(), Ridge(alpha=_PENALTY)).fit(x[fitted], y[fitted])
+    held = (x if judged_on is None else judged_on)[~fitted]
+    return r2_score(y[~fitted], line.predict(held), multioutput="raw_values").tolist()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.encoders.base import Encoder
@@ -187,9 +187,3 @@ def _pairs(windows: RenderedWindows, lag: int) -> tuple[np.ndarray, np.ndarray]:
     one = np.arange(len(step) - lag)
     follows = (windows.record[one] == windows.record[one + lag]) & (step[one + lag] - step[one] == lag)
     return one[follows], one[follows] + lag
-
-
-def residual_share(windows: RenderedWindows, emulator: Emulator) -> Float32[np.ndarray, " width"]:
-    """Return the share of each dimension's variance that the network leaves to the residual."""
-    values = windows.embeddings.astype(np.float32)
-    return np.var(values - emulator.mean(windows.inputs), axis=0) / np.maximum(np.var(values, axis=0), 1e-12)

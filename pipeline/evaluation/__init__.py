@@ -1,8 +1,9 @@
 """Predictions in, numbers with intervals out.
 
-In: scored draws of every method, the same for all.
+In: scored draws of every method, the same for all; clean labs for baselines without a model; a checkpoint and its
+    store for the leak check.
 Out: metrics in clinical units, paired differences, agreement, alarms, subgroups, recovery, the leak check.
-Never: a word or picture for a person.
+Never: a page, a picture or a table laid out for a person.
 """
 
 import lazy_loader
@@ -23,7 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "judge_sets",
             "select",
         ],
-        "lab_baselines": ["LabBaselineConfig", "baseline_table", "read_icu_stays", "real_lab_baselines"],
+        "lab_baselines": ["LabBaselineConfig", "read_icu_stays", "real_lab_baselines"],
         "leak_check": ["changed_rows"],
         "recovery": [
             "CONDITIONS",
@@ -33,10 +34,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ORACLE",
             "TWIN",
             "recovery_rows",
-            "recovery_text",
         ],
         "result_delay": ["delay_table"],
-        "scale_study": ["EncoderCost", "StudiedEncoder", "scale_rows", "scale_text"],
+        "scale_study": ["EncoderCost", "StudiedEncoder", "scale_rows"],
         "subgroups": ["GROUPINGS", "SubgroupConfig", "subgroup_table"],
     },
 )

@@ -1,9 +1,9 @@
 """Facts, files and words that everything rests on.
 
-In: nothing.
-Out: the labs and their units, errors that a user can mend, whole files, configurations as JSON, folders of an
-    experiment, the bootstrap, numbers as people read them.
-Never: a patient, a network.
+In: paths, plain values, the environment.
+Out: the labs and their units, errors that a user can mend, whole files (JSON, tables, tensors) with a note of what
+    made them, configurations as JSON, folders of an experiment, the bootstrap, numbers as people read them.
+Never: a rule about a patient's data, a network, torch.
 """
 
 import lazy_loader

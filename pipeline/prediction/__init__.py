@@ -2,7 +2,8 @@
 
 In: a checkpoint, embeddings, labs so far.
 Out: estimates of scored draws, and every 30 s of new patients, with calibrated intervals and states.
-Never: a result or a window after the moment of the estimate.
+Never: a result before it was available or a window after the moment of the estimate, but where a preset repeats
+    published work and says so; at the bedside never.
 """
 
 import lazy_loader

@@ -12,7 +12,6 @@ from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.base import PatientWindows
 from pipeline.cohort.targets import StepGrid
-from pipeline.cohort.trailing import trailing_windows
 from pipeline.foundation.schema import HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US
 from pipeline.labs.history import LabHistory, LabSeries, lab_history
 from pipeline.prediction.config import NO_SIGNAL, OK, STALE, WARMING_UP, PredictionConfig
@@ -20,6 +19,7 @@ from pipeline.training.dataset import PieceItem, pack, scale_history
 from pipeline.training.embedding_cache import CachedPatient
 from pipeline.training.forecaster import Forecaster
 from pipeline.training.inference import estimate_piece, estimate_windows
+from pipeline.training.trailing import trailing_windows
 
 MINUTE_US = 60_000_000
 

@@ -154,7 +154,10 @@ def solve(
 def _told(
     z: np.ndarray, shapes: np.ndarray, penalty: float, number: int
 ) -> tuple[Float64[np.ndarray, "inputs told"], Float64[np.ndarray, " told"]]:
-    """Return directions in which the read-out tells the shape, best first, and how strongly beside the first one."""
+    """Return directions in which the read-out tells the shape, best first, and how strongly beside the first one.
+
+    Not scikit-learn's `Ridge`: its weights agree to rounding, and the shipped projections keep their bits.
+    """
     pairs = np.triu_indices(shapes.shape[1])
     targets = np.concatenate([shapes, shapes[:, pairs[0]] * shapes[:, pairs[1]]], axis=1)
     targets = (targets - targets.mean(axis=0)) / targets.std(axis=0)

@@ -1,8 +1,8 @@
 """Numbers in; pages, pictures and tables for people out.
 
-In: the tables of evaluation and training.
+In: the tables of evaluation and training, estimates to draw.
 Out: the report, Table 1 beside the paper's, text for the terminal, SVG.
-Never: an estimate, a patient's id or date.
+Never: an estimate of its own; a patient's id or date.
 """
 
 import lazy_loader
@@ -10,12 +10,15 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "baseline_text": ["baseline_table"],
         "comparison_text": ["comparison_table"],
         "figures": ["forest_svg", "loss_curve_svg", "trajectory_svg"],
         "inputs": ["ReportInputs"],
         "page": ["write_report"],
         "paper_table": ["table1", "table1_text"],
+        "recovery_text": ["recovery_text"],
         "result_delay_text": ["delay_text"],
+        "scale_text": ["scale_text"],
         "trajectories": ["bedside_trajectories"],
     },
 )

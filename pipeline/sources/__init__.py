@@ -1,7 +1,7 @@
 """Somebody's folders in, records and lab rows out: one adapter a file, the protocols in ``base``.
 
-In: WFDB, NPY or Parquet waveforms; lab tables of MIMIC-III, MEDS or any hospital; or a synthetic cohort's
-    plan.
+In: WFDB, NPY or Parquet waveforms, BIDMC, the Challenge's archive; lab tables of MIMIC-III, MEDS or any hospital;
+    or a synthetic cohort's plan.
 Out: a catalogue of records, their samples stretch by stretch, raw clinical tables, what has landed.
 Never: a window, a clean lab, a network.
 """

@@ -18,7 +18,7 @@ from pipeline.foundation.workspace import Workspace
 from pipeline.stages.encoder_files import plain_experiment
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training.config import FIELDS_OF_THE_MACHINE
-from pipeline.training.encoder_config import ENCODER_FIELDS_OF_THE_MACHINE
+from pipeline.training.encoder.config import ENCODER_FIELDS_OF_THE_MACHINE
 
 TRAIN = "train_"
 UNCOMPARED = frozenset(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.pretraining.config import PretrainingConfig
     from pipeline.pretraining.data import Corpus
     from pipeline.pretraining.mix import CorpusMix
-    from pipeline.pretraining.shape_probe import ShapeProbe
+    from pipeline.pretraining.probing.shape import ShapeProbe
     from pipeline.sources.base import WaveformSource
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def run_pretraining(
     out : gets the weights, their provenance, the curves and the synthetic patients
     mix : what is made up beside it, and how much
     start : name or path of the PPG-GPT whose weights are trained on; None: random ones
-    probe_every : epochs between two probes of what the weights know of the pulse (``shape_probe``); None: never
+    probe_every : epochs between two probes of what the weights know of the pulse (``probing.shape``); None: never
     bidmc : BIDMC's folder, so that the probe reads real heart rates, too
 
     Raises
@@ -128,7 +128,7 @@ def _corpora(
 
 
 def _probe(bidmc: Path | None) -> "ShapeProbe":
-    from pipeline.pretraining.shape_probe import ShapeProbe
+    from pipeline.pretraining.probing.shape import ShapeProbe
 
     return ShapeProbe(bidmc)
 

@@ -23,7 +23,7 @@ from pipeline.cohort.sequences import cut_sequences
 from pipeline.cohort.splits import Splits, split_subjects
 from pipeline.embedding.progress import log_progress
 from pipeline.embedding.run import EmbeddingSummary, embed
-from pipeline.evaluation.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows, recovery_text
+from pipeline.evaluation.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import require_writable, write_json, write_parquet, write_text
@@ -31,6 +31,7 @@ from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.labs.cleaning import LabEvents, clean_labs
 from pipeline.prediction.scoring import score, score_estimator
+from pipeline.report.recovery_text import recovery_text
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters

@@ -17,12 +17,13 @@ from typing import Any
 import pandas as pd
 
 from pipeline.evaluation.recovery import MODEL, TWIN, Condition
-from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_rows, scale_text
+from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_rows
 from pipeline.experiments import CohortPlan, ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import require_writable, write_json, write_parquet, write_text
 from pipeline.foundation.provenance import config_hash, to_plain
-from pipeline.pretraining.probing import check_seed
+from pipeline.pretraining.probing.rows import check_seed
+from pipeline.report.scale_text import scale_text
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.stages.embed import experiment_encoder

@@ -30,8 +30,8 @@ from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
     from models.encoders.ppg_gpt import PPGGPT
-    from pipeline.training.encoder_draws import EncoderDraws
-    from pipeline.training.encoder_run import EncoderTrainingState
+    from pipeline.training.encoder.draws import EncoderDraws
+    from pipeline.training.encoder.run import EncoderTrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> _Inputs:
     """Find everything out that can be wrong, before any window is decoded."""
     # These import torch, which definitions must not.
     from pipeline.embedding.encoders import encoder_fields, make_encoder
-    from pipeline.training.encoder_weights import check_tunable
+    from pipeline.training.encoder.weights import check_tunable
 
     how = experiment.encoder_training
     encoder = check_tunable(make_encoder(experiment.encoder, device=how.device), how)
@@ -126,8 +126,8 @@ def _draws(
     records: Mapping[str, tuple[Record, ...]],
     exclusions: Counter[str],
 ) -> dict[str, "EncoderDraws"]:
-    from pipeline.training.encoder_draws import draws_with_windows
-    from pipeline.training.encoder_windows import readable_patients
+    from pipeline.training.encoder.draws import draws_with_windows
+    from pipeline.training.encoder.windows import readable_patients
 
     aligned, how = AlignedCohort.load(workspace.aligned), experiment.encoder_training
     aligned_patients = set(aligned.sequences["patient_id"])
@@ -155,7 +155,7 @@ def _draws(
 
 def _finished(workspace: Workspace, inputs: _Inputs) -> dict[str, Any] | None:
     """Return the record of a finished run of the same identity; one of another identity is set aside, and kept."""
-    from pipeline.training.encoder_weights import read_record
+    from pipeline.training.encoder.weights import read_record
 
     record = read_record(workspace.encoder)
     if not record or record.get("identity") == inputs.identity:
@@ -170,9 +170,9 @@ def _finished(workspace: Workspace, inputs: _Inputs) -> dict[str, Any] | None:
 def _trained(workspace: Workspace, experiment: ExperimentConfig, inputs: _Inputs) -> dict[str, Any]:
     from pipeline.embedding.encoders import projection_file
     from pipeline.embedding.names import EncoderName
-    from pipeline.training.encoder_run import UNFINISHED, TunedDraws, tune
-    from pipeline.training.encoder_weights import WEIGHTS_FILE, save_projection, save_record
-    from pipeline.training.encoder_windows import cached_windows, forget_windows
+    from pipeline.training.encoder.run import UNFINISHED, TunedDraws, tune
+    from pipeline.training.encoder.weights import WEIGHTS_FILE, save_projection, save_record
+    from pipeline.training.encoder.windows import cached_windows, forget_windows
 
     folder = workspace.encoder
     add_licences(weights_licences(inputs.base))
@@ -236,7 +236,7 @@ def _tell(row: Mapping[str, Any]) -> None:
 def _summary(
     workspace: Workspace, experiment: ExperimentConfig, inputs: _Inputs, record: Mapping[str, Any]
 ) -> StageSummary:
-    from pipeline.training.encoder_weights import WEIGHTS_FILE
+    from pipeline.training.encoder.weights import WEIGHTS_FILE
 
     kept, start = record["epochs"][record["epoch"]], record["epochs"][0]
     return StageSummary(

@@ -1,7 +1,7 @@
-"""Tiny cohorts, sources and trainings for tests, in memory and in milliseconds; reference definitions.
+"""Tiny cohorts, sources and trainings for tests, in milliseconds; reference definitions.
 
 In: a few numbers.
-Out: what the real rooms would have made.
+Out: what the real rooms would have made, in memory or in tiny folders; which classes fill a protocol.
 Never: used by the product.
 """
 

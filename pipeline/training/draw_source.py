@@ -10,7 +10,6 @@ from models.regressor.window_reader import N_WINDOWS
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.base import WindowStore
 from pipeline.cohort.normalization import LabScaler
-from pipeline.cohort.trailing import trailing_windows
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.training.batches import (
     SAMPLED_PIECES,
@@ -20,6 +19,7 @@ from pipeline.training.batches import (
     embedding_width,
     mean_scaled,
 )
+from pipeline.training.trailing import trailing_windows
 
 
 class DrawSource:

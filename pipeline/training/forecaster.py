@@ -14,7 +14,6 @@ from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.base import PatientWindows, WindowStore
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.targets import StepGrid
-from pipeline.cohort.trailing import trailing_windows
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.training.checkpoints import LoadedModel
 from pipeline.training.dataset import PieceDataset, PieceItem, pack
@@ -27,6 +26,7 @@ from pipeline.training.inference import (
     shortened,
 )
 from pipeline.training.prefetch import ReadAhead
+from pipeline.training.trailing import trailing_windows
 
 PACKED_STEPS = 32_768
 """Steps in one pass where the exact bits do not matter (validation)."""

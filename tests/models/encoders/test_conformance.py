@@ -13,7 +13,7 @@ from models.encoders import base
 from models.encoders.base import Encoder
 from models.encoders.papagei import PaPaGeiS
 from models.encoders.ppg_gpt import PPGGPT
-from models.encoders.pulse_features import PulseFeatures
+from models.encoders.pulse.features import PulseFeatures
 from models.encoders.pulse_ppg import PulsePPG
 from models.encoders.readout_names import READOUTS
 from pipeline.embedding.encoders import make_encoder

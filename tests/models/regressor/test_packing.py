@@ -14,7 +14,7 @@ def test_chunks_cover_the_pack(chunk_steps):
     assert found[-1].stop == 80
     for a, b in itertools.pairwise(found):
         assert a.stop == b.start
-        assert a.is_left == b.is_entered
+        assert b.is_entered == (a.stop not in bounds)
     for c in found:
         expected = [
             min(max(int(x), c.start), c.stop) - c.start for x in bounds[c.first_piece : c.end_piece + 1]

@@ -7,12 +7,12 @@ import pytest
 from pipeline.evaluation.lab_baselines import (
     LabBaselineConfig,
     baseline_examples,
-    baseline_table,
     read_icu_stays,
     real_lab_baselines,
 )
 from pipeline.foundation.errors import LabError
 from pipeline.labs.cleaning import LabConfig, clean_labs
+from pipeline.report.baseline_text import baseline_table
 from pipeline.sources.base import ClinicalTables
 from pipeline.sources.mimic3 import Mimic3Tables
 

@@ -8,9 +8,8 @@ from pipeline.evaluation.recovery import (
     LEAST_HEADROOM,
     recovery,
     recovery_rows,
-    recovery_text,
-    verdicts,
 )
+from pipeline.report.recovery_text import recovery_text, verdicts
 
 CONFIG = EvaluationConfig(bootstrap=200)
 

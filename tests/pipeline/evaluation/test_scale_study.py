@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation.judge import EvaluationConfig
-from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_rows, scale_text
+from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_rows
 from pipeline.foundation.number_format import ABSENT
+from pipeline.report.scale_text import scale_text
 
 CONFIG = EvaluationConfig(bootstrap=100)
 COST = EncoderCost(width=128, windows=6000, seconds=10.0, cohort_windows=12_000)

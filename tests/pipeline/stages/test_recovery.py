@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from pipeline.cohort.splits import Splits
-from pipeline.evaluation.recovery import CONDITIONS, recovery_text, verdicts
+from pipeline.evaluation.recovery import CONDITIONS
 from pipeline.experiments import experiment
+from pipeline.report.recovery_text import recovery_text, verdicts
 from pipeline.stages.recovery import reduced, run_recovery
 from pipeline.testing.notes import lacking, noted_files
 

@@ -25,7 +25,7 @@ from pipeline.stages import encoder_patients
 from pipeline.stages.ingest import COHORT_LICENCE
 from pipeline.stages.train_encoder import UNREADABLE
 from pipeline.store.embeddings import EmbeddingStore
-from pipeline.training import encoder_windows
+from pipeline.training.encoder import windows as encoder_windows
 
 COHORT = {
     "cohort.size.n_patients": "16", "cohort.size.hours_low": "5", "cohort.size.hours_high": "6",
@@ -67,16 +67,16 @@ def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     artifacts = tmp_path_factory.mktemp("made")
     upstream(artifacts, f"{base}+mean")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.training.encoder_judge.LEAST_DRAWS", 5)
-        patch.setattr("pipeline.training.encoder_run.LEAST_DRAWS", 5)
+        patch.setattr("pipeline.training.encoder.judge.LEAST_DRAWS", 5)
+        patch.setattr("pipeline.training.encoder.run.LEAST_DRAWS", 5)
         assert run("train_encoder", artifacts, f"{base}+mean") == 0
     return Workspace(root=artifacts / "tiny")
 
 
 @pytest.fixture(autouse=True)
 def few_draws_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("encoder_judge", "encoder_run"):
-        monkeypatch.setattr(f"pipeline.training.{module}.LEAST_DRAWS", 5)
+    for module in ("judge", "run"):
+        monkeypatch.setattr(f"pipeline.training.encoder.{module}.LEAST_DRAWS", 5)
 
 
 def copied(made: Workspace, to: Path) -> Workspace:
@@ -183,7 +183,7 @@ def test_a_finished_run_is_left_as_it_is_and_another_recipe_keeps_the_earlier_on
     before = weights(copy).read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(
-            "pipeline.training.encoder_windows.cached_windows", lambda *_, **__: pytest.fail("decoded again")
+            "pipeline.training.encoder.windows.cached_windows", lambda *_, **__: pytest.fail("decoded again")
         )
         assert run("train_encoder", tmp_path / "copy", f"{base}+mean") == 0
     assert weights(copy).read_bytes() == before

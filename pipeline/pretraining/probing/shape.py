@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 
 from models.encoders.ppg_gpt import PPGGPT
-from pipeline.pretraining.linear_readout import estimates_of_others, held_out_estimates
-from pipeline.pretraining.probe_data import ProbeWindows, bidmc_windows, planted_windows
-from pipeline.pretraining.probing import PlantedSize
+from pipeline.pretraining.probing.linear_readout import estimates_of_others, held_out_estimates
+from pipeline.pretraining.probing.rows import PlantedSize
+from pipeline.pretraining.probing.windows import ProbeWindows, bidmc_windows, planted_windows
 from pipeline.sources.base import UNKNOWN_RAILS
 from pipeline.windows.resample import prepare_ppg_gpt
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.foundation.number_format import interval, number, signed
-from pipeline.pretraining.probe_data import SYNTHETIC_PROBE_SEED, ProbeWindows
-from pipeline.pretraining.probing import BASELINE, TRAINING_MEAN, Interval, PlantedSize, ProbeRow, Score
+from pipeline.pretraining.probing.rows import BASELINE, TRAINING_MEAN, Interval, PlantedSize, ProbeRow, Score
+from pipeline.pretraining.probing.windows import SYNTHETIC_PROBE_SEED, ProbeWindows
 from pipeline.sources.bidmc import BIDMC_LICENCE
 
 PLANTED = {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.encoders.pulse_beats import find_beats
-from models.encoders.pulse_features import FEATURES, FOUND, MOST_SPREADS, NAMES, PulseFeatures, feature_values
+from models.encoders.pulse.beats import find_beats
+from models.encoders.pulse.features import FEATURES, FOUND, MOST_SPREADS, NAMES, PulseFeatures, feature_values
 from pipeline.embedding.encoders import encoder_label, make_encoder
 from pipeline.foundation.errors import ConfigError
 from pipeline.sources.synthetic.ppg import pulse_shapes
@@ -149,8 +149,8 @@ def test_every_feature_is_defined_once_and_is_what_the_beats_give() -> None:
 def test_the_hash_is_of_definition_and_package(monkeypatch: pytest.MonkeyPatch) -> None:
     before = PulseFeatures().weights_hash
     for target, value in (
-        ("models.encoders.pulse_features.DEFINITION_VERSION", 99),
-        ("models.encoders.pulse_features.FEATURES", FEATURES[1:]),
+        ("models.encoders.pulse.features.DEFINITION_VERSION", 99),
+        ("models.encoders.pulse.features.FEATURES", FEATURES[1:]),
         ("scipy.__version__", "0"),
     ):
         with monkeypatch.context() as patch:

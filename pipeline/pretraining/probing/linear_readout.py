@@ -87,7 +87,10 @@ def mean_estimates(
 
 
 def patient_folds(patients: Int[np.ndarray, " n"], folds: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield, for each fold, which windows are its held-out patients'."""
+    """Yield, for each fold, which windows are its held-out patients'.
+
+    Not scikit-learn's `GroupKFold`: it draws other folds, and the committed figures of the probe are those of these.
+    """
     names = np.unique(patients)
     order = np.random.default_rng(seed_of(seed, len(names))).permutation(names)
     for part in np.array_split(order, min(folds, len(names))):

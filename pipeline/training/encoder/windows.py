@@ -24,7 +24,7 @@ from pipeline.foundation.atomic import explained_os_errors, make_private_dir, wr
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Record, WaveformSource
-from pipeline.training.encoder_draws import EncoderDraws
+from pipeline.training.encoder.draws import EncoderDraws
 from pipeline.windows.cutting import WindowConfig, iterate_windows
 from pipeline.windows.resample import prepare_ppg_gpt
 

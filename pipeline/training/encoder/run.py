@@ -26,11 +26,11 @@ from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.training.curves import write_curves
 from pipeline.training.distributed import pick_device
-from pipeline.training.encoder_config import EncoderTrainingConfig
-from pipeline.training.encoder_draws import EncoderDraws
-from pipeline.training.encoder_judge import LEAST_DRAWS, Judgement, judge
-from pipeline.training.encoder_weights import WEIGHTS_FILE, adapted, merged, save_tuned
-from pipeline.training.encoder_windows import WindowCache
+from pipeline.training.encoder.config import EncoderTrainingConfig
+from pipeline.training.encoder.draws import EncoderDraws
+from pipeline.training.encoder.judge import LEAST_DRAWS, Judgement, judge
+from pipeline.training.encoder.weights import WEIGHTS_FILE, adapted, merged, save_tuned
+from pipeline.training.encoder.windows import WindowCache
 from pipeline.training.hardware import autocast, seeded
 from pipeline.training.resume import RESUME_FILE, load_resume, progress_of, read_resume, save_resume
 from pipeline.training.ridge import FOLDS

@@ -15,13 +15,17 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from models.encoders.base import Encoder
-from models.encoders.pulse_features import PulseFeatures
+from models.encoders.pulse.features import PulseFeatures
 from pipeline.emulation.rendered import BurstPlan
 from pipeline.foundation import bootstrap
 from pipeline.foundation.errors import ConfigError
 from pipeline.pretraining.data import SYNTHETIC_SEED
-from pipeline.pretraining.linear_readout import estimates_of_others, held_out_estimates, mean_estimates
-from pipeline.pretraining.probe_data import FEWEST_PATIENTS, SYNTHETIC_PROBE_SEED, ProbeWindows
+from pipeline.pretraining.probing.linear_readout import (
+    estimates_of_others,
+    held_out_estimates,
+    mean_estimates,
+)
+from pipeline.pretraining.probing.windows import FEWEST_PATIENTS, SYNTHETIC_PROBE_SEED, ProbeWindows
 
 BASELINE = PulseFeatures.name
 TRAINING_MEAN, SPECTRAL_PEAK = "training mean", "spectral peak"

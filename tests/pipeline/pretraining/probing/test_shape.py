@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from models.encoders.ppg_gpt import PPGGPT, PPGGPTConfig
-from pipeline.pretraining.probe_data import ProbeWindows
-from pipeline.pretraining.probing import PlantedSize, check_seed
-from pipeline.pretraining.shape_probe import CHOOSING, READOUTS, ShapeProbe, readouts
+from pipeline.pretraining.probing.rows import PlantedSize, check_seed
+from pipeline.pretraining.probing.shape import CHOOSING, READOUTS, ShapeProbe, readouts
+from pipeline.pretraining.probing.windows import ProbeWindows
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.windows.resample import prepare_ppg_gpt
 

@@ -15,15 +15,12 @@ from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.pretraining.data import SYNTHETIC_SEED
-from pipeline.pretraining.linear_readout import estimates_of_others, held_out_estimates, mean_estimates
-from pipeline.pretraining.probe_data import (
-    SYNTHETIC_PROBE_SEED,
-    ProbeWindows,
-    bidmc_windows,
-    planted_windows,
+from pipeline.pretraining.probing.linear_readout import (
+    estimates_of_others,
+    held_out_estimates,
+    mean_estimates,
 )
-from pipeline.pretraining.probe_text import probe_text, respiration_words
-from pipeline.pretraining.probing import (
+from pipeline.pretraining.probing.rows import (
     BASELINE,
     TRAINING_MEAN,
     Interval,
@@ -31,6 +28,13 @@ from pipeline.pretraining.probing import (
     ProbeRow,
     Score,
     probe,
+)
+from pipeline.pretraining.probing.text import probe_text, respiration_words
+from pipeline.pretraining.probing.windows import (
+    SYNTHETIC_PROBE_SEED,
+    ProbeWindows,
+    bidmc_windows,
+    planted_windows,
 )
 
 
@@ -299,7 +303,7 @@ def test_bad_input_is_refused_before_anything_is_rendered(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("rendered")
 
-    monkeypatch.setattr("pipeline.pretraining.probe_data.planted_windows", never)
+    monkeypatch.setattr("pipeline.pretraining.probing.windows.planted_windows", never)
     assert main(["probe", *arguments]) == 1
     assert said in capsys.readouterr().err
 
@@ -314,7 +318,7 @@ def test_folder_without_recordings_or_patients(tmp_path: Path, folder: Path) -> 
 
 
 FIGURES = WEIGHTS / "probe.json"
-SHARED = Path(__file__).parents[3].parent / "shared"
+SHARED = Path(__file__).parents[4].parent / "shared"
 
 
 def test_committed_figures_belong_to_the_shipped_weights_and_random_ones_lose() -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.foundation.schema import LAB_NAMES, WINDOW_US
-from pipeline.training.encoder_config import EncoderTrainingConfig
+from pipeline.training.encoder.config import EncoderTrainingConfig
 
 MINUTE_US = 60_000_000
 WITHOUT_WINDOW = "draw without a usable window shortly before it"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from models.encoders.pulse_beats import RATE_HZ, Beats, median
+from models.encoders.pulse.beats import RATE_HZ, Beats, median
 
 BREATH_BAND_HZ = (0.1, 0.6)
 """6 to 36 breaths a minute."""

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from pipeline.cohort.targets import StepGrid
-from pipeline.cohort.trailing import trailing_windows
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.testing.cohort import ORIGIN_US, MemoryWindows
+from pipeline.training.trailing import trailing_windows
 
 USABLE = np.array([True, True, False, True, True, True, True, True, True, True, True, True, False, True])
 GRID = StepGrid(start_us=ORIGIN_US + np.arange(14, dtype=np.int64) * WINDOW_US, usable=USABLE)

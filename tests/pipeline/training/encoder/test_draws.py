@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.foundation.schema import LAB_NAMES, WINDOW_US
 from pipeline.testing.cohort import ORIGIN_US, tiny_cohort
-from pipeline.training.encoder_config import EncoderTrainingConfig
-from pipeline.training.encoder_draws import TOO_MANY, WITHOUT_WINDOW, draws_with_windows
+from pipeline.training.encoder.config import EncoderTrainingConfig
+from pipeline.training.encoder.draws import TOO_MANY, WITHOUT_WINDOW, draws_with_windows
 
 CONFIG = EncoderTrainingConfig(windows_a_draw=4, minutes_before=30.0)
 

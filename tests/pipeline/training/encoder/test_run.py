@@ -13,12 +13,12 @@ from pipeline.cohort.encoder_patients import LearnedFrom, learned_from
 from pipeline.embedding.encoders import make_encoder
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.training import encoder_run
-from pipeline.training.encoder_config import EncoderTrainingConfig
-from pipeline.training.encoder_draws import EncoderDraws
-from pipeline.training.encoder_run import UNFINISHED, TunedDraws, plan_batches, tune
-from pipeline.training.encoder_weights import WEIGHTS_FILE, adapted, check_tunable, merged
-from pipeline.training.encoder_windows import FULL_SCALE, WindowCache
+from pipeline.training.encoder import run as encoder_run
+from pipeline.training.encoder.config import EncoderTrainingConfig
+from pipeline.training.encoder.draws import EncoderDraws
+from pipeline.training.encoder.run import UNFINISHED, TunedDraws, plan_batches, tune
+from pipeline.training.encoder.weights import WEIGHTS_FILE, adapted, check_tunable, merged
+from pipeline.training.encoder.windows import FULL_SCALE, WindowCache
 
 CONFIG = EncoderTrainingConfig(
     epochs=3, patience=None, rank=2, batch_draws=16, draws_together=3, step_windows=2, warmup_epochs=0.5,

@@ -21,7 +21,7 @@ from pipeline.foundation.atomic import write_bytes, write_json
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.provenance import versions
 from pipeline.training.checkpoints import model_tensors
-from pipeline.training.encoder_config import EncoderTrainingConfig
+from pipeline.training.encoder.config import EncoderTrainingConfig
 
 WEIGHTS_FILE, RECORD_FILE = "model.safetensors", "encoder.json"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from models.encoders.pulse_beats import FIRST_PHASE, PHASE_STEP, PHASES, Beats
+from models.encoders.pulse.beats import FIRST_PHASE, PHASE_STEP, PHASES, Beats
 
 WIDTH_LEVELS = (0.25, 0.5, 0.75, 0.9)
 CONTOUR = tuple(round(0.06 * k, 2) for k in range(1, 13))

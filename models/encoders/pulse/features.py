@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.encoders.pulse_beats import RATE_HZ, Beats, find_beats
-from models.encoders.pulse_rhythm import breath_features, modulation_features, rhythm_features
-from models.encoders.pulse_shape import shape_features
+from models.encoders.pulse.beats import RATE_HZ, Beats, find_beats
+from models.encoders.pulse.rhythm import breath_features, modulation_features, rhythm_features
+from models.encoders.pulse.shape import shape_features
 
 DEFINITION_VERSION = 1
 """Raise when any feature comes to mean, or to round, something else: it is part of the store's key."""
@@ -36,7 +36,7 @@ class Feature:
 
     Attributes
     ----------
-    name : as the functions of ``pulse_rhythm`` and ``pulse_shape`` yield it
+    name : as the functions of ``rhythm`` and ``shape`` yield it
     typical, spread : the embedding is (value - typical) / spread, in what unit the value has: seconds (times; corrected
         ones over the root of the period in seconds), per minute (rates), shares and logarithms of shares otherwise
     """
