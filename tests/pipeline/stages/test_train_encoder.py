@@ -28,7 +28,7 @@ from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training.encoder import windows as encoder_windows
 
 COHORT = {
-    "cohort.size.n_patients": "16", "cohort.size.hours_low": "5", "cohort.size.hours_high": "6",
+    "cohort.size.n_patients": "12", "cohort.size.hours_low": "5", "cohort.size.hours_high": "6",
     "splits.fractions": "[0.5, 0.3, 0.2]",
 }  # fmt: skip
 RECIPE = {
