@@ -34,6 +34,7 @@ __getattr__, __dir__, _modules = lazy_loader.attach(
     submodules=[
         "checks",
         "embed",
+        "emulation_check",
         "encoder_files",
         "evaluate",
         "lineage",

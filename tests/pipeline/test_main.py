@@ -118,7 +118,9 @@ def test_a_gpu_that_is_not_there_is_refused_before_any_work(
 ) -> None:
     arguments = ["--experiment", "tiny", "--artifacts", str(tmp_path), "--set", f"{field}=cuda:99"]
     assert main([command, *arguments]) == 1
-    assert "cuda:99" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert field in error
+    assert "cuda:99" in error
     assert not any(tmp_path.iterdir())
 
 

@@ -131,7 +131,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_the_cohort_is_read(
 ) -> None:
     monkeypatch.setattr(AlignedCohort, "load", lambda *rest: pytest.fail("work began"))
     assert run("train", made, training__device="cuda:99") == 1
-    assert 'device = "cuda:99"' in capsys.readouterr().err
+    assert 'training.device = "cuda:99"' in capsys.readouterr().err
 
 
 def test_the_printed_commands_mend_it(copy: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
