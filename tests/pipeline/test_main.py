@@ -106,7 +106,7 @@ def test_a_place_that_cannot_be_written_is_one_line_before_any_work(
 
 
 WORK = {
-    "pipeline.stages.ingest": "write_cohort", "pipeline.stages.recovery": "write_cohort",
+    "pipeline.stages.ingest": "write_cohort", "pipeline.stages.planted_cohort": "write_cohort",
     "pipeline.stages.embed": "experiment_encoder", "pipeline.emulation.rendered": "render_windows",
 }  # fmt: skip
 
