@@ -17,7 +17,14 @@ from kernels.selective_scan import (
 from kernels.selective_scan.triton import backend as triton_backend
 from kernels.selective_scan.triton import tiling as triton_tiling
 from kernels.selective_scan.triton.tuning import tune
-from kernels.testing import ScanCase, assert_close, make_inputs, outputs_and_gradients, widen
+from kernels.testing import (
+    ScanCase,
+    assert_close,
+    assert_softplus_is_right,
+    make_inputs,
+    outputs_and_gradients,
+    widen,
+)
 
 scan = partial(selective_scan, return_last_state=True)
 
@@ -205,5 +212,7 @@ def checks(device, large):
         "halves": partial(halves, device, 2, 400) if large else partial(halves, device, 1, 12),
         "repeats": partial(repeats, device, everything),
         "streaming": partial(streaming, device),
+        "softplus": partial(assert_softplus_is_right, device, "triton", torch.float32),
+        "softplus float64": partial(assert_softplus_is_right, device, "triton", torch.float64),
         "tuning": partial(tuning, device),
     }  # fmt: skip
