@@ -35,8 +35,9 @@ $(READY_SLOW): requirements-slow.lock $(READY)
 demo: $(READY)
 	@. $(BIN)/activate && python -m assets demo
 
+# Bytecode is kept whatever the shell says: else each worker and child process compiles every module anew.
 test: $(READY)
-	@. $(BIN)/activate && python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
+	@. $(BIN)/activate && PYTHONDONTWRITEBYTECODE= python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-slow: $(READY)
 	@$(MAKE) --no-print-directory setup-slow || echo "The extras cannot be installed: their tests are skipped."

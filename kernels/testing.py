@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.selective_scan import state_dtype
+from kernels.selective_scan import selective_scan, state_dtype
 
 TOLERANCES = {
     # (dtype, what): largest relative distance |ours - truth| / |truth| in the Euclidean norm, truth in float64
@@ -161,3 +161,39 @@ def assert_close(ours: dict[str, Tensor], truth: dict[str, Tensor], dtype: torch
         if not distance <= tolerance:
             far[name] = f"{distance:.1e} > {tolerance:.0e}"
     assert not far, far
+
+
+def softplus_and_slope(delta: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    """Return what a scan takes for softplus(delta) and for its slope; `delta` is one row of numbers.
+
+    With one step, A = 0, one state and everything else 1, the output is the step size itself.
+    """
+    raw = delta.detach()[None, :, None].clone().requires_grad_()
+    one = torch.ones_like(raw)
+    a, narrow = torch.zeros(len(delta), 1, dtype=delta.dtype, device=delta.device), one[:, :1]
+    y = selective_scan(one, raw, a, narrow, narrow, delta_softplus=True, backend=backend)
+    return y.detach().flatten(), torch.autograd.grad(y.sum(), raw)[0].flatten()
+
+
+def assert_softplus_is_right(device: str, backend: str, dtype: torch.dtype) -> None:
+    """Compare softplus and its slope with float64 wherever the result is a normal number of `dtype`.
+
+    Raises
+    ------
+    AssertionError
+        With the largest relative distance and where it lies, if it exceeds 1e-6 (float64: 1e-8, since PyTorch's own
+        softplus, which two backends take, is the identity above 20).
+    """
+    lowest = 87.0 if dtype == torch.float32 else 700.0
+    around_zero = torch.logspace(-12, 0, 49, dtype=torch.float64)
+    delta = torch.cat([torch.linspace(-lowest, 40.0, 1017, dtype=torch.float64), around_zero, -around_zero])
+    delta = delta.to(dtype)
+    ours = softplus_and_slope(delta.to(device), backend)
+    raw = delta.double()
+    small = torch.exp(-raw.abs())
+    truth = raw.clamp_min(0) + torch.log1p(small), torch.where(raw < 0, small, 1.0) / (1 + small)
+    for name, found, right in zip(("softplus", "slope"), ours, truth, strict=True):
+        distance = ((found.double().cpu() - right) / right).abs()
+        worst = int(distance.argmax())
+        limit = 1e-6 if dtype == torch.float32 else 1e-8
+        assert distance[worst] <= limit, f"{name}({float(raw[worst])}) is off by {float(distance[worst]):.1e}"

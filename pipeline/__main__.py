@@ -139,6 +139,7 @@ def _train_all(workspace: Workspace, config: ExperimentConfig, method: str | Non
 def _everything(workspace: Workspace, config: ExperimentConfig, method: str | None) -> None:
     check_sources(workspace, labs_needed=True)
     stages.check_devices(config)
+    stages.check_encoder(workspace, config)
     if method:
         training_stage(method)
     names = list(STAGES)

@@ -15,6 +15,7 @@ from pipeline.cohort.normalization import ScalerConfig
 from pipeline.cohort.sequences import SequenceConfig
 from pipeline.cohort.splits import SplitConfig
 from pipeline.embedding.config import EmbeddingConfig
+from pipeline.embedding.names import EncoderName
 from pipeline.evaluation.judge import EvaluationConfig
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.overrides import overridden
@@ -27,9 +28,9 @@ from pipeline.training.encoder.config import EncoderTrainingConfig
 from pipeline.windows.cutting import WindowConfig
 
 EXPERIMENT_VARIABLE = "UNIPHY_EXPERIMENT"
-BEST_ENCODER = "ppg_gpt_1m_long+mean"
-"""Knows most of heart rate (real patients) and of the wave's shape (synthetic ones):
-models/encoders/weights/README.md. The paper embeds by the last position, and so do `paper` and `authors`."""
+BEST_ENCODER = "ppg_gpt_1m_broad+layers+spread+to256"
+"""Knows most of the wave's shape (planted patients) and no less of heart rate (real ones) than any other network here,
+in 256 numbers a window: docs/encoder.md. The paper embeds by the last position, and so do `paper` and `authors`."""
 SCORINGS = ("measured", "dense")
 LONGEST_FIRST_STEP = 0.1
 """``MambaConfig.dt_max``."""
@@ -120,7 +121,7 @@ class ExperimentConfig:
     cohort: CohortPlan = field(default_factory=CohortPlan)
     """The synthetic cohort, used where no waveform folder is given."""
     encoder: str = "ppg_gpt_1m"
-    """Name of a shipped encoder, or the path of a checkpoint; ``+mean`` embeds by the mean over positions."""
+    """Name of a shipped encoder or path of a checkpoint, then read-out and projection: ``pipeline.embedding.names``."""
     encoder_precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of PPG-GPT; auto: bfloat16 where the encoder's device multiplies it natively. Part of the store's key,
     and of a checkpoint, as what it came to."""
@@ -155,6 +156,12 @@ class ExperimentConfig:
                 f"name = {self.name!r} must be a name, not a path: letters, digits, '_', '-' and '.', at most 64 of "
                 "them, the first a letter or digit"
             )
+        try:
+            EncoderName.parse(self.encoder)
+        except (
+            ConfigError
+        ) as problem:  # what reads a configuration from JSON expects a rule's refusal as ValueError
+            raise ValueError(str(problem)) from None
         for field_name, known in (("methods", TRAINED_METHODS), ("scorings", SCORINGS)):
             chosen = getattr(self, field_name)
             if not chosen or set(chosen) - set(known):

@@ -2,11 +2,47 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+TOGETHER = ("tests/e2e/",)
+"""Folders whose files share a fixture of the session: one worker takes all of them."""
+LONGEST = (
+    "tests/e2e/",
+    "tests/kernels/selective_scan/triton/test_backend.py",
+    "tests/pipeline/stages/",
+    "tests/pipeline/training/",
+    "tests/pipeline/",
+)
+"""What takes longest begins first, so that no worker is left alone with it at the end."""
+
+
+class FixturesOnce(LoadFileScheduling):
+    """Give each file to one worker, which makes its fixtures once, and the files of a folder of `TOGETHER` to the same.
+
+    By paths, since pytest-xdist 3.8's own ``xdist_group`` is without effect under pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FixturesOnce | None:
+    return FixturesOnce(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        return next((n for n, path in enumerate(LONGEST) if item.nodeid.startswith(path)), len(LONGEST))
+
+    if hasattr(config, "workerinput"):
+        items.sort(key=rank)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,13 @@
-"""``python -m pipeline emulator`` and ``rehearse``: the whole job at true size on planted patients."""
+"""``python -m pipeline emulator``, ``emulator-check`` and ``rehearse``: the whole job at true size, planted."""
 
 import argparse
 import os
-import re
 import shlex
 import sys
 from pathlib import Path
 
 from pipeline.commands.project_options import configuration
+from pipeline.emulation.model import emulator_folder
 from pipeline.experiments import EXPERIMENTS, ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import require_writable
@@ -16,7 +16,7 @@ from pipeline.foundation.workspace import Workspace
 
 
 def add_rehearsal_commands(commands) -> None:
-    """Add both sub-commands."""
+    """Add the sub-commands."""
     emulator = commands.add_parser(
         "emulator", help="fit what draws an encoder's embeddings from planted physiology, and compare it"
     )
@@ -24,6 +24,7 @@ def add_rehearsal_commands(commands) -> None:
     emulator.add_argument("--patients", type=int, default=1500, help="planted patients it is fitted on")
     emulator.add_argument("--check-patients", type=int, default=400, help="others, on whom it is compared")
     emulator.set_defaults(run=_emulator)
+    _add_check(commands)
     rehearse = commands.add_parser(
         "rehearse", help="run every stage at true size on emulated embeddings; time, memory, bytes; resumable"
     )
@@ -42,8 +43,22 @@ def add_rehearsal_commands(commands) -> None:
     rehearse.set_defaults(run=_rehearse)
 
 
-def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--experiment", choices=EXPERIMENTS, default="default")
+def _add_check(commands) -> None:
+    check = commands.add_parser(
+        "emulator-check", help="R2 of MT+PCS on emulated against rendered embeddings of one cohort; resumable"
+    )
+    _add_common(check, experiment="recovery")
+    check.add_argument("--patients", type=int, default=160, help="planted patients, divided by the split")
+    check.add_argument("--hours", type=float, nargs=2, default=(4.0, 8.0), metavar=("LOW", "HIGH"))
+    check.add_argument("--seed", type=int, default=7, help="of the cohort; 7 or 8 to choose by")
+    check.add_argument(
+        "--recipe", default="lines", help="lines (closed form), or mt_pcs (the experiment's)"
+    )
+    check.set_defaults(run=_check)
+
+
+def _add_common(command: argparse.ArgumentParser, *, experiment: str = "default") -> None:
+    command.add_argument("--experiment", choices=EXPERIMENTS, default=experiment)
     command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
     command.add_argument(
         "--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes that write"
@@ -60,8 +75,7 @@ def _project(parsed: argparse.Namespace) -> tuple[ExperimentConfig, Path, Path]:
     """Return the experiment, the folder of all artefacts and the emulator's."""
     config = configuration(parsed)
     base = Workspace.from_environment(config.name, artifacts=parsed.artifacts).root.parent
-    slug = re.sub(r"[^\w.+-]+", "_", Path(config.encoder).name)
-    return config, base, parsed.emulator or base / "emulators" / slug
+    return config, base, parsed.emulator or emulator_folder(base, config.encoder)
 
 
 def _emulator(parsed: argparse.Namespace) -> None:
@@ -92,6 +106,22 @@ def _emulator(parsed: argparse.Namespace) -> None:
     with noted(ArtefactNote.of("emulator", config=how, inputs=vars(key), licences=[EMULATED_LICENCE])):
         emulator.save(folder, how | {"readouts": [vars(row) for row in rows]})
     sys.stdout.write(f"{readout_table(rows)}\nemulator: {folder}\n")
+
+
+def _check(parsed: argparse.Namespace) -> None:
+    from pipeline.stages.emulation_check import run_emulation_check  # imports torch, as others here
+    from pipeline.stages.scale_study import ScaleStudy
+
+    config, base, folder = _project(parsed)
+    try:
+        study = ScaleStudy(
+            encoders=(config.encoder,), patients=parsed.patients, hours=tuple(parsed.hours), seed=parsed.seed,
+            recipe=parsed.recipe,
+        )  # fmt: skip
+    except ValueError as problem:
+        raise ConfigError(f"emulator-check: {problem}") from None
+    fit = _fitting_command(parsed)
+    sys.stdout.write(run_emulation_check(config, base / "emulator_check", study, folder, fit=fit))
 
 
 def _rehearse(parsed: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from models.encoders.projection import Projection
 from models.encoders.pulse.features import PulseFeatures
 from models.encoders.pulse_ppg import PulsePPG
 from models.errors import CheckpointMismatch
-from pipeline.embedding.names import ALLOWED, EncoderName
+from pipeline.embedding.names import EncoderName
 from pipeline.embedding.weights_files import WEIGHTS, file_of
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.windows.decoding import Prepare
@@ -85,8 +85,6 @@ def make_encoder(
     device = chosen_device(device)
     precision = chosen_precision(precision, device)
     name = EncoderName.parse(name_or_path)
-    if name.words and name.weights.partition(":")[0] in (*ADAPTERS, PulseFeatures.name):
-        raise ConfigError(f"encoder {name_or_path!r}: {name.words} is for PPG-GPT alone; {ALLOWED}")
     try:
         encoder = _build(name.weights, precision)
         if isinstance(encoder, PPGGPT):

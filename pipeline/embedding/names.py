@@ -14,6 +14,8 @@ ALLOWED = (
     f"after the name or path of a PPG-GPT may stand {', '.join(f'+{kind}' for kind in KINDS)} (one of them; none: "
     f"+{KINDS[0]}), then {SPREAD}, then +to and a width, as in ppg_gpt_1m_long+layers{SPREAD}+to256"
 )
+WITHOUT_READOUTS = ("papagei_s", "pulse_ppg", "pulse_features")
+"""Encoders, or what stands before the ``:`` of their names, that are read in one way alone."""
 _WHOLE = re.compile(r"(.*?)((?:\+[^+/.]*)*)", re.DOTALL)
 _WORDS = re.compile(rf"(?:\+({'|'.join(KINDS)})(\{SPREAD})?)?(?:\+to([1-9]\d*))?")
 
@@ -39,7 +41,7 @@ class EncoderName:
 
         Raises
         ------
-        ConfigError : a word that is none, stands twice or out of its order
+        ConfigError : a word that is none, stands twice, out of its order, or after an encoder that has no read-outs
         """
         whole = _WHOLE.fullmatch(text)
         assert whole is not None
@@ -48,6 +50,8 @@ class EncoderName:
             if Path(text.partition(":")[2] or text).is_file():
                 return cls(weights=text)
             raise ConfigError(f"encoder {text!r}: {_complaint(whole[2])}; {ALLOWED}")
+        if whole[2] and whole[1].partition(":")[0] in WITHOUT_READOUTS:
+            raise ConfigError(f"encoder {text!r}: {whole[2]} is for PPG-GPT alone; {ALLOWED}")
         return cls(
             weights=whole[1],
             readout=f"{words[1] or KINDS[0]}{words[2] or ''}",

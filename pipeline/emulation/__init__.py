@@ -10,10 +10,11 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "check": ["CHECK_BURSTS", "compare_readouts", "readout_table"],
+        "check": ["CHECK_BURSTS", "TOLERANCE", "compare_readouts", "readout_table"],
         "cohort": ["EMULATED_LICENCE", "EmulatedCohort", "write_emulated_cohort"],
         "fit": ["EmulatorFitConfig", "emulator_key", "fit_emulator"],
-        "model": ["EMULATED", "Emulator", "EmulatorKey", "TENSORS_FILE"],
+        "model": ["EMULATED", "Emulator", "EmulatorKey", "TENSORS_FILE", "emulator_folder"],
+        "same_windows": ["SameWindows"],
         "rendered": ["BurstPlan", "RenderedWindows", "render_windows", "rendered_patient"],
     },
 )

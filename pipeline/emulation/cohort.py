@@ -153,7 +153,8 @@ def _embedded(
     exclusions: Counter[str] = Counter()
     with cohort.store.stage(patient_id, key, width=emulator.width, provenance=provenance) as writer:
         last_us = -1
-        for recording in emulated_recordings(cohort.plan.parameters, stay, rng, exclusions):
+        # All before the first embedding is drawn: the same windows whatever the embedding's width.
+        for recording in list(emulated_recordings(cohort.plan.parameters, stay, rng, exclusions)):
             drawn = _drawn(cohort.plan.parameters, emulator, course, recording, rng)
             new = recording.start_us > last_us  # records that follow one another may share a window
             writer.append(recording.start_us[new], drawn[0][new], drawn[1][new])

@@ -8,6 +8,7 @@ that stays for the whole record.
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -31,6 +32,11 @@ EMULATED = "emulated:"
 """How the encoder's name in a store of emulated embeddings begins."""
 COARSE_STEPS_A_TIME_CONSTANT = 10
 """Points a time constant at which what lasts is drawn; a line joins them."""
+
+
+def emulator_folder(base: Path, encoder: str) -> Path:
+    """Return where the emulator of `encoder`, a name or path, lies below the folder of all artefacts."""
+    return base / "emulators" / re.sub(r"[^\w.+-]+", "_", Path(encoder).name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,7 +159,7 @@ def rendered_patient(
                     patient=np.full(count, patient, np.int64),
                     record=np.full(count, 2 * patient + number, np.int64),
                     start_us=raw.start_us,
-                    inputs=_inputs(parameters, course, records[number], raw.start_us),
+                    inputs=record_inputs(parameters, course, records[number], raw.start_us),
                     latents=latents_at(course, raw.start_us + WINDOW_US // 2),
                     embeddings=np.empty((count, 0), np.float16),
                     concentration=raw.quality[:, QUALITY_COLUMNS.index("spectral_concentration")],
@@ -174,10 +174,10 @@ def latents_at(course: Course, at_us: Int[np.ndarray, " n"]) -> Float32[np.ndarr
     return np.stack(rows, axis=1).astype(np.float32)
 
 
-def _inputs(
-    parameters: CohortParameters, course: Course, record: RecordPlan, start_us: np.ndarray
+def record_inputs(
+    parameters: CohortParameters, course: Course, record: RecordPlan, start_us: Int[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "n inputs"]:
-    """Return the emulator's inputs from the plan of a record whose beats are known."""
+    """Return the emulator's inputs for some windows of a record whose beats are known; `start_us` within it."""
     onsets_us = record.start_us + record.beats.onsets[:-1] * (1_000_000 / SAMPLING_RATE_HZ)
     first, stop = np.searchsorted(onsets_us, start_us), np.searchsorted(onsets_us, start_us + WINDOW_US)
     sums = np.concatenate([[0.0], np.cumsum(record.beats.amplitude, dtype=np.float64)])

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints, no_type_check
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -59,6 +59,7 @@ def differences(config: Any, default: Any) -> dict[str, Any]:
     return {name: value for name, value in dotted(config).items() if value != usual.get(name)}
 
 
+@no_type_check  # see `to_plain`
 def _leaves(prefix: str, plain: Any) -> list[tuple[str, Any]]:
     if not isinstance(plain, Mapping):
         return [(prefix, plain)]

@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, no_type_check
 
 from pipeline.foundation.errors import ConfigError
 
@@ -30,6 +30,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@no_type_check  # anything in, anything out: nothing to check, at every leaf of every configuration
 def to_plain(value: Any) -> Any:
     """Turn nested dataclasses, mappings and sequences into what JSON can hold.
 

@@ -13,6 +13,7 @@ import lazy_loader
 from pipeline.stages.align import cohort_splits, lab_alignment, normalization_stats
 from pipeline.stages.delayed_results import printed_result_delay
 from pipeline.stages.embed import (
+    check_encoder,
     embed_patient_batch,
     finish_embedding,
     plan_embedding_batches,
@@ -33,6 +34,7 @@ __getattr__, __dir__, _modules = lazy_loader.attach(
     submodules=[
         "checks",
         "embed",
+        "emulation_check",
         "encoder_files",
         "evaluate",
         "lineage",
@@ -47,6 +49,7 @@ __getattr__, __dir__, _modules = lazy_loader.attach(
 __all__ = [
     *_modules,
     "check_devices",
+    "check_encoder",
     "cohort_splits",
     "embed_patient_batch",
     "evaluation",

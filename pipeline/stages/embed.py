@@ -85,6 +85,19 @@ def experiment_encoder(experiment: ExperimentConfig) -> "Encoder":
     )
 
 
+def check_encoder(workspace: Workspace, experiment: ExperimentConfig) -> None:
+    """Build the experiment's encoder before hours of work that end on it; stage 1 finds it built.
+
+    Raises
+    ------
+    StoreError : the folder of the artefacts cannot be written
+    ConfigError : there is no such encoder or projection, or not its device
+    CheckpointError : weights that do not fit, or a projection of others
+    """
+    require_writable(workspace.record(ASSET))
+    experiment_encoder(experiment)
+
+
 def encoding_config(experiment: ExperimentConfig, encoder: "Encoder") -> "EncodingConfig":
     """Return how stage 1 runs on this machine, for an encoder that lies on its device."""
     import torch  # not at the top: definitions must not load it

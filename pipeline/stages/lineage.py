@@ -3,6 +3,7 @@
 The one table that `pipeline.stages.provenance` works from, for command line, Dagster and ``table1`` alike.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -182,11 +183,13 @@ def own_fields(stage: str, workspace: Workspace, experiment: ExperimentConfig) -
     }
 
 
+@functools.cache
 def is_compared(field: str) -> bool:
     """Whether a field decides the content of any artefact."""
     return not _is_of(field, UNCOMPARED)
 
 
+@functools.cache
 def _belongs(field: str, parts: tuple[str, ...]) -> bool:
     return is_compared(field) and _is_of(field, parts)
 

@@ -12,7 +12,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.report.paper_table import table1 as beside_the_paper
 from pipeline.report.paper_table import table1_text
 from pipeline.stages.align import cohort_splits, lab_alignment, normalization_stats
-from pipeline.stages.embed import ppg_embeddings
+from pipeline.stages.embed import check_encoder, ppg_embeddings
 from pipeline.stages.evaluate import evaluation, predictions
 from pipeline.stages.ingest import lab_events, source_note, synthetic_cohort, waveform_catalog
 from pipeline.stages.provenance import is_current, recorded
@@ -72,6 +72,8 @@ def reproduce_table1(workspace: Workspace, experiment: ExperimentConfig) -> str:
     """
     check_sources(workspace, labs_needed=True)
     check_devices(experiment)
+    if not is_current(workspace, experiment, "ppg_embeddings"):
+        check_encoder(workspace, experiment)
     for stage in UPSTREAM:
         if not is_current(workspace, experiment, stage.__name__):
             logger.info("table1: %s", stage.__name__)

@@ -5,64 +5,34 @@ sizes are parts of the training patients, judged on the same test patients.
 """
 
 import dataclasses
-import hashlib
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.cohort.aligned import AlignedCohort
-from pipeline.cohort.alignment import align
 from pipeline.cohort.normalization import fit_lab_scaler
-from pipeline.cohort.sequences import cut_sequences
-from pipeline.cohort.splits import Splits, split_subjects
-from pipeline.embedding.progress import log_progress
-from pipeline.embedding.run import EmbeddingSummary, embed
 from pipeline.evaluation.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import require_writable, write_json, write_parquet, write_text
 from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.labs.carry_forward import fit_carry_forward
-from pipeline.labs.cleaning import LabEvents, clean_labs
 from pipeline.prediction.scoring import score, score_estimator
 from pipeline.report.recovery_text import recovery_text
-from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
-from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
-from pipeline.sources.synthetic.truth import CohortTruth, oracle_estimates
-from pipeline.stages.embed import encoding_config, experiment_encoder
+from pipeline.sources.synthetic.truth import oracle_estimates
+from pipeline.stages.embed import experiment_encoder
 from pipeline.stages.encoder_files import plain_experiment
-from pipeline.stages.encoder_patients import refuse_division
 from pipeline.stages.ingest import COHORT_LICENCE
-from pipeline.store.embeddings import EmbeddingStore
+from pipeline.stages.planted_cohort import EmbeddedCohort, embedded_cohort
 from pipeline.training.method import train
 
 logger = logging.getLogger(__name__)
 
 TEST = ("test",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddedCohort:
-    """One planted cohort, embedded, read, aligned and with its truth.
-
-    Attributes
-    ----------
-    embedding : what stage 1 did now
-    """
-
-    aligned: AlignedCohort
-    store: EmbeddingStore
-    events: LabEvents
-    splits: Splits
-    truth: CohortTruth
-    embedding: EmbeddingSummary
 
 
 def run_recovery(
@@ -141,43 +111,3 @@ def trained_predictions(
         for method in methods
     ]
     return pd.concat(tables, ignore_index=True)
-
-
-def embedded_cohort(
-    experiment: ExperimentConfig, condition: Condition, where: Path, store_folder: Path
-) -> EmbeddedCohort:
-    """Write the cohort of `condition` into `where`, embed it into a store, and read it; what is there is kept."""
-    size = experiment.cohort.size
-    size = dataclasses.replace(size, n_patients=max(1, round(condition.cohort_share * size.n_patients)))
-    write_cohort(
-        CohortParameters.load(), size, where, coupling=condition.coupling,
-        null=condition.null, seed=experiment.cohort.seed, workers=min(2, os.cpu_count() or 1),
-    )  # fmt: skip
-    source = Mimic3Waveforms(where / "waveforms")
-    patients = sorted({record.patient_id for record in source.catalog().records})
-    splits = split_subjects(patients, experiment.splits)
-    refuse_division(experiment, splits)
-    store = EmbeddingStore.open(store_folder, create=True)
-    encoder = experiment_encoder(experiment)
-    done = embed(source, store, encoder, encoding_config(experiment, encoder), progress=log_progress())
-    tables = Mimic3Tables(where / "clinical").tables()
-    events = clean_labs(tables, experiment.labs)
-    sequences = cut_sequences(
-        store, [p for p in patients if p in store], tables.admissions, experiment.sequences
-    )
-    return EmbeddedCohort(
-        aligned=align(sequences, events, store, experiment.alignment), store=store, events=events,
-        splits=reduced(splits, condition.train_share), truth=CohortTruth.load(where), embedding=done,
-    )  # fmt: skip
-
-
-def reduced(splits: Splits, train_share: float) -> Splits:
-    """Keep a share of the training patients (the smaller share is a part of the larger one).
-
-    The others count as calibration patients, whom nothing here reads.
-    """
-    ordered = sorted(splits.patients("train"), key=lambda p: hashlib.sha256(f"part:{p}".encode()).digest())
-    kept = ordered[: max(1, round(train_share * len(ordered)))]
-    aside = {*splits.patients("calibration"), *ordered} - set(kept)
-    members = splits.members | {"train": tuple(sorted(kept)), "calibration": tuple(sorted(aside))}
-    return Splits(members=members, seed=splits.seed)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.emulation.model import EMULATED
 from pipeline.evaluation.recovery import MODEL, TWIN, Condition
 from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_rows
 from pipeline.experiments import CohortPlan, ExperimentConfig
@@ -29,7 +30,8 @@ from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.stages.embed import experiment_encoder
 from pipeline.stages.encoder_files import plain_experiment
 from pipeline.stages.ingest import COHORT_LICENCE
-from pipeline.stages.recovery import embedded_cohort, trained_predictions
+from pipeline.stages.planted_cohort import checked_emulator, embedded_cohort
+from pipeline.stages.recovery import trained_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,8 @@ class ScaleStudy:
     """What is compared, on whom, and by which method."""
 
     encoders: tuple[str, ...]
-    """Names or paths; the first is what the others are compared with."""
+    """Names or paths; the first is what the others are compared with. All may begin with ``emulated:``: embeddings are
+    then drawn by each encoder's emulator, which ``python -m pipeline emulator`` fits, and no waveform is made."""
     patients: int = 160
     """Planted patients in all; the experiment's split divides them."""
     hours: tuple[float, float] = (4.0, 8.0)
@@ -57,9 +60,23 @@ class ScaleStudy:
         check_seed(self.seed)
         if not self.encoders or len(set(self.encoders)) < len(self.encoders):
             raise ValueError(f"encoders = {list(self.encoders)} must be different names, at least one")
+        if len({self._is_emulated(name) for name in self.encoders}) > 1:
+            raise ValueError(
+                f"encoders = {list(self.encoders)}: emulated and rendered cohorts have other gaps, no draw could be "
+                f"paired; put {EMULATED} before all of them or none"
+            )
         if self.recipe not in RECIPES:
             raise ValueError(f"recipe = {self.recipe!r} must be one of {', '.join(RECIPES)}")
         CohortSize(n_patients=self.patients, hours_low=self.hours[0], hours_high=self.hours[1])
+
+    @staticmethod
+    def _is_emulated(name: str) -> bool:
+        return name.startswith(EMULATED)
+
+    @property
+    def emulated(self) -> bool:
+        """Whether embeddings are drawn by emulators."""
+        return self._is_emulated(self.encoders[0])
 
     def experiment(self, base: ExperimentConfig, encoder: str) -> ExperimentConfig:
         """Return the whole configuration of one encoder's part."""
@@ -90,7 +107,7 @@ class ScaleStudy:
         """The study in one sentence."""
         return (
             f"{self.patients} planted patients of {self.hours[0]:g} to {self.hours[1]:g} h, seed {self.seed}, "
-            f"coupling 1; method: {self.recipe}"
+            f"coupling 1{', emulated embeddings' if self.emulated else ''}; method: {self.recipe}"
         )
 
 
@@ -100,11 +117,13 @@ def run_scale_study(base: ExperimentConfig, root: Path, study: ScaleStudy) -> st
     Raises
     ------
     ConfigError : an encoder that there is not, before any work
+    MissingArtifactError, CheckpointError : an emulator that is not there, or of another encoder, likewise
     """
     require_writable(root / "scale_study.txt")
     experiments = {name: study.experiment(base, name) for name in study.encoders}
-    weights = {name: experiment_encoder(experiment).weights_hash for name, experiment in experiments.items()}
-    cohort = root / f"cohort_{config_hash(to_plain(next(iter(experiments.values())).cohort))[:12]}"
+    weights = {name: _weights(experiment, root.parent) for name, experiment in experiments.items()}
+    kind = "emulated" if study.emulated else "cohort"
+    cohort = root / f"{kind}_{config_hash(to_plain(next(iter(experiments.values())).cohort))[:12]}"
     found: dict[str, StudiedEncoder] = {}
     text = ""
     for name, experiment in experiments.items():
@@ -112,7 +131,7 @@ def run_scale_study(base: ExperimentConfig, root: Path, study: ScaleStudy) -> st
         if not (folder / "outcome.json").exists():
             logger.info("scale study: %s", name)
             with _noted({name: experiment}, weights):
-                _run_encoder(experiment, cohort, folder)
+                _run_encoder(experiment, weights[name], cohort, folder)
         found[name] = _outcome(folder)
         table = scale_rows(found, base.evaluation)
         with _noted({done: experiments[done] for done in found}, weights):
@@ -120,6 +139,12 @@ def run_scale_study(base: ExperimentConfig, root: Path, study: ScaleStudy) -> st
         text = scale_text(table, study.words)
         write_text(root / "scale_study.txt", text)
     return text
+
+
+def _weights(experiment: ExperimentConfig, base: Path) -> str:
+    """Return the hash of what makes the embeddings: the encoder's weights, or all that an emulator draws from."""
+    emulator = checked_emulator(experiment, base)
+    return experiment_encoder(experiment).weights_hash if emulator is None else emulator.identity
 
 
 def _noted(
@@ -138,21 +163,17 @@ def _identity(experiment: ExperimentConfig, weights_hash: str) -> str:
     return f"{slug}_{config_hash({'experiment': to_plain(experiment), 'weights': weights_hash})[:12]}"
 
 
-def _run_encoder(experiment: ExperimentConfig, cohort_folder: Path, folder: Path) -> None:
-    encoder = experiment_encoder(experiment)
-    store = (
-        cohort_folder.parent
-        / "stores"
-        / cohort_folder.name
-        / folder.name.rsplit("_", 1)[0]
-        / encoder.weights_hash[:12]
-    )
+def _run_encoder(experiment: ExperimentConfig, weights_hash: str, cohort_folder: Path, folder: Path) -> None:
+    root = cohort_folder.parent
+    emulator = checked_emulator(experiment, root.parent)
+    width = experiment_encoder(experiment).width if emulator is None else emulator.width
+    store = root / "stores" / cohort_folder.name / folder.name.rsplit("_", 1)[0] / weights_hash[:12]
     condition = Condition(name="coupling 1", coupling=1.0)
-    cohort = embedded_cohort(experiment, condition, cohort_folder, store)
-    cost = _cost(cohort.embedding.embedded_windows, cohort.embedding.seconds, store.with_suffix(".json"))
+    cohort = embedded_cohort(experiment, condition, cohort_folder, store, emulator)
+    cost = _cost(cohort.embedding.windows_now, cohort.embedding.seconds, store.with_suffix(".json"))
     predictions = trained_predictions(experiment, cohort, folder, METHODS)
     write_parquet(folder / "predictions.parquet", predictions)
-    outcome = {**cost, "width": encoder.width, "cohort_windows": cohort.embedding.windows,
+    outcome = {**cost, "width": width, "cohort_windows": cohort.embedding.windows,
                "train_patients": cohort.splits.counts["train"], "experiment": plain_experiment(experiment)}  # fmt: skip
     write_json(folder / "outcome.json", outcome)
 

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "damage",
         "emulators",
         "fake_ray",
+        "fake_source",
         "handmade",
         "metrics",
         "networks",

@@ -172,8 +172,12 @@ def _join() -> None:
     atexit.register(dist.destroy_process_group)
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, *, field: str = "device") -> torch.device:
     """Return the device called `name`, a GPU as the current one; "auto" is this rank's own GPU, or else the CPU.
+
+    Parameters
+    ----------
+    field : whose value `name` is, for messages
 
     Raises
     ------
@@ -187,25 +191,25 @@ def pick_device(name: str) -> torch.device:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise ConfigError(
-            f'device = {name!r} is none that can be used: choose "auto", "cpu", "cuda" or "cuda:N"'
+            f'{field} = {name!r} is none that can be used: choose "auto", "cpu", "cuda" or "cuda:N"'
         )
     if device.type == "cpu":
         return device
-    device = torch.device("cuda", _gpu_number(device))
+    device = torch.device("cuda", _gpu_number(device, field))
     torch.cuda.set_device(device)
     return device
 
 
-def _gpu_number(device: torch.device) -> int:
+def _gpu_number(device: torch.device, field: str) -> int:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         raise ConfigError(
-            f'device = "{device}", but PyTorch sees no GPU: choose "cpu", or mend driver or CUDA_VISIBLE_DEVICES'
+            f'{field} = "{device}", but PyTorch sees no GPU: choose "cpu", or mend driver or CUDA_VISIBLE_DEVICES'
         )
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.index is not None and processes > 1:
         raise ConfigError(
-            f'device = "{device}" for each of {processes} processes: leave it "auto", and each takes its own GPU'
+            f'{field} = "{device}" for each of {processes} processes: leave it "auto", and each takes its own GPU'
         )
     number = _local_rank() if device.index is None else device.index
     if number >= count:

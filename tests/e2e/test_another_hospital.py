@@ -15,8 +15,6 @@ from pipeline.__main__ import main
 from pipeline.cohort.splits import Splits
 from pipeline.foundation.schema import LAB_NAMES
 
-pytestmark = pytest.mark.xdist_group("e2e")
-
 RATE_HZ = 62.5
 HOURS = 1.5
 START = pd.Timestamp("2031-03-01T08:00:00")

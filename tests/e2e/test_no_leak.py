@@ -27,8 +27,6 @@ from pipeline.store.embeddings import EmbeddingStore
 from pipeline.testing.notes import lacking
 from pipeline.training.method import train
 
-pytestmark = pytest.mark.xdist_group("e2e")
-
 SAMPLES_A_SECOND = 125
 
 

@@ -1,15 +1,12 @@
 """One mechanism for every face: Dagster's assets and ``table1`` refuse, and go on, as the command line does."""
 
 import dagster as dg
-import pytest
 
 from assets.resources import Project
 from assets.training import training_assets
 from pipeline.stages import ppg_embeddings, provenance
 from pipeline.stages.paper_comparison import UPSTREAM
 from pipeline.testing.notes import lacking, noted_files
-
-pytestmark = pytest.mark.xdist_group("e2e")
 
 
 def test_an_asset_refuses_another_configuration(tiny) -> None:

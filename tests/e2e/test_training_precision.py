@@ -17,7 +17,6 @@ from pipeline.training.method import train
 from pipeline.training.run import TrainingRun
 
 pytestmark = [
-    pytest.mark.xdist_group("e2e"),
     # RMSNorm's float32 scale meets bfloat16 under autocast: PyTorch tells once that it takes the unfused way.
     pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight"),
 ]

@@ -15,8 +15,6 @@ from pipeline.prediction.files import read_predictions
 from pipeline.prediction.intervals import INTERVAL_STATE
 from pipeline.stages import checks, printed_table, train
 
-pytestmark = pytest.mark.xdist_group("e2e")
-
 
 def test_predictions_have_the_promised_columns_and_no_undefined_estimate(tiny) -> None:
     table = read_predictions(tiny.workspace, asset="report")

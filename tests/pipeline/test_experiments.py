@@ -7,6 +7,7 @@ import pytest
 from models.regressor.config import LabRegressorConfig
 from models.regressor.mamba_block import MambaConfig
 from pipeline.experiments import (
+    BEST_ENCODER,
     EXPERIMENTS,
     LONGEST_FIRST_STEP,
     ExperimentConfig,
@@ -80,12 +81,12 @@ def test_a_bad_override_is_one_clear_error(path: str, text: str, message: str) -
 
 
 HASHES = {
-    "demo": "51337ec65acccfdc01f38fa3c8313ce206a9d689408d5b39731ad27b0dcd79df",
-    "default": "ecfce2fd2856f4ba4f8cedfdc53cba95491ce459c59e9676fd89995416ceffb1",
+    "demo": "f4120ea0b2764e08504c4f94bfe9e8744853820f2162b9560f89a48c8697ce7d",
+    "default": "255eee01b4d10827749b18a5ee21c234fbd619464e6c54f979a3d167d9fb5999",
     "paper": "cb0f46d4ab00df0ad50504978113f6ab3d65ad6b1f1f09d090bcec7e61aa1383",
     "authors": "04ae394d7c1233149684c819694894a82eb4bddfb39a1b6f795f7d26d4fea0c0",
-    "recovery": "72db3f7d1a1425f236f7f438f9b4b2eb649285c444a0fe26609518c0c2e646bc",
-    "tiny": "6067df8ec02bf8b534a6a542a102e7170b29daf3bd1a4242c968588747a35af7",
+    "recovery": "daece1ac8d310ec0f59835211ba31b1332c0a031191fb149c93bc86adb62c82d",
+    "tiny": "9c7a2557963b4a17b6e8cf584f51a19df1b15d902d238ab6e1b6891f96e22803",
 }
 """Of today's experiments; a new field changes them, and nothing else may."""
 
@@ -100,7 +101,7 @@ def test_validation_changes_no_hash(name: str) -> None:
 def test_an_override_changes_its_field_alone() -> None:
     """Pinned, like the hashes above."""
     assert config_hash(experiment("demo", {"training.epochs": "3"})) == (
-        "602b656f59728d4a216e1bff30f40d867c87e1e2aedb457b0cb340ae208edb0f"
+        "139d3d256ab58bf2fe7fc7357db172f8230030fe901a292673106ffc0d1e95a9"
     )
 
 
@@ -150,6 +151,13 @@ def test_a_name_is_no_path(name: str) -> None:
         ("model.dt_min", "0", "dt_min = 0.0 must lie in"),
         ("model.dt_min", "0.2", "dt_min = 0.2 must lie in"),
         ("model.mean_steps", "[0.5]", "each must be at least 1"),
+        (
+            "encoder",
+            "ppg_gpt_1m+median",
+            r"'encoder' = .* is refused: .*there is no \+median; after the name",
+        ),
+        ("encoder", "ppg_gpt_1m+mean+layers", r"\+mean\+layers is not in order"),
+        ("encoder", "papagei_s:/w.pt+mean", r"\+mean is for PPG-GPT alone"),
         ("training.device", "cuda:x", "choose auto, cpu, cuda or cuda:N"),
         ("training.device", "gpu", "choose auto, cpu, cuda or cuda:N"),
     ],
@@ -157,6 +165,13 @@ def test_a_name_is_no_path(name: str) -> None:
 def test_what_would_fail_after_hours_is_refused_at_once(path: str, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         experiment("tiny", {path: text})
+
+
+def test_ours_take_the_best_encoder_and_the_papers_the_last_position() -> None:
+    assert {name: experiment(name).encoder for name in EXPERIMENTS} == {
+        **dict.fromkeys(("demo", "default", "recovery", "tiny"), BEST_ENCODER),
+        **dict.fromkeys(("paper", "authors"), "ppg_gpt_1m"),
+    }
 
 
 SIZES = {"d_model": 0, "n_blocks": 0, "d_state": 0, "trunk_width": 0, "slow_features": 0, "reader_width": 0,

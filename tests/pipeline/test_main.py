@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from models.encoders.ppg_gpt import PPGGPT
+from models.encoders.projection import Projection
 from pipeline.__main__ import STAGES, main
 
 
@@ -102,7 +106,7 @@ def test_a_place_that_cannot_be_written_is_one_line_before_any_work(
 
 
 WORK = {
-    "pipeline.stages.ingest": "write_cohort", "pipeline.stages.recovery": "write_cohort",
+    "pipeline.stages.ingest": "write_cohort", "pipeline.stages.planted_cohort": "write_cohort",
     "pipeline.stages.embed": "experiment_encoder", "pipeline.emulation.rendered": "render_windows",
 }  # fmt: skip
 
@@ -114,5 +118,39 @@ def test_a_gpu_that_is_not_there_is_refused_before_any_work(
 ) -> None:
     arguments = ["--experiment", "tiny", "--artifacts", str(tmp_path), "--set", f"{field}=cuda:99"]
     assert main([command, *arguments]) == 1
-    assert "cuda:99" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert field in error
+    assert "cuda:99" in error
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["all", "table1"])
+@pytest.mark.parametrize(
+    ("encoder", "said"),
+    [
+        ("ppg_gpt_1m+median", "there is no +median"),
+        ("pulse_features+mean", "+mean is for PPG-GPT alone"),
+        ("ppg_gpt_9m", "there is no encoder 'ppg_gpt_9m'"),
+        ("ppg_gpt_1m+to256", "there is no projection ppg_gpt_1m+to256.safetensors"),
+        ("PATH+mean+to16", "is a projection of weights_hash"),
+    ],
+)
+def test_an_encoder_that_cannot_be_built_is_refused_before_any_work(
+    command: str, encoder: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once the cohort was written first, minutes of work."""
+    weights, artifacts = tmp_path / "mine.safetensors", tmp_path / "artifacts"
+    model, other = (PPGGPT.random("1m", seed=seed) for seed in (3, 4))
+    save_file(model.state_dict(), weights)
+    about = {"weights_hash": other.weights_hash, "readout": "mean", "licence": "none", "fitted_on": "{}"}
+    projection = Projection(torch.zeros(128), torch.zeros(128, 16), about)
+    weights.with_name("mine+mean+to16.safetensors").write_bytes(projection.to_bytes())
+    named = encoder.replace("PATH", str(weights))
+    assert (
+        main([command, "--experiment", "tiny", "--artifacts", str(artifacts), "--set", f"encoder={named}"])
+        == 1
+    )
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+    assert not artifacts.exists()

@@ -81,8 +81,14 @@ template <class R> static void step_sizes(const ScanArguments& a, const Task& ta
       const int64_t at = (v * w.capacity + t) * W;
       Vec<R> x = load(delta + at) + load(bias);
       const bool real = !mask || mask[t];
-      if (slope) store(slope + at, !real ? Vec<R>{} : a.delta_softplus ? sigmoid<R>(x) : all(R(1)));
-      store(delta + at, !real ? Vec<R>{} : a.delta_softplus ? softplus<R>(x) : x);
+      Vec<R> step = x, by_raw = all(R(1));
+      if (a.delta_softplus) {
+        const Softplus<R> smooth(x);
+        step = smooth.value();
+        if (slope) by_raw = smooth.slope();
+      }
+      if (slope) store(slope + at, real ? by_raw : Vec<R>{});
+      store(delta + at, real ? step : Vec<R>{});
     }
   }
 }

@@ -100,12 +100,25 @@ template <class R> static inline Vec<R> log1p_unit(Vec<R> e) {
   constexpr int terms = sizeof(R) == 4 ? 8 : 17;
   Vec<R> s = e / (R(2) + e), s2 = s * s, p = all(R(2.0 / (2 * terms - 1)));
   for (int k = terms - 2; k >= 0; k--) p = p * s2 + R(2.0 / (2 * k + 1));
-  return p * s;
+  return p * e / (R(2) + e);  // not p * s: the least normal e has an s that is none, and is flushed to 0
 }
-template <class R> static inline Vec<R> softplus(Vec<R> x) {
-  Vec<R> magnitude = x < R(0) ? -x : x;
-  return greater(x, Vec<R>{}) + log1p_unit<R>(exp2_any<R>(magnitude * R(-LOG2E)));
+// exp(-x) for x >= 0, as good relatively far out as near 0. exp2(-x log2(e)) is not: at x = 80 the product has
+// lost 7 bits of its fraction. ln(2) in two parts, the first short enough that k times it is exact, loses none.
+template <class R> static inline Vec<R> exp_minus(Vec<R> x) {
+  typedef Lanes<R> L;
+  constexpr double upper = 0.693359375, lower = LN2 - upper;
+  x = lesser(x, all(R(-L::lowest_exponent * LN2)));  // saturates, as exp2_any does
+  Vec<R> shifted = x * R(LOG2E) + L::rounder, k = shifted - L::rounder;
+  Vec<R> p = exp2_fraction((k * R(upper) - x + k * R(lower)) * R(LOG2E));
+  return (Vec<R>)((VecInt<R>)p - ((VecInt<R>)shifted << L::mantissa));
 }
+// log(1 + exp(x)), and its slope, of one exponential.
+template <class R> struct Softplus {
+  Vec<R> x, e;
+  explicit Softplus(Vec<R> at) : x(at), e(exp_minus<R>(at < R(0) ? -at : at)) {}
+  Vec<R> value() const { return (x < R(0) ? Vec<R>{} : x) + log1p_unit<R>(e); }  // NaN stays NaN
+  Vec<R> slope() const { return (x < R(0) ? e : all(R(1))) / (R(1) + e); }
+};
 
 // Halve a vector until one number is left: the same tree whatever the values, so sums repeat bit for bit.
 template <class R> static inline R lane_sum(Vec<R> v) {

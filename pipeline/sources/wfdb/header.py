@@ -105,15 +105,20 @@ class Header:
         return round(n_frames * 1_000_000 / self.frame_rate_hz)
 
 
-def contained(path: Path, root: Path) -> Path:
+def contained(path: Path, root: Path, folder: Path | None = None) -> Path:
     """Return `path` resolved, refusing one that leaves `root` (resolved already), by ``..`` or by a link.
+
+    Parameters
+    ----------
+    folder : ``path.parent`` resolved, by who asks for many files of it: each costs one call of the system then, not
+        one for every part of its path
 
     Raises
     ------
     BadRecord
         The resolved path lies outside the root.
     """
-    resolved = path.resolve()
+    resolved = path.resolve() if folder is None or path.is_symlink() else folder / path.name
     if not resolved.is_relative_to(root):
         raise BadRecord(
             "path leaves the folder",
@@ -122,15 +127,15 @@ def contained(path: Path, root: Path) -> Path:
     return resolved
 
 
-def read_header(path: Path, root: Path) -> Header:
-    """Read and check the header at `path`, which must lie under `root` (resolved).
+def read_header(path: Path, root: Path, folder: Path | None = None) -> Header:
+    """Read and check the header at `path`, which must lie under `root` (resolved); `folder` as in `contained`.
 
     Raises
     ------
     BadRecord
         The file is missing, too large, no text, or breaks a rule of the format.
     """
-    lines = _lines(contained(path, root))
+    lines = _lines(contained(path, root, folder))
     fields = lines[0].split()
     if len(fields) < 2:
         raise _broken(path, "record line", lines[0], "name, number of signals, sampling rate, length")

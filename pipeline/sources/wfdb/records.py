@@ -100,17 +100,19 @@ def record_files(header: Header, root: Path, channel: str = PLETH) -> tuple[Path
 
     A file that is absent or that a link takes out of `root` is none of them: it is counted when it is read.
     """
+    folder = header.path.parent.resolve()
     files = [header.path]
     names = dict.fromkeys(name for name, _ in header.segments if name != "~")
     files.extend(_sibling(header.path, f"{name}.hea") for name in names)
     for path in tuple(files):
         try:
-            signals = header.signals if path == header.path else read_header(path, root).signals
+            signals = header.signals if path == header.path else read_header(path, root, folder).signals
         except BadRecord:
             continue  # counted when it is read; its header still belongs to the content
         names = {signals[i].file_name for i in _positions(signals, channel)[:1]} - {"~"}
         files.extend(path.parent / name for name in names)
-    return tuple(sorted(path for path in dict.fromkeys(files) if _is_inside(path, root)))
+    inside = (path for path in dict.fromkeys(files) if _is_inside(path, root, folder))
+    return tuple(sorted(inside, key=lambda path: path.name))  # all lie in one folder
 
 
 def read_stretches(
@@ -154,9 +156,9 @@ def read_stretches(
             exclusions[f"segment: {problem.reason}"] += 1
 
 
-def _is_inside(path: Path, root: Path) -> bool:
+def _is_inside(path: Path, root: Path, folder: Path) -> bool:
     try:
-        return contained(path, root).is_file()
+        return contained(path, root, folder).is_file()
     except BadRecord:
         return False
 

@@ -8,7 +8,14 @@ import torch
 
 from kernels.selective_scan import selective_scan
 from kernels.selective_scan.cpu import build as cpu_build
-from kernels.testing import ScanCase, assert_close, make_inputs, outputs_and_gradients, widen
+from kernels.testing import (
+    ScanCase,
+    assert_close,
+    assert_softplus_is_right,
+    make_inputs,
+    outputs_and_gradients,
+    widen,
+)
 
 CASES = {
     "plain": ScanCase(gate=False, skip=False, bias=False, initial=False),
@@ -50,6 +57,12 @@ def scan(backend):
 
 def ours(case, backend):
     return outputs_and_gradients(scan(backend), make_inputs(case))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
+def test_softplus_is_right_over_its_whole_range(backend, dtype):
+    assert_softplus_is_right("cpu", backend, dtype)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "two_days"])

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.store.embeddings import EmbeddingStore
-from pipeline.testing.waveforms import FakeSource, add_record
+from pipeline.testing.fake_source import FakeSource, add_record
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from pipeline.embedding.plan import plan_embedding
 from pipeline.embedding.run import embed, embed_batch
 from pipeline.foundation.errors import StoreError
 from pipeline.store.embeddings import EmbeddingStore
-from pipeline.testing.waveforms import CONFIG, FakeEncoder, FakeSource, add_record, content
+from pipeline.testing.fake_source import FakeSource, add_record
+from pipeline.testing.waveforms import CONFIG, FakeEncoder, content
 from pipeline.windows.cutting import WindowConfig
 
 

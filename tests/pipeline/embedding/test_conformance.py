@@ -17,7 +17,8 @@ from pipeline.foundation.errors import StoreError
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.testing.conformance import forgotten
 from pipeline.testing.fake_ray import FakeRay
-from pipeline.testing.waveforms import CONFIG, FakeEncoder, FakeSource
+from pipeline.testing.fake_source import FakeSource
+from pipeline.testing.waveforms import CONFIG, FakeEncoder
 
 KINDS = {
     "local": EncodingConfig(batch_windows=16, executor="local"),

@@ -12,7 +12,8 @@ from pipeline.embedding.plan import EmbeddingPlan, plan_embedding
 from pipeline.embedding.run import embed, embed_batch, finish_embedding
 from pipeline.foundation.errors import RecordError, StoreError
 from pipeline.store.embeddings import EmbeddingStore
-from pipeline.testing.waveforms import CONFIG, ORIGIN_US, FakeEncoder, FakeSource, add_record, content
+from pipeline.testing.fake_source import ORIGIN_US, FakeSource, add_record
+from pipeline.testing.waveforms import CONFIG, FakeEncoder, content
 from pipeline.windows.decoding import CHANGED, UNREADABLE
 
 

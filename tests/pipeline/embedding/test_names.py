@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+from models.encoders.pulse_features import PulseFeatures
 
 from models.encoders.readout_names import READOUTS
-from pipeline.embedding.encoders import encoder_fields, encoder_label, kept_encoder, make_encoder
-from pipeline.embedding.names import EncoderName
+from pipeline.embedding.encoders import ADAPTERS, encoder_fields, encoder_label, kept_encoder, make_encoder
+from pipeline.embedding.names import WITHOUT_READOUTS, EncoderName
 from pipeline.foundation.errors import ConfigError
 
 
@@ -74,6 +75,10 @@ def test_other_encoders_have_no_readout(adapter: str, words: str, tmp_path: Path
     rule = f"{re.escape(words)} is for PPG-GPT alone; after the name or path of a PPG-GPT may stand"
     with pytest.raises(ConfigError, match=rule):
         make_encoder(f"{adapter}:{tmp_path}/absent{words}")
+
+
+def test_every_encoder_but_ppg_gpt_has_one_way_to_be_read() -> None:
+    assert set(WITHOUT_READOUTS) == {*ADAPTERS, PulseFeatures.name}
 
 
 @pytest.mark.parametrize("readout", READOUTS)

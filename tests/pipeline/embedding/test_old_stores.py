@@ -9,7 +9,10 @@ import pytest
 
 from pipeline.embedding.config import EncodingConfig
 from pipeline.embedding.encoders import make_encoder
-from pipeline.embedding.run import embed
+from pipeline.embedding.plan import plan_embedding
+from pipeline.embedding.run import embed, embed_batch
+from pipeline.experiments import BEST_ENCODER
+from pipeline.foundation.errors import StoreError
 from pipeline.sources.array_folder import ArrayFolder
 from pipeline.store.base import ENTRY_FILE
 from pipeline.store.embeddings import MANIFEST, EmbeddingStore
@@ -76,19 +79,25 @@ def empty_store(root: Path) -> EmbeddingStore:
     return EmbeddingStore.open(root)
 
 
-@pytest.mark.parametrize("precision", LABELS)
-def test_a_store_of_the_version_before_stays_valid(tmp_path: Path, precision: str) -> None:
-    source, store, entries = (
-        write_patients(tmp_path / "waveforms"),
-        empty_store(tmp_path / "store"),
-        entries_of(precision),
-    )
+def old_store(root: Path, precision: str) -> EmbeddingStore:
+    """Return a store as the version before wrote it, without the arrays."""
+    store, entries = empty_store(root), entries_of(precision)
     text = json.dumps({"format": 1, "entries": entries}, sort_keys=True, indent=1)
     (store.root / MANIFEST).write_text(f"{text}\n")
     for entry in entries.values():
         (store.root / entry["path"]).mkdir(parents=True)
         written = json.dumps(entry, sort_keys=True, separators=(",", ":"))
         (store.root / entry["path"] / ENTRY_FILE).write_text(written)
+    return store
+
+
+@pytest.mark.parametrize("precision", LABELS)
+def test_a_store_of_the_version_before_stays_valid(tmp_path: Path, precision: str) -> None:
+    source, store, entries = (
+        write_patients(tmp_path / "waveforms"),
+        old_store(tmp_path / "store", precision),
+        entries_of(precision),
+    )
     before = (store.root / MANIFEST).read_bytes()
     encoder = make_encoder("ppg_gpt_1m_long+mean", precision=precision, device="cpu")
     summary = embed(source, store, encoder, EncodingConfig())
@@ -99,3 +108,23 @@ def test_a_store_of_the_version_before_stays_valid(tmp_path: Path, precision: st
     embed(source, fresh, encoder, EncodingConfig())
     paths = {patient: entry.path for patient, entry in fresh.manifest().items()}
     assert paths == {patient: entry["path"] for patient, entry in entries.items()}
+
+
+@pytest.mark.parametrize("precision", LABELS)
+def test_todays_encoder_embeds_it_anew_in_batches(tmp_path: Path, precision: str) -> None:
+    """What `default`, `demo` and `recovery` stored by the mean over positions, they store by every layer now."""
+    source = write_patients(tmp_path / "waveforms")
+    store = old_store(tmp_path / "store", precision)
+    encoder, how = make_encoder(BEST_ENCODER, precision=precision, device="cpu"), EncodingConfig()
+    plan = plan_embedding(source.catalog(), store, encoder, how.window)
+    assert (len(plan.stale), plan.unchanged) == (2, 0)
+    assert f"embedded before 2 by {LABELS[precision]}" in str(plan)
+    first, second = plan.batches(1)
+    store.commit(embed_batch(first, source, store, encoder, how).entries)
+    with pytest.raises(StoreError, match="mixes"):
+        store.one_encoding()
+    store.commit(embed_batch(second, source, store, encoder, how).entries)
+    now = store.one_encoding()
+    assert now is not None
+    assert (now.readout, len(now.projection)) == ("layers+spread", 64)
+    assert {entry.width for entry in store.manifest().values()} == {encoder.width}

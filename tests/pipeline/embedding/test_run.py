@@ -14,7 +14,8 @@ from pipeline.embedding.run import embed
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Catalog
 from pipeline.store.embeddings import EmbeddingStore
-from pipeline.testing.waveforms import CONFIG, ORIGIN_US, FakeEncoder, FakeSource, content
+from pipeline.testing.fake_source import ORIGIN_US, FakeSource
+from pipeline.testing.waveforms import CONFIG, FakeEncoder, content
 
 
 def test_first_run_embeds_everything(source: FakeSource, store: EmbeddingStore) -> None:

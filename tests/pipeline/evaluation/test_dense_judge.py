@@ -20,8 +20,6 @@ from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
 from pipeline.training.config import TrainingConfig
 from pipeline.training.method import train
 
-pytestmark = pytest.mark.xdist_group("dense_judge")  # its fixture is made once, not on every worker
-
 CONFIG = EvaluationConfig(bootstrap=40)
 TRAINING = TrainingConfig(
     epochs=1, batch_pieces=4, learning_rate=1e-2, warmup_epochs=0.0, tensorboard=False, device="cpu"

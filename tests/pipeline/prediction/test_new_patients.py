@@ -19,8 +19,6 @@ from pipeline.testing.cohort import ORIGIN_US, TINY_MODEL, MemoryStore, delayed,
 from pipeline.training.config import TrainingConfig
 from pipeline.training.method import train
 
-pytestmark = pytest.mark.xdist_group("new_patients")  # its fixture is made once, not on every worker
-
 TRAINING = TrainingConfig(
     epochs=1, batch_pieces=4, learning_rate=1e-2, warmup_epochs=0.0, tensorboard=False, device="cpu"
 )

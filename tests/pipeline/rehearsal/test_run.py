@@ -26,8 +26,6 @@ from pipeline.testing.emulators import handmade_emulator
 from pipeline.testing.notes import lacking, noted_files
 from pipeline.training.run import TrainingRun
 
-pytestmark = pytest.mark.xdist_group("rehearsal")  # its fixture is made once, not on every worker
-
 SIZE = RehearsalSize(patients=16, days=0.25, sample_steps=20_000, records=4, files=8)
 
 

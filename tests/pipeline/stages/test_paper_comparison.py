@@ -9,8 +9,6 @@ from pipeline.foundation.workspace import Workspace
 from pipeline.report.paper_table import TABLE1_METHODS
 from pipeline.stages import reproduce_table1
 
-pytestmark = pytest.mark.xdist_group("paper_comparison")  # its fixture is made once, not on every worker
-
 SMALL = {
     "cohort.size.n_patients": "8", "cohort.size.hours_low": "2.5", "cohort.size.hours_high": "3.0",
     "model.d_model": "8", "model.n_blocks": "1", "model.d_state": "2", "model.trunk_width": "8",

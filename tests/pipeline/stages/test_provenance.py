@@ -27,8 +27,6 @@ from pipeline.stages.paper_comparison import UPSTREAM
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.testing.notes import READERS, lacking, noted_files
 
-pytestmark = pytest.mark.xdist_group("provenance")  # its fixture is made once, not on every worker
-
 SMALL = {
     "encoder": "ppg_gpt_1m_random", "methods": '["mt_pcs"]', "cohort.size.n_patients": "8",
     "cohort.size.hours_low": "2.5", "cohort.size.hours_high": "3", "splits.fractions": "[0.5, 0.25, 0.25]",
@@ -133,7 +131,7 @@ def test_a_gpu_that_is_not_there_is_refused_before_the_cohort_is_read(
 ) -> None:
     monkeypatch.setattr(AlignedCohort, "load", lambda *rest: pytest.fail("work began"))
     assert run("train", made, training__device="cuda:99") == 1
-    assert 'device = "cuda:99"' in capsys.readouterr().err
+    assert 'training.device = "cuda:99"' in capsys.readouterr().err
 
 
 def test_the_printed_commands_mend_it(copy: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,11 @@
 import pandas as pd
 import pytest
 
-from pipeline.cohort.splits import Splits
 from pipeline.evaluation.recovery import CONDITIONS
 from pipeline.experiments import experiment
 from pipeline.report.recovery_text import recovery_text, verdicts
-from pipeline.stages.recovery import reduced, run_recovery
+from pipeline.stages.recovery import run_recovery
 from pipeline.testing.notes import lacking, noted_files
-
-pytestmark = pytest.mark.xdist_group("recovery")  # its fixture is made once, not on every worker
 
 SMALL = {
     "encoder": "ppg_gpt_1m_random",
@@ -57,18 +54,3 @@ def test_every_file_carries_its_note(run):
     _, root, *_ = run
     assert len(noted_files(root)) > 15
     assert lacking(root) == {}
-
-
-def test_smaller_cohorts_are_nested_and_share_their_test_patients():
-    whole = Splits(
-        members={
-            "train": tuple(f"{i:02d}" for i in range(20)), "validation": ("a",), "calibration": ("b",), "test": ("c",),
-        }
-    )  # fmt: skip
-    half, quarter = reduced(whole, 0.5), reduced(whole, 0.25)
-    assert (len(half.patients("train")), len(quarter.patients("train"))) == (10, 5)
-    assert set(quarter.patients("train")) < set(half.patients("train")) < set(whole.patients("train"))
-    for part in (half, quarter):
-        assert part.patients("test") == whole.patients("test")
-        assert part.patients("validation") == whole.patients("validation")
-    assert reduced(whole, 1.0).hash == whole.hash

@@ -9,8 +9,6 @@ from pipeline.__main__ import main
 from pipeline.experiments import experiment
 from pipeline.stages.scale_study import ScaleStudy, run_scale_study
 
-pytestmark = pytest.mark.xdist_group("scale_study")  # its fixture is made once, not on every worker
-
 SMALL = {"evaluation.bootstrap": "100"}
 
 

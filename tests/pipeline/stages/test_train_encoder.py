@@ -27,10 +27,8 @@ from pipeline.stages.train_encoder import UNREADABLE
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training.encoder import windows as encoder_windows
 
-pytestmark = pytest.mark.xdist_group("train_encoder")  # its fixture is made once, not on every worker
-
 COHORT = {
-    "cohort.size.n_patients": "16", "cohort.size.hours_low": "5", "cohort.size.hours_high": "6",
+    "cohort.size.n_patients": "12", "cohort.size.hours_low": "5", "cohort.size.hours_high": "6",
     "splits.fractions": "[0.5, 0.3, 0.2]",
 }  # fmt: skip
 RECIPE = {

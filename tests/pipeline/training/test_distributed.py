@@ -19,11 +19,7 @@ PREPARE = """
     from dataclasses import replace
     from pathlib import Path
     from pipeline.foundation.errors import *
-    from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
-    from pipeline.training import run as loop
-    from pipeline.training.batches import PieceSource
     from pipeline.training.distributed import joined_ranks
-    from pipeline.training.method import TrainingConfig, train
     rank, out = int(os.environ["RANK"]), Path(sys.argv[1])
     said = []
 
@@ -36,6 +32,14 @@ PREPARE = """
     def failing(error):
         raise error
 """
+TRAINING = """
+    from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
+    from pipeline.training import run as loop
+    from pipeline.training.batches import PieceSource
+    from pipeline.training.method import TrainingConfig, train
+    cohort = tiny_cohort(n_patients=8, hours=1.5, draws=4)
+"""
+"""Seconds of imports, for those that train."""
 
 
 def two_processes(folder, body, **environment):
@@ -105,8 +109,7 @@ def test_a_process_that_dies_does_not_leave_the_other_waiting(tmp_path):
 
 def test_training_ends_on_both_when_one_cannot_read_and_goes_on_from_rank_0s_files(tmp_path):
     """Rank 1 has no files of its own, as on another machine: what it resumes from comes from rank 0."""
-    first, second = two_processes(tmp_path, """
-    cohort = tiny_cohort(n_patients=8, hours=1.5, draws=4)
+    first, second = two_processes(tmp_path, TRAINING + """
     config = TrainingConfig(epochs=3, batch_pieces=6, learning_rate=1e-2, warmup_epochs=1.0, tensorboard=False,
                             device="cpu", steps_per_micro_batch=200)
     def trained(folder, config=config):
@@ -236,8 +239,7 @@ def test_a_gpu_without_driver_is_one_clear_error(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two CUDA devices")
 def test_two_gpus_train_as_one(tmp_path):
-    first, second = two_processes(tmp_path, """
-    cohort = tiny_cohort(n_patients=8, hours=1.5, draws=4)
+    first, second = two_processes(tmp_path, TRAINING + """
     config = TrainingConfig(epochs=2, batch_pieces=6, learning_rate=1e-2, warmup_epochs=1.0, tensorboard=False,
                             steps_per_micro_batch=200, amp=False)
     def trained(folder, device):

@@ -9,7 +9,7 @@ import pytest
 from pipeline.foundation.errors import ConfigError, StoreError
 from pipeline.foundation.schema import LAB_NAMES, WINDOW_US
 from pipeline.sources.base import Record
-from pipeline.testing.waveforms import ORIGIN_US, FakeSource, add_record
+from pipeline.testing.fake_source import ORIGIN_US, FakeSource, add_record
 from pipeline.training.encoder import windows as encoder_windows
 from pipeline.training.encoder.draws import EncoderDraws
 from pipeline.training.encoder.windows import (

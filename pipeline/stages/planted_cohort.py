@@ -1,0 +1,153 @@
+"""A planted cohort, embedded and aligned: what the recovery experiment and the scale study start from.
+
+Rendered: its waveforms are written as WFDB and go through stage 1. Emulated: its embeddings are drawn from the pulse's
+shape by a fitted emulator, no waveform is made, and long recordings cost minutes.
+"""
+
+import dataclasses
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.alignment import align
+from pipeline.cohort.sequences import cut_sequences
+from pipeline.cohort.splits import Splits, split_subjects
+from pipeline.embedding.progress import log_progress
+from pipeline.embedding.run import embed
+from pipeline.emulation.cohort import EmulatedCohort, write_emulated_cohort
+from pipeline.emulation.fit import emulator_key
+from pipeline.emulation.model import EMULATED, Emulator, emulator_folder
+from pipeline.evaluation.recovery import Condition
+from pipeline.experiments import ExperimentConfig
+from pipeline.labs.cleaning import LabEvents, clean_labs
+from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
+from pipeline.sources.synthetic.cohort import write_cohort
+from pipeline.sources.synthetic.parameters import CohortParameters
+from pipeline.sources.synthetic.plan import CohortPlan
+from pipeline.sources.synthetic.truth import CohortTruth
+from pipeline.stages.embed import encoding_config, experiment_encoder
+from pipeline.stages.encoder_patients import refuse_division
+from pipeline.store.embeddings import EmbeddingStore
+
+
+class Embedded(NamedTuple):
+    """What stage 1 did now, of how much."""
+
+    windows_now: int
+    """Put through the encoder in this run; 0 of an emulated cohort."""
+    seconds: float
+    """That took, reading, cutting and writing included."""
+    windows: int
+    """In the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedCohort:
+    """One planted cohort, embedded, read, aligned and with its truth.
+
+    Attributes
+    ----------
+    embedding : what stage 1 did now
+    """
+
+    aligned: AlignedCohort
+    store: EmbeddingStore
+    events: LabEvents
+    splits: Splits
+    truth: CohortTruth
+    embedding: Embedded
+
+
+def embedded_cohort(
+    experiment: ExperimentConfig,
+    condition: Condition,
+    where: Path,
+    store_folder: Path,
+    emulator: Emulator | None = None,
+) -> EmbeddedCohort:
+    """Write the cohort of `condition` into `where`, embed it into a store, and read it; what is there is kept.
+
+    Parameters
+    ----------
+    emulator : draws the embeddings instead of an encoder; `where` then holds no waveform and must be another folder
+    """
+    size = experiment.cohort.size
+    size = dataclasses.replace(size, n_patients=max(1, round(condition.cohort_share * size.n_patients)))
+    plan = CohortPlan(
+        parameters=CohortParameters.load(), size=size, root=where, coupling=condition.coupling,
+        null=condition.null, seed=experiment.cohort.seed, real_labs=None,
+    )  # fmt: skip
+    store = EmbeddingStore.open(store_folder, create=True)
+    if emulator is None:
+        patients, done = _rendered(experiment, plan, store)
+    else:
+        patients, done = _emulated(plan, store, emulator)
+    splits = split_subjects(patients, experiment.splits)
+    refuse_division(experiment, splits)
+    tables = Mimic3Tables(where / "clinical").tables()
+    events = clean_labs(tables, experiment.labs)
+    sequences = cut_sequences(
+        store, [p for p in patients if p in store], tables.admissions, experiment.sequences
+    )
+    return EmbeddedCohort(
+        aligned=align(sequences, events, store, experiment.alignment), store=store, events=events,
+        splits=reduced(splits, condition.train_share), truth=CohortTruth.load(where), embedding=done,
+    )  # fmt: skip
+
+
+def checked_emulator(experiment: ExperimentConfig, base: Path) -> Emulator | None:
+    """Return the emulator of an experiment whose encoder is called ``emulated:<encoder>``; None: it is a true encoder.
+
+    Parameters
+    ----------
+    base : folder of all artefacts, where ``emulators/<encoder>`` lies
+
+    Raises
+    ------
+    MissingArtifactError, CheckpointError : there is none, or one of another encoder
+    """
+    if not experiment.encoder.startswith(EMULATED):
+        return None
+    named = experiment.encoder.removeprefix(EMULATED)
+    encoder = experiment_encoder(dataclasses.replace(experiment, encoder=named))
+    key, place = emulator_key(encoder, experiment.window), emulator_folder(base, named)
+    fit = f"python -m pipeline emulator --set encoder={named} --artifacts {base}"
+    return Emulator.load(place, key, fit=fit)
+
+
+def _rendered(
+    experiment: ExperimentConfig, plan: CohortPlan, store: EmbeddingStore
+) -> tuple[list[str], Embedded]:
+    """Write the waveforms, and embed them; return all patients."""
+    write_cohort(
+        plan.parameters, plan.size, plan.root, coupling=plan.coupling, null=plan.null, seed=plan.seed,
+        workers=min(2, os.cpu_count() or 1),
+    )  # fmt: skip
+    source = Mimic3Waveforms(plan.root / "waveforms")
+    encoder = experiment_encoder(experiment)
+    done = embed(source, store, encoder, encoding_config(experiment, encoder), progress=log_progress())
+    patients = sorted({record.patient_id for record in source.catalog().records})
+    return patients, Embedded(done.embedded_windows, done.seconds, done.windows)
+
+
+def _emulated(plan: CohortPlan, store: EmbeddingStore, emulator: Emulator) -> tuple[list[str], Embedded]:
+    """Draw the embeddings, and write labs and truth; return all patients."""
+    cohort = EmulatedCohort(plan=plan, store=store, emulator=emulator)
+    records = write_emulated_cohort(cohort, workers=min(2, os.cpu_count() or 1))
+    windows = sum(entry.n_windows for entry in store.manifest().values())
+    return sorted({record.patient_id for record in records}), Embedded(0, 0.0, windows)
+
+
+def reduced(splits: Splits, train_share: float) -> Splits:
+    """Keep a share of the training patients (the smaller share is a part of the larger one).
+
+    The others count as calibration patients, whom nothing here reads.
+    """
+    ordered = sorted(splits.patients("train"), key=lambda p: hashlib.sha256(f"part:{p}".encode()).digest())
+    kept = ordered[: max(1, round(train_share * len(ordered)))]
+    aside = {*splits.patients("calibration"), *ordered} - set(kept)
+    members = splits.members | {"train": tuple(sorted(kept)), "calibration": tuple(sorted(aside))}
+    return Splits(members=members, seed=splits.seed)

@@ -1,0 +1,96 @@
+"""The check trains on both embeddings of one cohort, pairs their draws, and refuses before any work."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.__main__ import main
+from pipeline.emulation.fit import emulator_key
+from pipeline.experiments import ExperimentConfig, experiment
+from pipeline.foundation.errors import MissingArtifactError
+from pipeline.stages.embed import experiment_encoder
+from pipeline.stages.emulation_check import EMULATED_TOO, emulation_text, run_emulation_check
+from pipeline.stages.scale_study import ScaleStudy
+from pipeline.testing.emulators import handmade_emulator
+from pipeline.testing.notes import lacking
+
+pytestmark = pytest.mark.xdist_group("emulation_check")  # its fixture is made once, not on every worker
+
+STUDY = ScaleStudy(encoders=("pulse_features",), patients=12, hours=(1.0, 1.5))
+
+
+def config() -> ExperimentConfig:
+    return experiment("recovery", {"evaluation.bootstrap": "20", "encoder": "pulse_features"})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """The folder of results, the emulator's, and the printed text."""
+    base = tmp_path_factory.mktemp("check")
+    encoder = experiment_encoder(config())
+    key = emulator_key(encoder, config().window)
+    handmade_emulator(width=encoder.width, key=key).save(base / "emulator")
+    text = run_emulation_check(config(), base / "out", STUDY, base / "emulator", fit="fit it")
+    return base / "out", base / "emulator", text
+
+
+def test_both_are_judged_on_the_same_draws(run: tuple[Path, Path, str]) -> None:
+    root, _, text = run
+    table = pd.read_parquet(root / "emulator_check.parquet")
+    rendered, emulated = (table.loc[table["encoder"] == kind] for kind in ("rendered", EMULATED_TOO))
+    assert len(rendered) == len(emulated) > 0
+    assert rendered["n_labs"].tolist() == emulated["n_labs"].tolist()
+    paired = emulated.loc[emulated["r2_mt_pcs"].notna()]
+    assert paired["gain"].notna().all()
+    difference = emulated["r2_mt_pcs"].to_numpy() - rendered["r2_mt_pcs"].to_numpy()
+    assert emulated["gain"].to_numpy() == pytest.approx(difference, nan_ok=True)
+    assert (root / "emulator_check.txt").read_text() == text
+    assert "pulse_features; 12 planted patients of 1 to 1.5 h, seed 7" in text
+    assert lacking(root) == {}
+
+
+def test_the_largest_difference_is_named() -> None:
+    rows = [
+        {"encoder": kind, "protocol": "start", "lab": lab, "n_labs": 9, "r2_mt_pcs": r2, "gain": gain,
+         "gain_lower": -0.1, "gain_upper": 0.1}
+        for kind, lab, r2, gain in (
+            ("rendered", "potassium", 0.5, None), ("rendered", "sodium", 0.4, None),
+            (EMULATED_TOO, "potassium", 0.52, 0.02), (EMULATED_TOO, "sodium", 0.34, -0.06),
+        )
+    ]  # fmt: skip
+    text = emulation_text(pd.DataFrame(rows), "about")
+    assert "mean difference -0.020, largest -0.060" in text
+    assert "start sodium" in text
+
+
+def test_what_is_done_is_kept(run: tuple[Path, Path, str]) -> None:
+    root, emulator, text = run
+    before = {p: p.stat().st_mtime_ns for p in (root / "runs").rglob("*") if p.is_file()}
+    assert before
+    assert run_emulation_check(config(), root, STUDY, emulator, fit="fit it") == text
+    assert {p: p.stat().st_mtime_ns for p in (root / "runs").rglob("*") if p.is_file()} == before
+
+
+def test_a_missing_emulator_is_refused_before_a_cohort_is_written(tmp_path: Path) -> None:
+    with pytest.raises(MissingArtifactError, match="no emulator is fitted; run: fit it"):
+        run_emulation_check(config(), tmp_path / "out", STUDY, tmp_path / "none", fit="fit it")
+    assert not list(tmp_path.rglob("cohort_*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "python -m pipeline emulator --experiment recovery"),
+        (["--patients", "0"], "emulator-check: CohortSize.n_patients must lie in"),
+        (["--seed", "20150003"], "may have been pretrained on"),
+        (["--recipe", "nets"], "recipe = 'nets' must be one of lines, mt_pcs"),
+        (["--set", "encoder=ppg_gpt_9m"], "there is no encoder 'ppg_gpt_9m'"),
+    ],
+)
+def test_the_command_line_refuses_before_any_work(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["emulator-check", "--artifacts", str(tmp_path), *arguments]) == 1
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.dat"))

@@ -1,0 +1,85 @@
+"""Planted cohorts: parts of one are nested, and one with emulated embeddings is the same patients without waveforms."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.cohort.splits import Splits
+from pipeline.emulation.fit import emulator_key
+from pipeline.emulation.model import emulator_folder
+from pipeline.evaluation.recovery import Condition
+from pipeline.experiments import CohortPlan, ExperimentConfig, experiment
+from pipeline.foundation.errors import CheckpointError, MissingArtifactError
+from pipeline.sources.synthetic.plan import CohortSize
+from pipeline.stages.embed import experiment_encoder
+from pipeline.stages.planted_cohort import EmbeddedCohort, checked_emulator, embedded_cohort, reduced
+from pipeline.testing.emulators import handmade_emulator
+
+NAME = "ppg_gpt_1m+mean"
+
+
+@pytest.fixture
+def config() -> ExperimentConfig:
+    size = CohortSize(n_patients=8, hours_low=3.0, hours_high=4.0)
+    return dataclasses.replace(
+        experiment("recovery"), encoder=f"emulated:{NAME}", cohort=CohortPlan(size=size, seed=7)
+    )
+
+
+def save_emulator(base: Path, config: ExperimentConfig, width: int, of: str = NAME) -> None:
+    encoder = experiment_encoder(dataclasses.replace(config, encoder=of))
+    handmade_emulator(width=width, key=emulator_key(encoder, config.window)).save(emulator_folder(base, NAME))
+
+
+def emulated(config: ExperimentConfig, root: Path, width: int) -> EmbeddedCohort:
+    save_emulator(root, config, width)
+    condition = Condition(name="coupling 1", coupling=1.0)
+    emulator = checked_emulator(config, root)
+    return embedded_cohort(config, condition, root / "cohort", root / f"store{width}", emulator)
+
+
+def test_emulated(tmp_path: Path, config: ExperimentConfig) -> None:
+    cohort = emulated(config, tmp_path, 8)
+    assert not list(tmp_path.rglob("*.dat"))
+    assert cohort.embedding.windows_now == 0
+    assert cohort.embedding.windows > 8 * 3 * 60
+    assert {entry.encoding.encoder_name[:9] for entry in cohort.store.manifest().values()} == {"emulated:"}
+    assert sum(cohort.splits.counts.values()) == 8
+    assert set(cohort.aligned.examples["patient_id"]) <= set(cohort.truth.draws["patient_id"].astype(str))
+
+
+def test_every_width_has_the_same_windows(tmp_path: Path, config: ExperimentConfig) -> None:
+    """So that encoders are compared on the same draws."""
+    few, many = (emulated(config, tmp_path, width) for width in (8, 12))
+    for patient in few.splits.patients("train"):
+        one, other = few.store.read(patient), many.store.read(patient)
+        assert np.array_equal(one.start_us, other.start_us)
+        assert np.array_equal(one.quality, other.quality) or one.quality.shape == other.quality.shape
+
+
+def test_an_emulator_is_asked_for_by_its_encoders_name(tmp_path: Path, config: ExperimentConfig) -> None:
+    assert checked_emulator(dataclasses.replace(config, encoder=NAME), tmp_path) is None
+    with pytest.raises(
+        MissingArtifactError, match=r"python -m pipeline emulator --set encoder=ppg_gpt_1m\+mean"
+    ):
+        checked_emulator(config, tmp_path)
+    save_emulator(tmp_path, config, 8, of="ppg_gpt_1m+layers")
+    with pytest.raises(CheckpointError, match="was fitted for another encoder"):
+        checked_emulator(config, tmp_path)
+
+
+def test_smaller_cohorts_are_nested_and_share_their_test_patients():
+    whole = Splits(
+        members={
+            "train": tuple(f"{i:02d}" for i in range(20)), "validation": ("a",), "calibration": ("b",), "test": ("c",),
+        }
+    )  # fmt: skip
+    half, quarter = reduced(whole, 0.5), reduced(whole, 0.25)
+    assert (len(half.patients("train")), len(quarter.patients("train"))) == (10, 5)
+    assert set(quarter.patients("train")) < set(half.patients("train")) < set(whole.patients("train"))
+    for part in (half, quarter):
+        assert part.patients("test") == whole.patients("test")
+        assert part.patients("validation") == whole.patients("validation")
+    assert reduced(whole, 1.0).hash == whole.hash
