@@ -27,7 +27,7 @@ from pipeline.foundation.workspace import Workspace
 from pipeline.sources.catalog import load_catalog
 from pipeline.sources.detect import open_waveforms
 from pipeline.training.encoder.draws import draws_with_windows
-from pipeline.training.encoder.judge import Judgement, judge
+from pipeline.training.encoder.judging import Judgement, judge
 from pipeline.training.encoder.run import TunedDraws, mean_features, scaled_targets
 from pipeline.training.encoder.windows import cached_windows
 

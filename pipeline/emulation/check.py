@@ -125,4 +125,4 @@ def _r2(x: np.ndarray, y: np.ndarray, fitted: np.ndarray, judged_on: np.ndarray 
     """Return R2 of each column of `y` by ridge regression on standardised `x`."""
     line = make_pipeline(StandardScaler(), Ridge(alpha=_PENALTY)).fit(x[fitted], y[fitted])
     held = (x if judged_on is None else judged_on)[~fitted]
-    return r2_score(y[~fitted], line.predict(held), multioutput="raw_values").tolist()
+    return np.asarray(r2_score(y[~fitted], line.predict(held), multioutput="raw_values")).tolist()

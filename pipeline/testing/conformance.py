@@ -18,7 +18,7 @@ EXCUSED = {
     "pipeline.pretraining.data._Shifted": "another source's stretches, later; the source within runs the suite",
     "pipeline.emulation.rendered._Bursts": "planned records of one function; its windows are tested there",
     "pipeline.embedding.ray_executor._Actor": "what RayExecutor, which runs the suite, starts on each actor",
-    "pipeline.testing.waveforms.FakeSource": "stands in for a source in tests",
+    "pipeline.testing.fake_source.FakeSource": "stands in for a source in tests",
     "pipeline.testing.waveforms.FakeEncoder": "stands in for an encoder in tests",
 }
 """Implementations that no conformance test runs, and why not."""

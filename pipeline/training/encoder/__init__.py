@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "config": ["ENCODER_FIELDS_OF_THE_MACHINE", "EncoderTrainingConfig"],
         "draws": ["EncoderDraws", "draws_with_windows"],
-        "judge": ["Judgement", "judge"],
+        "judging": ["Judgement", "judge"],
         "run": [
             "EncoderTrainingState",
             "TunedDraws",

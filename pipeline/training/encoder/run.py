@@ -28,7 +28,7 @@ from pipeline.training.curves import write_curves
 from pipeline.training.distributed import pick_device
 from pipeline.training.encoder.config import EncoderTrainingConfig
 from pipeline.training.encoder.draws import EncoderDraws
-from pipeline.training.encoder.judge import LEAST_DRAWS, Judgement, judge
+from pipeline.training.encoder.judging import LEAST_DRAWS, Judgement, judge
 from pipeline.training.encoder.weights import WEIGHTS_FILE, adapted, merged, save_tuned
 from pipeline.training.encoder.windows import WindowCache
 from pipeline.training.hardware import autocast, seeded

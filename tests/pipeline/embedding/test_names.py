@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from models.encoders.pulse_features import PulseFeatures
 
+from models.encoders.pulse.features import PulseFeatures
 from models.encoders.readout_names import READOUTS
 from pipeline.embedding.encoders import ADAPTERS, encoder_fields, encoder_label, kept_encoder, make_encoder
 from pipeline.embedding.names import WITHOUT_READOUTS, EncoderName

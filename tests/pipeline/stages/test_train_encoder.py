@@ -67,7 +67,7 @@ def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     artifacts = tmp_path_factory.mktemp("made")
     upstream(artifacts, f"{base}+mean")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.training.encoder.judge.LEAST_DRAWS", 5)
+        patch.setattr("pipeline.training.encoder.judging.LEAST_DRAWS", 5)
         patch.setattr("pipeline.training.encoder.run.LEAST_DRAWS", 5)
         assert run("train_encoder", artifacts, f"{base}+mean") == 0
     return Workspace(root=artifacts / "tiny")
@@ -75,7 +75,7 @@ def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(autouse=True)
 def few_draws_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("judge", "run"):
+    for module in ("judging", "run"):
         monkeypatch.setattr(f"pipeline.training.encoder.{module}.LEAST_DRAWS", 5)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.training.encoder.judge import LEAST_DRAWS, fit_levels, judge
+from pipeline.training.encoder.judging import LEAST_DRAWS, fit_levels, judge
 from pipeline.training.ridge import folds
 
 RNG = np.random.default_rng(3)
