@@ -1,4 +1,4 @@
-"""``python -m pipeline emulator``, ``emulator-check`` and ``rehearse``: the whole job at true size on planted patients."""
+"""``python -m pipeline emulator``, ``emulator-check``, ``rehearse``: the whole job at true size on planted patients."""
 
 import argparse
 import os
@@ -51,9 +51,7 @@ def _add_check(commands) -> None:
     check.add_argument("--patients", type=int, default=160, help="planted patients, divided by the split")
     check.add_argument("--hours", type=float, nargs=2, default=(4.0, 8.0), metavar=("LOW", "HIGH"))
     check.add_argument("--seed", type=int, default=7, help="of the cohort; 7 or 8 to choose by")
-    check.add_argument(
-        "--recipe", default="lines", help="lines (closed form), or mt_pcs (the experiment's)"
-    )
+    check.add_argument("--recipe", default="lines", help="lines (closed form), or mt_pcs (the experiment's)")
     check.set_defaults(run=_check)
 
 

@@ -1,4 +1,4 @@
-"""How much memory this process may still take, the machine's or its container's; and what its collector does with it."""
+"""How much memory this process may still take (the machine's, or its container's), and when its collector rests."""
 
 import gc
 import os

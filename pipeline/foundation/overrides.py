@@ -89,7 +89,9 @@ def _fitting(text: str, kind: Any, path: str) -> Any:
     except ValidationError as problem:
         shown = problem.errors() if as_json[0]["type"] == "json_invalid" else as_json
     remedy = '; write a list as JSON, such as ["mt_pcs"] or [0, 1]' if "tuple" in str(kind) else ""
-    first, *others = dict.fromkeys(str(error["msg"]) for error in shown)  # one for each kind that the field may have
+    first, *others = dict.fromkeys(
+        str(error["msg"]) for error in shown
+    )  # one for each kind that the field may have
     rule = " or ".join([first, *(other.removeprefix("Input should be ") for other in others)])
     raise ConfigError(f"Override {path!r} = {text!r} is refused: {rule}{remedy}.")
 

@@ -92,9 +92,7 @@ def _emulated(
         seed=cohort.seed, real_labs=None,
     )  # fmt: skip
     emulated = EmbeddingStore.open(store, create=True)
-    windows = SameWindows(
-        plan=plan, rendered=rendered.store, emulated=emulated, emulator=emulator
-    ).write()
+    windows = SameWindows(plan=plan, rendered=rendered.store, emulated=emulated, emulator=emulator).write()
     logger.info("emulator check: %d windows emulated", windows)
     return dataclasses.replace(rendered, store=emulated)
 

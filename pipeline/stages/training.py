@@ -65,7 +65,8 @@ def _trained(
     from pipeline.training.method import train as train_method
 
     with ranks.in_step():
-        pick_device(experiment.training.device, field="training.device")  # one that is not here is refused before anything is read
+        # One that is not here is refused before anything is read.
+        pick_device(experiment.training.device, field="training.device")
         aligned = AlignedCohort.load(workspace.aligned)
         store = EmbeddingStore.open(require(workspace.store, made_by="ppg_embeddings", asset=asset))
         scaler_file = require(workspace.scaler, made_by="normalization_stats", asset=asset)

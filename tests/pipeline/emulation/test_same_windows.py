@@ -1,4 +1,4 @@
-"""The emulated twin of a rendered cohort: window for window, resumable, drawn around the shape of those very windows."""
+"""The emulated twin of a rendered cohort: window for window, resumable, drawn around those very windows' shape."""
 
 from collections import Counter
 from dataclasses import replace

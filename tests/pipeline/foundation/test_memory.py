@@ -48,9 +48,13 @@ def test_a_machine_that_says_nothing_gets_a_modest_guess(
 
 
 def test_the_collector_rests_inside_and_is_what_it_was_after_an_error() -> None:
-    with pytest.raises(KeyError), memory.collector_paused():
-        assert not gc.isenabled()
-        raise KeyError
+    def fail() -> None:
+        with memory.collector_paused():
+            assert not gc.isenabled()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert gc.isenabled()
     gc.disable()
     try:
