@@ -54,7 +54,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "StaleArtefactError",
             "StoreError",
         ],
-        "memory": ["available_memory_bytes"],
+        "memory": ["available_memory_bytes", "collector_paused"],
         "number_format": [
             "ABSENT",
             "UNITS",

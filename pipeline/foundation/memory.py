@@ -1,6 +1,9 @@
-"""How much memory this process may still take: the machine's, or less where its container is limited."""
+"""How much memory this process may still take (the machine's, or its container's), and when its collector rests."""
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _MEMINFO, _CGROUPS = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
@@ -12,6 +15,18 @@ def available_memory_bytes() -> int:
     """Return the bytes that can be taken now without swapping (caches of files count as free)."""
     limits = [limit for limit in (_of_machine(), _of_container()) if limit is not None]
     return max(0, min(limits, default=_UNKNOWN_BYTES))
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Stop the search for reference cycles while millions of lasting objects are made: each search walks them all."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def _of_machine() -> int | None:

@@ -84,13 +84,17 @@ def _fitting(text: str, kind: Any, path: str) -> Any:
     try:
         return checked.validate_json(text)
     except ValidationError as problem:
-        as_json = problem.errors()[0]
+        as_json = problem.errors()
     try:
         return checked.validate_python(text)
     except ValidationError as problem:
-        shown = problem.errors()[0] if as_json["type"] == "json_invalid" else as_json
+        shown = problem.errors() if as_json[0]["type"] == "json_invalid" else as_json
     remedy = '; write a list as JSON, such as ["mt_pcs"] or [0, 1]' if "tuple" in str(kind) else ""
-    raise ConfigError(f"Override {path!r} = {text!r} is refused: {shown['msg']}{remedy}.")
+    first, *others = dict.fromkeys(
+        str(error["msg"]) for error in shown
+    )  # one for each kind that the field may have
+    rule = " or ".join([first, *(other.removeprefix("Input should be ") for other in others)])
+    raise ConfigError(f"Override {path!r} = {text!r} is refused: {rule}{remedy}.")
 
 
 def _refusal(error: Any, overrides: Mapping[str, str]) -> str:

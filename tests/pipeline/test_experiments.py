@@ -73,6 +73,7 @@ def test_overrides_reach_their_field(path: str, text: str, expected: object) -> 
         ("methods", "mt_pcs", r"write a list as JSON, such as \["),
         ("splits.fractions", '["a", "b", "c"]', "refused"),
         ("scorings", '["sparse"]', "'measured' or 'dense'"),
+        ("training.amp", "maybe", "Input should be a valid boolean or 'auto'"),
     ],
 )
 def test_a_bad_override_is_one_clear_error(path: str, text: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The emulated twin of a rendered cohort: window for window, resumable, around those very windows' shape."""
+"""The emulated twin of a rendered cohort: window for window, resumable, drawn around those very windows' shape."""
 
 from collections import Counter
 from dataclasses import replace

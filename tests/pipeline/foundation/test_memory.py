@@ -1,3 +1,4 @@
+import gc
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,21 @@ def test_a_machine_that_says_nothing_gets_a_modest_guess(
     assert memory.available_memory_bytes() > 0
     monkeypatch.setattr(memory.os, "sysconf", lambda name: (_ for _ in ()).throw(ValueError(name)))
     assert memory.available_memory_bytes() == 4 * 2**30
+
+
+def test_the_collector_rests_inside_and_is_what_it_was_after_an_error() -> None:
+    def fail() -> None:
+        with memory.collector_paused():
+            assert not gc.isenabled()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with memory.collector_paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
