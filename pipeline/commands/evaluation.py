@@ -49,8 +49,8 @@ def _add_scale_study(commands) -> None:
     )
     command.add_argument(
         "--encoder", action="append", required=True, metavar="NAME",
-        help="name or path with its read-out, repeatable; the others are compared with the first; emulated:NAME, all of "
-        "them or none: embeddings drawn by its emulator, for long recordings",
+        help="name or path with its read-out, repeatable; the others are compared with the first; emulated:NAME, all "
+        "or none of them: embeddings drawn by its emulator, for long recordings",
     )  # fmt: skip
     command.add_argument("--patients", type=int, default=160, help="planted patients, divided by the split")
     command.add_argument("--hours", type=float, nargs=2, default=(4.0, 8.0), metavar=("LOW", "HIGH"))
