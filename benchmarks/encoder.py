@@ -27,9 +27,14 @@ from models.encoders.ppg_gpt import (
     fast_precision,
 )
 from models.encoders.ppg_gpt_frozen import Affine, Product, product
+from models.encoders.projection import Projection
 from models.encoders.readout_names import READOUTS
 
 WINDOWS = 512
+WIDTH = 256
+TO_WIDTH = f"+to{WIDTH}"
+PROJECTED = f"layers+spread{TO_WIDTH}"
+"""What `default` and `demo` store."""
 POSITIONS = 30
 """After the start token, whose states are constants."""
 
@@ -49,16 +54,25 @@ def providers(scale: str) -> list[Provider]:
 
 
 def readouts(scale: str, precision: Precision) -> list[Provider]:
-    """Return "mean" and then the other read-outs of the same weights in one precision."""
+    """Return "mean" and then the other read-outs of the same weights in one precision, the widest projected too."""
     windows = torch.rand(WINDOWS, WINDOW_SAMPLES, generator=torch.Generator().manual_seed(0))
     lacks = precision != "float32" and fast_precision() == "float32"
     made = []
-    for readout in dict.fromkeys(("mean", *READOUTS)):
+    for readout in dict.fromkeys(("mean", *READOUTS, PROJECTED)):
         model = PPGGPT.random(scale, precision=precision)
-        model.readout = readout
+        model.readout = readout.removesuffix(TO_WIDTH)
+        if readout == PROJECTED:
+            model.project(_projection(model))
         reason = "not measured: this processor has no bfloat16" if lacks else ""
         made.append(Provider(name=readout, run=partial(model.embed, windows), reason=reason))
     return made
+
+
+def _projection(model: PPGGPT) -> Projection:
+    """Return directions of random numbers, which cost what fitted ones do."""
+    inputs, rng = model.readout_width, torch.Generator().manual_seed(0)
+    about = {"weights_hash": model.weights_hash, "readout": model.readout}
+    return Projection(torch.zeros(inputs), torch.randn(inputs, WIDTH, generator=rng), about)
 
 
 def _plain(model: PPGGPT, windows: torch.Tensor) -> torch.Tensor:

@@ -7,12 +7,12 @@ from pathlib import Path
 from pipeline.commands.project_options import add_experiment_option, add_override_option, configuration
 from pipeline.evaluation.lab_baselines import (
     LabBaselineConfig,
+    baseline_table,
     read_icu_stays,
     real_lab_baselines,
 )
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.workspace import Workspace
-from pipeline.report.baseline_text import baseline_table
 from pipeline.sources.detect import open_clinical
 
 
@@ -50,7 +50,7 @@ def _add_scale_study(commands) -> None:
     command.add_argument(
         "--encoder", action="append", required=True, metavar="NAME",
         help="name or path with its read-out, repeatable; the others are compared with the first; emulated:NAME, all "
-        "of them or none: embeddings drawn by its emulator, for long recordings",
+        "or none of them: embeddings drawn by its emulator, for long recordings",
     )  # fmt: skip
     command.add_argument("--patients", type=int, default=160, help="planted patients, divided by the split")
     command.add_argument("--hours", type=float, nargs=2, default=(4.0, 8.0), metavar=("LOW", "HIGH"))
@@ -80,9 +80,7 @@ def _scale_study(parsed: argparse.Namespace) -> None:
 
 
 def _recovery(parsed: argparse.Namespace) -> None:
-    from pipeline.report.recovery_text import (
-        recovery_text,  # both import torch, which other commands need not
-    )
+    from pipeline.evaluation.recovery import recovery_text  # both import torch, which other commands need not
     from pipeline.stages.recovery import run_recovery
 
     config = configuration(parsed)

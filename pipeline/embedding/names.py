@@ -16,7 +16,8 @@ ALLOWED = (
 )
 WITHOUT_READOUTS = ("papagei_s", "pulse_ppg", "pulse_features")
 """Encoders, or what stands before the ``:`` of their names, that are read in one way alone."""
-_WHOLE = re.compile(r"(.*?)((?:\+[^+/.]*)*)", re.DOTALL)
+_WHOLE = re.compile(r"(.*?)((?:\+[^+/.@]*)*)", re.DOTALL)
+"""A word has no ``@``: artefacts call weights given by path ``<file>@<content>`` (``stages.encoder_files``)."""
 _WORDS = re.compile(rf"(?:\+({'|'.join(KINDS)})(\{SPREAD})?)?(?:\+to([1-9]\d*))?")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.embedding.names import EncoderName
 from pipeline.emulation.model import EMULATED
 from pipeline.evaluation.recovery import MODEL, TWIN, Condition
 from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_rows
@@ -58,6 +59,8 @@ class ScaleStudy:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        for name in self.encoders:
+            EncoderName.parse(name)
         if not self.encoders or len(set(self.encoders)) < len(self.encoders):
             raise ValueError(f"encoders = {list(self.encoders)} must be different names, at least one")
         if len({self._is_emulated(name) for name in self.encoders}) > 1:

@@ -23,6 +23,7 @@ from pipeline.foundation.errors import ConfigError
         ("ppg_gpt_1m_long+to64", "ppg_gpt_1m_long", "last", 64, "+to64"),
         ("/data/a+b/w.pth+layers", "/data/a+b/w.pth", "layers", None, "+layers"),
         ("/data/w+mean/w.safetensors", "/data/w+mean/w.safetensors", "last", None, ""),
+        ("a+b@0123456789abcdef+mean", "a+b@0123456789abcdef", "mean", None, "+mean"),
         ("papagei_s:/data/a+b.pt", "papagei_s:/data/a+b.pt", "last", None, ""),
     ],
 )  # fmt: skip

@@ -58,6 +58,17 @@ def test_the_recipes(run: tuple[Path, ScaleStudy, str]) -> None:
     [
         (["--encoder", "ppg_gpt_9m"], "there is no encoder 'ppg_gpt_9m'"),
         (["--encoder", "pulse_features", "--encoder", "pulse_features"], "must be different names"),
+        (
+            ["--encoder", "pulse_features", "--encoder", "emulated:pulse_features"],
+            "before all of them or none",
+        ),
+        (
+            ["--encoder", "emulated:pulse_features"],
+            "python -m pipeline emulator --set encoder=pulse_features",
+        ),
+        (["--encoder", "emulated:ppg_gpt_1m+median"], "there is no +median"),
+        (["--encoder", "ppg_gpt_1m+median"], "there is no +median"),
+        (["--encoder", "ppg_gpt_1m_random+to64"], "has no projection"),
         (["--encoder", "pulse_features", "--patients", "0"], "n_patients must lie in"),
         (["--encoder", "pulse_features", "--hours", "4", "2"], "0 < hours_low <= hours_high"),
         (["--encoder", "pulse_features", "--seed", "20150003"], "may have been pretrained on"),
