@@ -7,12 +7,12 @@ from pathlib import Path
 from pipeline.commands.project_options import add_experiment_option, add_override_option, configuration
 from pipeline.evaluation.lab_baselines import (
     LabBaselineConfig,
-    baseline_table,
     read_icu_stays,
     real_lab_baselines,
 )
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.workspace import Workspace
+from pipeline.report.baseline_text import baseline_table
 from pipeline.sources.detect import open_clinical
 
 
@@ -80,7 +80,8 @@ def _scale_study(parsed: argparse.Namespace) -> None:
 
 
 def _recovery(parsed: argparse.Namespace) -> None:
-    from pipeline.evaluation.recovery import recovery_text  # both import torch, which other commands need not
+    # Both import torch, which other commands need not.
+    from pipeline.report.recovery_text import recovery_text
     from pipeline.stages.recovery import run_recovery
 
     config = configuration(parsed)

@@ -2,12 +2,12 @@
 
 import argparse
 import os
-import re
 import shlex
 import sys
 from pathlib import Path
 
 from pipeline.commands.project_options import configuration
+from pipeline.emulation.model import emulator_folder
 from pipeline.experiments import EXPERIMENTS, ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import require_writable
@@ -73,8 +73,7 @@ def _project(parsed: argparse.Namespace) -> tuple[ExperimentConfig, Path, Path]:
     """Return the experiment, the folder of all artefacts and the emulator's."""
     config = configuration(parsed)
     base = Workspace.from_environment(config.name, artifacts=parsed.artifacts).root.parent
-    slug = re.sub(r"[^\w.+-]+", "_", Path(config.encoder).name)
-    return config, base, parsed.emulator or base / "emulators" / slug
+    return config, base, parsed.emulator or emulator_folder(base, config.encoder)
 
 
 def _emulator(parsed: argparse.Namespace) -> None:
