@@ -63,7 +63,7 @@ class CohortPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """Sizes of the trained models; defaults are section 4 of the specification."""
+    """Sizes of the trained models; the defaults are the paper's where it gives them (docs/evaluation.md)."""
 
     d_model: int = 256
     """Width of the backbone."""

@@ -4,7 +4,7 @@ On a synthetic cohort the truth is known, and with it the best estimate that any
 from the latent physiology and the same history) and what history alone achieves (the twin: the same model on
 another patient's waveform). Recovery = (R2 model - R2 twin) / (R2 oracle - R2 twin). Where labs know nothing
 of the pulse (null A) the model must not beat its twin; where nothing can be known (null B) nobody may have
-skill. Source: specification, section 9; the bootstrap is ours.
+skill. Source: our decision (docs/recovery.md).
 """
 
 import math

@@ -130,7 +130,7 @@ def test_the_table_names_condition_size_and_outcome():
     assert "not the luck of training" in text
 
 
-def test_the_conditions_are_those_of_the_specification():
+def test_the_conditions_are_those_that_the_docs_name():
     full = [c for c in CONDITIONS if c.train_share == 1 and c.null != "b"]
     assert sorted(c.coupling for c in full) == [0.0, 0.5, 1.0]
     assert len({c.train_share for c in CONDITIONS if c.coupling == 1}) == 3
