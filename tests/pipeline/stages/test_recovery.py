@@ -30,10 +30,10 @@ def test_nulls_hold(run):
     *_, table = run
     assert set(table["condition"]) == {"coupling 0 (null A)", "null B"}
     assert set(table["protocol"]) == {"start", "anchored"}
-    for name in ("r2_mt_pcs", "r2_mt_pcs_twin", "r2_lstm", "r2_oracle", "added"):
+    for name in ("r2_mt_pcs", "r2_mt_pcs_twin", "r2_lstm", "r2_oracle", "added", "added_assim"):
         assert table[name].notna().any(), name
     judged = verdicts(table)
-    assert len(judged) == 4
+    assert len(judged) == 6
     for verdict in judged:  # a handful of patients leaves labs without a bound, and then nothing is met
         found, _, unknown = verdict.text.partition("; not estimable for ")
         assert found.endswith("for none"), recovery_text(table)
