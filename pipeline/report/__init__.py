@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "comparison_text": ["comparison_table"],
         "figures": ["forest_svg", "loss_curve_svg", "trajectory_svg"],
         "inputs": ["ReportInputs"],
+        "made_of": ["made_of_table"],
         "page": ["write_report"],
         "paper_table": ["table1", "table1_text"],
         "recovery_text": ["recovery_text"],
