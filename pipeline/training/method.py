@@ -89,25 +89,17 @@ def train(
     _check_scaler(scaler, splits, config)
     cache = EmbeddingCache(store, config.embedding_cache_bytes)
     data = TrainingData(aligned=aligned, store=store, scaler=scaler, splits=splits, cache=cache)
+    stored: dict[str, Mapping[str, Any]] = {"experiment": experiment or {}, "provenance": provenance or {}}
     if method in FITTED_METHODS:
-        return fit(
-            method,
-            data,
-            model_config,
-            config,
-            Path(out_dir),
-            experiment=experiment or {},
-            provenance=provenance or {},
-        )
+        return fit(method, data, model_config, config, Path(out_dir), **stored)
     _check_model_config(model_config)
     parts = {lab: (lab,) for lab in LAB_NAMES} if method == "st_pcs" else {"all": LAB_NAMES}
     result = TrainingResult(method=method, checkpoint_dir=Path(out_dir), epochs=[], best_epochs={}, counts={})
     with joined_ranks() as ranks:
         for part, labs in parts.items():
             recipe = _Recipe(
-                method=method, part=part, labs=labs, model_config=model_config, config=config,
-                experiment=experiment or {}, provenance=provenance or {},
-            )  # fmt: skip
+                method=method, part=part, labs=labs, model_config=model_config, config=config, **stored
+            )
             run = recipe.prepare(data, Path(out_dir, *([part] if len(parts) > 1 else [])), ranks)
             if run is not None:
                 state = run.run(progress)
