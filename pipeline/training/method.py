@@ -93,14 +93,24 @@ def train(
     if method in FITTED_METHODS:
         return fit(method, data, model_config, config, Path(out_dir), **stored)
     _check_model_config(model_config)
+    shared = {"method": method, "model_config": model_config, "config": config, **stored}
+    return _train_networks(method, shared, data, Path(out_dir), progress)
+
+
+def _train_networks(
+    method: str,
+    shared: Mapping[str, Any],
+    data: TrainingData,
+    out_dir: Path,
+    progress: Callable[[TrainingProgress], None] | None,
+) -> TrainingResult:
+    """Train the one network of `method`, or one a lab for st_pcs; `shared` is what their recipes have in common."""
     parts = {lab: (lab,) for lab in LAB_NAMES} if method == "st_pcs" else {"all": LAB_NAMES}
-    result = TrainingResult(method=method, checkpoint_dir=Path(out_dir), epochs=[], best_epochs={}, counts={})
+    result = TrainingResult(method=method, checkpoint_dir=out_dir, epochs=[], best_epochs={}, counts={})
     with joined_ranks() as ranks:
         for part, labs in parts.items():
-            recipe = _Recipe(
-                method=method, part=part, labs=labs, model_config=model_config, config=config, **stored
-            )
-            run = recipe.prepare(data, Path(out_dir, *([part] if len(parts) > 1 else [])), ranks)
+            folder = out_dir / part if len(parts) > 1 else out_dir
+            run = _Recipe(part=part, labs=labs, **shared).prepare(data, folder, ranks)
             if run is not None:
                 state = run.run(progress)
                 result.epochs.extend(state.rows)
