@@ -2,7 +2,8 @@
 
 In: the scan's operands as tensors, optional masks and bounds of packed sequences.
 Out: outputs and last states, differentiable in every operand; the causal convolution; one step of each.
-Never: an import from outside this folder but torch; torch itself before a name is used.
+Never: an import from outside this folder but the standard library, torch and, on a GPU, Triton; torch before a name is
+    used.
 """
 
 from importlib import import_module

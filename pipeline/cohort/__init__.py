@@ -3,7 +3,8 @@
 In: window times and quality, clean labs, admissions, whom an encoder was trained on.
 Out: sequences, splits, lab scaling of the training patients, pieces with histories and targets, the draws
     that every method is judged on.
-Never: an embedding's content; a statistic of a held-out patient.
+Never: an embedding's content; a statistic of a held-out patient, but where a preset repeats published work and says so
+    (``ScalerConfig.fitted_on`` "everything").
 """
 
 import lazy_loader

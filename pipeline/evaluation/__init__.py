@@ -1,7 +1,7 @@
 """Predictions in, numbers with intervals out.
 
-In: scored draws of every method, the same for all; clean labs for baselines without a model; a checkpoint and its
-    store for the leak check.
+In: scored draws of every method, the same for all; clean labs for baselines without a model; checkpoints and
+    their store for the leak check and for results that come later.
 Out: metrics in clinical units, paired differences, agreement, alarms, subgroups, recovery, the leak check.
 Never: a page, a picture or a table laid out for a person.
 """

@@ -14,6 +14,7 @@ from jaxtyping import Shaped
 from pipeline.cohort.scored_set import ScoredSet, scored_sets
 from pipeline.cohort.summed_set import summed
 from pipeline.evaluation.judge import EvaluationConfig, evaluate_sets
+from pipeline.foundation.schema import LABS_BY_NAME
 from pipeline.prediction.interval_coverage import GAP_EDGES_HOURS, gap_labels, gap_names
 
 GROUPINGS = {
@@ -30,8 +31,6 @@ SUBGROUP_COLUMNS = (
     "grouping", "group", "method", "lab", "protocol", "scoring", "seed", "n_labs", "n_patients", "suppressed",
     *(f"{metric}{suffix}" for metric in _METRICS for suffix in ("", "_lower", "_upper")),
 )  # fmt: skip
-STEADY_WITHIN = {"potassium": 0.3, "calcium": 0.4, "sodium": 3.0, "glucose": 15.0, "lactate": 0.4}
-"""Changes up to this size, in the lab's unit, count as steady (our decision)."""
 AGE_EDGES_YEARS = (45.0, 65.0, 80.0)
 QUALITY_EDGES = (0.25, 0.5, 0.75)
 UNKNOWN_GROUP = "not recorded"
@@ -137,7 +136,7 @@ def _of_patients(block: ScoredSet, patients: pd.DataFrame, column: str) -> np.nd
 
 def _directions(block: ScoredSet) -> Shaped[np.ndarray, " n"]:
     change = block.truth - block.draws["last_lab"].to_numpy(dtype=np.float64)
-    limit = STEADY_WITHIN[block.lab] + 1e-9
+    limit = LABS_BY_NAME[block.lab].steady_within + 1e-9
     cases = [np.isnan(change), change < -limit, change > limit]
     return np.select(cases, [UNKNOWN_GROUP, "fell", "rose"], default="steady").astype(object)
 

@@ -78,6 +78,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "HISTORY_FEATURES",
             "HOUR_US",
             "LABS",
+            "LABS_BY_NAME",
             "LAB_EVENT_COLUMNS",
             "LAB_NAMES",
             "MAX_SEQUENCE_STEPS",

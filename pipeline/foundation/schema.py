@@ -16,7 +16,17 @@ DAY_US = 24 * HOUR_US
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """One analyte: its MIMIC item and LOINC code, unit, and the range outside which a value is an error."""
+    """One analyte: what databases call it, and what its values can be, in its unit.
+
+    Attributes
+    ----------
+    itemid, loinc : MIMIC item and LOINC code; of whole blood beside those of serum or plasma, where it has its own
+    unit : of every value in this project
+    low, high : a value outside is an error
+    plausible_median : where the median of a cohort can lie: wide enough for any ward, narrow enough that glucose or
+        calcium in mmol/L and lactate in mg/dL fall outside. Our decision.
+    steady_within : a change since the last result up to this size counts as steady. Our decision.
+    """
 
     name: str
     itemid: int
@@ -24,21 +34,29 @@ class Lab:
     unit: str
     low: float
     high: float
+    plausible_median: tuple[float, float]
+    steady_within: float
     whole_blood_itemid: int | None = None
     whole_blood_loinc: str | None = None
 
 
 LABS: tuple[Lab, ...] = (
     Lab(name="potassium", itemid=50971, loinc="2823-3", unit="mmol/L", low=1.0, high=12.0,
+        plausible_median=(2.5, 8.0), steady_within=0.3,
         whole_blood_itemid=50822, whole_blood_loinc="6298-4"),
-    Lab(name="calcium", itemid=50893, loinc="2000-8", unit="mg/dL", low=3.0, high=20.0),
+    Lab(name="calcium", itemid=50893, loinc="2000-8", unit="mg/dL", low=3.0, high=20.0,
+        plausible_median=(5.0, 14.0), steady_within=0.4),
     Lab(name="sodium", itemid=50983, loinc="2951-2", unit="mmol/L", low=80.0, high=200.0,
+        plausible_median=(110.0, 170.0), steady_within=3.0,
         whole_blood_itemid=50824, whole_blood_loinc="2947-0"),
     Lab(name="glucose", itemid=50931, loinc="2345-7", unit="mg/dL", low=10.0, high=2000.0,
+        plausible_median=(45.0, 500.0), steady_within=15.0,
         whole_blood_itemid=50809, whole_blood_loinc="2339-0"),
-    Lab(name="lactate", itemid=50813, loinc="32693-4", unit="mmol/L", low=0.1, high=40.0),
+    Lab(name="lactate", itemid=50813, loinc="32693-4", unit="mmol/L", low=0.1, high=40.0,
+        plausible_median=(0.3, 8.5), steady_within=0.4),
 )  # fmt: skip
-LAB_NAMES: tuple[str, ...] = tuple(lab.name for lab in LABS)
+LABS_BY_NAME: dict[str, Lab] = {lab.name: lab for lab in LABS}
+LAB_NAMES: tuple[str, ...] = tuple(LABS_BY_NAME)
 
 PROTOCOLS = ("start", "anchored")
 SPLITS = ("train", "validation", "calibration", "test")

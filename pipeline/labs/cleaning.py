@@ -16,22 +16,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.foundation.errors import LabError
-from pipeline.foundation.schema import LAB_NAMES, LABS
+from pipeline.foundation.schema import LAB_NAMES, LABS, LABS_BY_NAME
 from pipeline.foundation.units import in_own_unit
 from pipeline.labs.versions import draw_versions, final_results, withdrawn_draws
 from pipeline.sources.base import ClinicalTables
 
 MINUTE_US = 60_000_000
-
-PLAUSIBLE_MEDIANS: dict[str, tuple[float, float]] = {
-    "potassium": (2.5, 8.0),
-    "calcium": (5.0, 14.0),
-    "sodium": (110.0, 170.0),
-    "glucose": (45.0, 500.0),
-    "lactate": (0.3, 8.5),
-}
-"""Where the median of a cohort can lie, in the schema's units: wide enough for any ward, and narrow enough
-that glucose or calcium in mmol/L and lactate in mg/dL fall outside. Our decision."""
 
 OTHER_ANALYTES = {
     "50808": "ionised calcium is another analyte",
@@ -211,17 +201,17 @@ def _converted(rows: pd.DataFrame, exclusions: Counter[str], repairs: Counter[st
 
 
 def _refuse_wrong_units(rows: pd.DataFrame, config: LabConfig) -> None:
-    for (lab, unit), group in rows.groupby(["lab", "unit"]):
+    for (name, unit), group in rows.groupby(["lab", "unit"]):
         patients = group["patient_id"].nunique()
         if len(group) < config.sanity_values or patients < config.sanity_patients:
             continue
         median = float(group["value"].median())
-        low, high = PLAUSIBLE_MEDIANS[str(lab)]
+        lab = LABS_BY_NAME[str(name)]
+        low, high = lab.plausible_median
         if not low <= median <= high:
-            own = next(entry.unit for entry in LABS if entry.name == lab)
             raise LabError(
-                f"The {len(group)} {lab} values labelled {unit} have a median of {median:.4g} {own}; a "
-                f"cohort's median lies between {low:g} and {high:g} {own}. The unit or the code is wrong: "
+                f"The {len(group)} {name} values labelled {unit} have a median of {median:.4g} {lab.unit}; a "
+                f"cohort's median lies between {low:g} and {high:g} {lab.unit}. The unit or the code is wrong: "
                 "correct the unit in the table or in the source's units, or map the column to its analyte."
             )
 

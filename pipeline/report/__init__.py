@@ -1,8 +1,8 @@
 """Numbers in; pages, pictures and tables for people out.
 
-In: the tables of evaluation and training, estimates to draw.
+In: the tables of evaluation and training; a checkpoint and its store, of which prediction draws a few patients' course.
 Out: the report, Table 1 beside the paper's, text for the terminal, SVG.
-Never: an estimate of its own; a patient's id or date.
+Never: a model or a metric of its own; a patient's id or date.
 """
 
 import lazy_loader

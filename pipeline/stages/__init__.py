@@ -1,11 +1,12 @@
 """Every stage of the job: read its inputs from the experiment's folder, call one domain function, write the result.
 
 A stage is ``stage(workspace, experiment) -> StageSummary``. The command line and the Dagster assets call these alike.
-Modules that need torch are imported inside the stages, so that Dagster loads its definitions in a few seconds.
+Modules that need torch are imported inside those stages that are assets, so that Dagster loads its definitions in a
+few seconds; the studies (emulation_check, planted_cohort, recovery, scale_study) import it with their module.
 
 In: an experiment's folder and configuration.
 Out: the next artefact in that folder, and a summary that a person can read.
-Never: domain logic, Dagster, torch at import.
+Never: domain logic, Dagster, torch when this face is imported.
 """
 
 import lazy_loader

@@ -13,9 +13,8 @@ from pipeline.cohort.splits import Splits
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.errors import LeakError
 from pipeline.foundation.number_format import UNITS
-from pipeline.foundation.schema import DAY_US
+from pipeline.foundation.schema import DAY_US, LABS_BY_NAME
 from pipeline.foundation.workspace import Workspace, require
-from pipeline.labs.cleaning import PLAUSIBLE_MEDIANS
 from pipeline.labs.versions import final_results
 from pipeline.prediction.files import read_predictions
 from pipeline.sources.content_hashes import CACHE_FILE
@@ -54,7 +53,7 @@ def units_are_plausible(workspace: Workspace, experiment: ExperimentConfig) -> C
     wrong = [
         f"{lab} (median {f'{median:.3f}'.rstrip('0').rstrip('.')}, expected {low:g} to {high:g} {UNITS[str(lab)]})"
         for lab, median in medians.items()
-        for low, high in [PLAUSIBLE_MEDIANS[str(lab)]]
+        for low, high in [LABS_BY_NAME[str(lab)].plausible_median]
         if not low <= median <= high
     ]
     text = (

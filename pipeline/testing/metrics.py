@@ -40,6 +40,15 @@ def r_squared(estimate: Values, truth: Values) -> float:
     return 1.0 - float(((estimate - truth) ** 2).sum()) / total
 
 
+DEFINITIONS = {
+    "mae": mean_absolute_error,
+    "me": mean_error,
+    "rmse": root_mean_squared_error,
+    "r2": r_squared,
+}
+"""Metrics of one method alone, by their names in ``schema.METRICS``; a skill is of two methods."""
+
+
 def skill(mae: float, baseline_mae: float) -> float:
     """1 - MAE / MAE of the baseline: 0 no better than it, 1 perfect; NaN when the baseline makes no error."""
     if not baseline_mae > 0:

@@ -2,7 +2,7 @@
 
 In: the aligned cohort, its embeddings and scaling.
 Out: weights with all that made them, resumable to the bit; and the forward pass that estimating shares.
-Never: a test patient.
+Never: learns from a test patient.
 """
 
 import lazy_loader

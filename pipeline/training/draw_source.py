@@ -11,11 +11,10 @@ from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.base import WindowStore
 from pipeline.cohort.normalization import LabScaler
 from pipeline.foundation.schema import LAB_NAMES
+from pipeline.training.base import MicroBatch, WindowInputs
 from pipeline.training.batches import (
     SAMPLED_PIECES,
     SAMPLED_STEPS,
-    MicroBatch,
-    WindowInputs,
     embedding_width,
     mean_scaled,
 )

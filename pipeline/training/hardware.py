@@ -12,7 +12,8 @@ from torch import nn
 
 from models.encoders.ppg_gpt import fast_precision
 from models.regressor.inputs import PackedInputs
-from pipeline.training.batches import WindowInputs, forward
+from pipeline.training.base import WindowInputs
+from pipeline.training.batches import forward
 from pipeline.training.config import CPU_MICRO_STEPS, TrainingConfig
 
 MOST_MICRO_STEPS = 262_144

@@ -26,7 +26,8 @@ from pipeline.cohort.splits import Splits
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.provenance import config_hash, from_plain, to_plain
 from pipeline.foundation.schema import FITTED_METHODS, LAB_NAMES, TRAINED_METHODS, TWINS
-from pipeline.training.batches import BatchSource, PieceSource, WindowInputs, embedding_width
+from pipeline.training.base import BatchSource, WindowInputs
+from pipeline.training.batches import PieceSource, embedding_width
 from pipeline.training.checkpoints import encoder_identity, resolved_experiment
 from pipeline.training.closed_form import fit
 from pipeline.training.config import (

@@ -17,7 +17,7 @@ from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.normalization import LabScaler
 from pipeline.foundation.atomic import make_private_dir
 from pipeline.foundation.errors import OtherRunError
-from pipeline.training.batches import BatchSource
+from pipeline.training.base import BatchSource
 from pipeline.training.busy import BusyClock
 from pipeline.training.checkpoints import save_checkpoint
 from pipeline.training.config import TrainingConfig, TrainingProgress

@@ -12,7 +12,8 @@ from models.regressor.lab_regressor import LabRegressor
 from models.regressor.losses import uncertainty_weighted_l1, weighted_error_sums, weighted_l1
 from models.regressor.lstm import WindowLSTM
 from pipeline.foundation.errors import ConfigError
-from pipeline.training.batches import BatchSource, MicroBatch, forward
+from pipeline.training.base import BatchSource, MicroBatch
+from pipeline.training.batches import forward
 from pipeline.training.busy import BusyClock
 from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import Ranks

@@ -1,12 +1,16 @@
 """The definitions load, quickly and without torch; every asset is as designed."""
 
 import base64
+import importlib
+import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import dagster as dg
 import pytest
 
+import assets
 from assets.checks import asset_check
 from assets.common import Start, stage_asset
 from assets.definitions import defs
@@ -17,8 +21,10 @@ from assets.labels import LABELS, label
 from assets.metadata import BAR, BAR_LENGTH, metadata, result
 from assets.pretraining import pretrain_ppg_gpt
 from assets.resources import ExperimentName, Project
+from assets.training import training_assets
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import ConfigError, RecordError
+from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.summary import StageSummary
 from pipeline.stages.checks import CheckOutcome
 
@@ -51,6 +57,26 @@ def specs() -> dict[str, dg.AssetSpec]:
 def test_groups_hold_their_assets(group: str) -> None:
     found = {name for name, spec in specs().items() if spec.group_name == group}
     assert found == GROUPS[group]
+
+
+def defined() -> Iterator[dg.AssetsDefinition]:
+    """Yield every asset that a module of ``assets`` holds, by itself or in a collection."""
+    for found in pkgutil.iter_modules(assets.__path__):
+        for held in vars(importlib.import_module(f"assets.{found.name}")).values():
+            one_by_one = (
+                held.values() if isinstance(held, dict) else held if isinstance(held, list) else [held]
+            )
+            yield from (it for it in one_by_one if isinstance(it, dg.AssetsDefinition))
+
+
+def test_every_asset_that_is_defined_is_in_a_group_and_in_the_definitions() -> None:
+    named = {key.to_user_string() for asset in defined() for key in asset.keys}
+    assert named == set(specs())
+    assert named == set[str]().union(*GROUPS.values())
+
+
+def test_every_trained_method_is_an_asset() -> None:
+    assert set(training_assets) == set(TRAINED_METHODS)
 
 
 def test_every_asset_explains_itself() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.foundation.atomic import write_bytes, write_text
-from pipeline.foundation.schema import DAY_US, LABS
+from pipeline.foundation.schema import DAY_US, LABS_BY_NAME
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.physiology import MINUTE_US, Course, Stay, random_stream, to_value
 
@@ -24,7 +24,6 @@ TABLE_FILES = {
     "ICUSTAYS": "ICUSTAYS.csv",
     "PATIENTS": "PATIENTS.csv",
 }
-_LAB_BY_NAME = {lab.name: lab for lab in LABS}
 _ETHNICITIES = ("WHITE", "BLACK/AFRICAN AMERICAN", "HISPANIC OR LATINO", "ASIAN", "UNKNOWN/NOT SPECIFIED")
 _UNITS = ("MICU", "SICU", "CCU", "CSRU", "TSICU")
 _ROWS_PER_PATIENT = 10_000
@@ -73,7 +72,7 @@ def _defective(
         parts.append(twin.assign(VALUENUM=shifted, VALUE=[f"{x:.1f}" for x in shifted]))
     for lab, process in parameters.labs.items() if rng.random() < 0.4 else ():
         at = stay.admitted_us - rng.integers(40, 300, size=2) * DAY_US
-        spec = _LAB_BY_NAME[lab]
+        spec = LABS_BY_NAME[lab]
         values = np.maximum(to_value(process, rng.standard_normal(2)), spec.low)
         parts.append(_rows(spec.itemid, at, values, process.decimals, spec.unit).assign(outpatient=True))
     return pd.concat(parts) if parts else good.iloc[:0]
@@ -86,7 +85,7 @@ def lab_rows(
     rng = random_stream(seed, patient, "tables")
     parts = []
     for lab, draws in course.draws.groupby("lab", sort=False):
-        spec, process = _LAB_BY_NAME[str(lab)], parameters.labs[str(lab)]
+        spec, process = LABS_BY_NAME[str(lab)], parameters.labs[str(lab)]
         at, measured = draws["sampled_at_us"].to_numpy(), draws["measured"].to_numpy()
         parts.append(_rows(spec.itemid, at, measured, process.decimals, spec.unit))
     good = pd.concat(parts) if parts else _rows(0, np.empty(0, np.int64), np.empty(0), 0, "")  # a short stay

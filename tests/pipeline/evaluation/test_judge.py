@@ -16,7 +16,7 @@ from pipeline.evaluation.judge import (
     select,
 )
 from pipeline.foundation.errors import ConfigError, LeakError
-from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES
+from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METRICS
 from pipeline.testing import metrics
 
 QUICK = EvaluationConfig(bootstrap=200)
@@ -43,21 +43,30 @@ def test_columns_and_one_row_per_method_lab_protocol_aggregation(evaluation, pre
 
 
 def test_values_are_those_of_the_definitions(evaluation, predictions):
-    rows = predictions.query("method == 'mt_pcs' and lab == 'sodium' and protocol == 'start'")
-    locf = predictions.query("method == 'locf' and lab == 'sodium' and protocol == 'start'")
+    """Every metric of the schema: one that `metrics.DEFINITIONS` does not spell out fails here."""
+    methods = ("mt_pcs", "locf", "shrunk_locf")
+    rows, *others = (
+        predictions.query("method == @name and lab == 'sodium' and protocol == 'start'") for name in methods
+    )
     estimate, truth = rows["estimate"].to_numpy(), rows["truth"].to_numpy()
-    cell = _cell(evaluation, "mt_pcs")
+    baselines = {
+        f"skill_vs_{name}": metrics.mean_absolute_error(other["estimate"].to_numpy(), truth)
+        for name, other in zip(methods[1:], others, strict=True)
+    }
     mae = metrics.mean_absolute_error(estimate, truth)
-    locf_mae = metrics.mean_absolute_error(locf["estimate"].to_numpy(), locf["truth"].to_numpy())
-    assert cell["mae"] == pytest.approx(mae)
-    assert cell["me"] == pytest.approx(metrics.mean_error(estimate, truth), abs=1e-9)
-    assert cell["rmse"] == pytest.approx(metrics.root_mean_squared_error(estimate, truth))
-    assert cell["r2"] == pytest.approx(metrics.r_squared(estimate, truth))
-    assert cell["skill_vs_locf"] == pytest.approx(metrics.skill(mae, locf_mae))
+    spelt_out = {name: define(estimate, truth) for name, define in metrics.DEFINITIONS.items()}
+    spelt_out |= {name: metrics.skill(mae, other) for name, other in baselines.items()}
+    assert set(spelt_out) == set(METRICS)
+    cell = _cell(evaluation, "mt_pcs")
+    for metric in METRICS:
+        assert cell[metric] == pytest.approx(spelt_out[metric], abs=1e-9), metric
     assert cell["n_labs"] == len(rows)
     assert cell["n_patients"] == rows["patient"].nunique()
     macro = metrics.patient_macro(estimate, truth, rows["patient"].to_numpy(dtype=str))
-    assert _cell(evaluation, "mt_pcs", aggregation="patient_macro")["r2"] == pytest.approx(macro["r2"])
+    assert set(macro) == set(metrics.DEFINITIONS)
+    of_patients = _cell(evaluation, "mt_pcs", aggregation="patient_macro")
+    for metric, value in macro.items():
+        assert of_patients[metric] == pytest.approx(value, abs=1e-9), metric
 
 
 def test_intervals_enclose_the_estimate_and_locf_has_no_skill_against_itself(evaluation):

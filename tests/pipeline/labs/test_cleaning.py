@@ -5,7 +5,6 @@ import pytest
 from pipeline.foundation.errors import LabError
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_EVENT_COLUMNS, LABS
 from pipeline.labs.cleaning import (
-    PLAUSIBLE_MEDIANS,
     LabConfig,
     LabEvents,
     clean_labs,
@@ -177,7 +176,7 @@ class TestUnits:
 
     def test_the_accepted_range_holds_the_plausible_medians(self):
         for lab in LABS:
-            low, high = PLAUSIBLE_MEDIANS[lab.name]
+            low, high = lab.plausible_median
             assert lab.low < low < high < lab.high
 
 

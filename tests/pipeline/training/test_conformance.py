@@ -8,7 +8,8 @@ import pytest
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.testing.cohort import TinyCohort, tiny_cohort
 from pipeline.testing.conformance import forgotten
-from pipeline.training.batches import BatchSource, PieceSource
+from pipeline.training.base import BatchSource
+from pipeline.training.batches import PieceSource
 from pipeline.training.draw_source import DrawSource
 
 PROTOCOLS = ("start", "anchored")
