@@ -41,7 +41,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CohortPlan:
+class CohortConfig:
     """The embedded cohort: its size, and how its labs hang on the physiology that drives the pulse."""
 
     size: CohortSize = field(default_factory=lambda: CohortSize(n_patients=200))
@@ -119,7 +119,7 @@ class ExperimentConfig:
     """Also the folder under ``artifacts/``."""
     caveat: str = ""
     """Printed with every table where the protocol flatters."""
-    cohort: CohortPlan = field(default_factory=CohortPlan)
+    cohort: CohortConfig = field(default_factory=CohortConfig)
     """The synthetic cohort, used where no waveform folder is given."""
     encoder: str = "ppg_gpt_1m"
     """Name of a shipped encoder or path of a checkpoint, then read-out and projection: ``pipeline.embedding.names``."""
@@ -212,7 +212,7 @@ def demo() -> ExperimentConfig:
     return ExperimentConfig(
         name="demo",
         encoder=BEST_ENCODER,
-        cohort=CohortPlan(size=CohortSize(n_patients=120, hours_low=6.0, hours_high=18.0)),
+        cohort=CohortConfig(size=CohortSize(n_patients=120, hours_low=6.0, hours_high=18.0)),
         splits=SplitConfig(fractions=(0.6, 0.24, 0.16)),
         # Tuned on the validation patients of another cohort, seed 7: docs/notes/recipe.md.
         alignment=_FEW_LABELS,
@@ -243,7 +243,7 @@ def tiny() -> ExperimentConfig:
     return dataclasses.replace(
         demo(),
         name="tiny",
-        cohort=CohortPlan(size=CohortSize(n_patients=10, hours_low=3.0, hours_high=5.0)),
+        cohort=CohortConfig(size=CohortSize(n_patients=10, hours_low=3.0, hours_high=5.0)),
         model=ModelShape(
             d_model=16,
             n_blocks=1,
@@ -273,7 +273,7 @@ def recovery() -> ExperimentConfig:
     return dataclasses.replace(
         demo(),
         name="recovery",
-        cohort=CohortPlan(size=CohortSize(n_patients=1000, hours_low=4.0, hours_high=8.0), coupling=1.0),
+        cohort=CohortConfig(size=CohortSize(n_patients=1000, hours_low=4.0, hours_high=8.0), coupling=1.0),
         splits=SplitConfig(fractions=(0.6, 0.1, 0.3)),
     )
 

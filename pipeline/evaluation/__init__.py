@@ -2,7 +2,8 @@
 
 In: scored draws of every method, the same for all; clean labs for baselines without a model; checkpoints and
     their store for the leak check and for results that come later.
-Out: metrics in clinical units, paired differences, agreement, alarms, subgroups, recovery, the leak check.
+Out: metrics in clinical units, paired differences, agreement, alarms, coverage of intervals, subgroups, recovery,
+    the leak check.
 Never: a page, a picture or a table laid out for a person.
 """
 
@@ -13,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "agreement": ["agreement_table", "repeated_bland_altman"],
         "alarms": ["MINIMUM_EVENTS", "alarm_table"],
+        "coverage": ["GAP_EDGES_HOURS", "coverage", "gap_names", "reliability"],
         "delay_methods": ["ADDED", "DELAY_METHODS"],
         "grids": ["ZONES", "allowable_error_table", "error_grids", "grid_table"],
         "judge": [

@@ -13,9 +13,9 @@ from jaxtyping import Shaped
 
 from pipeline.cohort.scored_set import ScoredSet, scored_sets
 from pipeline.cohort.summed_set import summed
+from pipeline.evaluation.coverage import GAP_EDGES_HOURS, gap_labels, gap_names
 from pipeline.evaluation.judge import EvaluationConfig, evaluate_sets
 from pipeline.foundation.schema import LABS_BY_NAME
-from pipeline.prediction.interval_coverage import GAP_EDGES_HOURS, gap_labels, gap_names
 
 GROUPINGS = {
     "gap": "Hours since the last lab",

@@ -15,7 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "config": ["PredictionConfig"],
         "dense_scoring": ["score_dense", "score_estimators_dense"],
         "files": ["PredictionWriter", "read_dense_sums", "read_predictions"],
-        "interval_coverage": ["GAP_EDGES_HOURS", "coverage", "gap_labels", "gap_names", "reliability"],
         "intervals": ["GIVEN", "INTERVAL_STATE", "Intervals", "NO_ESTIMATE", "NO_INTERVALS", "fit_intervals"],
         "new_patients": ["Predictor", "predict"],
         "protocols": ["bedside_protocol", "protocols_of"],

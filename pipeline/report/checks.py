@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 
 from pipeline.cohort.scored_set import ScoredSet
 from pipeline.evaluation.agreement import repeated_bland_altman
+from pipeline.evaluation.coverage import GAP_EDGES_HOURS, gap_names
 from pipeline.foundation.number_format import UNITS, error_digits, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.prediction.interval_coverage import GAP_EDGES_HOURS, gap_names
 from pipeline.report import style
 from pipeline.report.html import MINUS
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from pipeline.evaluation.agreement import agreement_table
 from pipeline.evaluation.alarms import MINIMUM_EVENTS, alarm_table
+from pipeline.evaluation.coverage import coverage, reliability
 from pipeline.evaluation.grids import ZONES, allowable_error_table, error_grids, grid_table
 from pipeline.evaluation.subgroups import GROUPINGS, SubgroupConfig, subgroup_table
 from pipeline.foundation.number_format import (
@@ -18,7 +19,6 @@ from pipeline.foundation.number_format import (
     signed,
 )
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.prediction.interval_coverage import coverage, reliability
 from pipeline.report import checks as report_checks
 from pipeline.report import html as report_html
 from pipeline.report.html import Row, Section, paragraph, text

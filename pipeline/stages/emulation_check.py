@@ -6,12 +6,10 @@ trained on both and judged on the same draws of the same patients. Resumable: wh
 
 import dataclasses
 import logging
-import math
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.emulation.check import TOLERANCE
 from pipeline.emulation.fit import emulator_key
 from pipeline.emulation.model import Emulator
 from pipeline.emulation.same_windows import SameWindows
@@ -20,8 +18,8 @@ from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_r
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import require_writable, write_parquet, write_text
-from pipeline.foundation.number_format import interval, number, signed
 from pipeline.foundation.provenance import config_hash, to_plain
+from pipeline.report.emulation_text import EMULATED_TOO, RENDERED, emulation_text
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.plan import CohortPlan
 from pipeline.stages.embed import experiment_encoder
@@ -33,7 +31,6 @@ from pipeline.store.embeddings import EmbeddingStore
 
 logger = logging.getLogger(__name__)
 
-RENDERED, EMULATED_TOO = "rendered", "emulated"
 _PLANTED = Condition(name="coupling 1", coupling=1.0)
 
 
@@ -106,26 +103,3 @@ def _studied(experiment: ExperimentConfig, cohort: EmbeddedCohort, folder: Path)
     return StudiedEncoder(
         predictions=pd.read_parquet(file), cost=cost, train_patients=cohort.splits.counts["train"]
     )
-
-
-def emulation_text(table: pd.DataFrame, about: str) -> str:
-    """Return R2 of both by protocol and lab, and the difference with its interval."""
-    rows = table.loc[table["encoder"] == EMULATED_TOO]
-    before = table.loc[table["encoder"] == RENDERED].set_index(["protocol", "lab"])[f"r2_{MODEL}"]
-    lines = [about, "", f"{'R2 of MT+PCS':<22}{'draws':>7}{'rendered':>10}{'emulated':>10}{'difference':>12}"]
-    for row in rows.to_dict("records"):
-        was = float(before.loc[(row["protocol"], row["lab"])])
-        cells = f"{row['n_labs']:>7}{number(was, 3):>10}{number(row[f'r2_{MODEL}'], 3):>10}"
-        between = interval(row["gain_lower"], row["gain_upper"], 3)
-        lines.append(f"{row['protocol'] + ' ' + row['lab']:<22}{cells}{signed(row['gain'], 3):>12} {between}")
-    gains = [gain for gain in rows["gain"] if not math.isnan(gain)]
-    if gains:
-        lines.append(
-            f"mean difference {sum(gains) / len(gains):+.3f}, largest {max(gains, key=abs):+.3f} "
-            f"(at most {TOLERANCE} is good)"
-        )
-    lines += [
-        "Same patients, windows and draws; 95 % over test patients. One training run and one draw of the emulator:",
-        "the intervals do not cover their luck.",
-    ]
-    return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline.cohort.splits import Splits
 from pipeline.cohort.summed_set import summed_sets
+from pipeline.evaluation.coverage import coverage
 from pipeline.evaluation.judge import comparison_of, evaluation_of, judge_sets
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import apart
@@ -21,7 +22,6 @@ from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS, TWINS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.files import PredictionWriter, read_dense_sums, read_predictions
-from pipeline.prediction.interval_coverage import coverage
 from pipeline.prediction.intervals import fit_intervals
 from pipeline.report.comparison_text import comparison_table
 from pipeline.report.made_of import made_of_table

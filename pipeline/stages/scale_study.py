@@ -20,7 +20,7 @@ from pipeline.embedding.names import EncoderName
 from pipeline.emulation.model import EMULATED
 from pipeline.evaluation.recovery import MODEL, TWIN, Condition
 from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_rows
-from pipeline.experiments import CohortPlan, ExperimentConfig
+from pipeline.experiments import CohortConfig, ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import require_writable, write_json, write_parquet, write_text
 from pipeline.foundation.provenance import config_hash, to_plain
@@ -85,7 +85,7 @@ class ScaleStudy:
         """Return the whole configuration of one encoder's part."""
         size = CohortSize(n_patients=self.patients, hours_low=self.hours[0], hours_high=self.hours[1])
         ours = dataclasses.replace(
-            base, encoder=encoder, cohort=CohortPlan(size=size, coupling=1.0, seed=self.seed)
+            base, encoder=encoder, cohort=CohortConfig(size=size, coupling=1.0, seed=self.seed)
         )  # fmt: skip
         if self.recipe == "mt_pcs":
             return ours

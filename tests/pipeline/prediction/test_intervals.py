@@ -10,14 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.foundation.errors import ConfigError, LeakError
-from pipeline.prediction.interval_coverage import (
-    COVERAGE_COLUMNS,
-    REASON_NOT_RECORDED,
-    coverage,
-    gap_labels,
-    gap_names,
-    reliability,
-)
 from pipeline.prediction.intervals import (
     GIVEN,
     INTERVAL_STATE,
@@ -95,19 +87,12 @@ def fitted(calibrated_predictions):
     return fit_intervals(calibrated_predictions)
 
 
-def test_apply_fills_bounds_and_covers_test_patients(calibrated_predictions, fitted):
+def test_apply_fills_bounds(calibrated_predictions, fitted):
     filled = fitted.apply(calibrated_predictions)
     assert list(filled.index) == list(calibrated_predictions.index)
     assert (filled["lower"] >= 0).all()
     assert (filled["upper"] > filled["estimate"]).all()
     assert set(filled[INTERVAL_STATE]) == {GIVEN}
-    table = coverage(filled, 0.9)
-    assert set(table["missing_reason"]) == {""}
-    assert tuple(table.columns) == COVERAGE_COLUMNS
-    assert 0.8 < table.query("gap == 'all'")["coverage_patient_macro"].mean() < 1.0
-    whole = table.query("gap == 'all'").groupby(["method", "protocol", "lab"])["n_labs"].sum()
-    bins = table.query("gap != 'all'").groupby(["method", "protocol", "lab"])["n_labs"].sum()
-    assert whole.equals(bins)
 
 
 def test_only_calibration_patients_and_measured_draws_are_used(calibrated_predictions, fitted):
@@ -121,34 +106,7 @@ def test_too_few_patients_give_no_interval_and_a_reason(make_predictions):
     table = make_predictions(n_patients=10, splits=("test", "calibration"), methods=("locf",))
     filled = fit_intervals(table).apply(table)
     assert filled[["lower", "upper"]].isna().all(axis=None)
-    reason = "too few calibration patients: 5 of at least 9"
-    assert set(filled[INTERVAL_STATE]) == {reason}
-    cells = coverage(filled, 0.9)
-    assert (cells["missing_share"] == 1).all()
-    assert set(cells["missing_reason"]) == {reason}
-    # What has no interval is neither inside nor outside one.
-    assert cells[["coverage", "coverage_patient_macro", "mean_width"]].isna().all(axis=None)
-    assert (cells["n_labs"] > 0).all()
-
-
-def test_coverage_is_of_the_draws_that_have_an_interval(calibrated_predictions, fitted):
-    one = calibrated_predictions.query("method == 'mt_pcs' and protocol == 'start' and lab == 'sodium'")
-    filled = fitted.apply(one.query("split == 'test'"))
-    whole = coverage(filled, 0.9, gap_edges_hours=()).iloc[0]
-    inside = (filled["truth"] >= filled["lower"]) & (filled["truth"] <= filled["upper"])
-    filled.loc[inside, ["lower", "upper"]] = np.nan
-    filled.loc[inside, INTERVAL_STATE] = "why"
-    found = coverage(filled, 0.9, gap_edges_hours=()).iloc[0]
-    assert found["coverage"] == 0.0
-    assert found["missing_share"] == pytest.approx(inside.mean())
-    assert (found["missing_reason"], found["n_labs"]) == ("why", whole["n_labs"])
-
-
-def test_infinite_bounds_of_an_earlier_version_count_as_no_interval(predictions):
-    old = predictions.assign(lower=-math.inf, upper=math.inf)
-    cells = coverage(old, 0.9, gap_edges_hours=())
-    assert cells["coverage"].isna().all()
-    assert set(cells["missing_reason"]) == {REASON_NOT_RECORDED}
+    assert set(filled[INTERVAL_STATE]) == {"too few calibration patients: 5 of at least 9"}
 
 
 def test_no_calibration_patient_gives_no_interval(predictions):
@@ -169,12 +127,6 @@ def test_what_was_not_calibrated_has_its_own_state(calibrated_predictions, fitte
     filled = fitted.apply(mixed)
     assert list(filled[INTERVAL_STATE]) == [NO_ESTIMATE, NO_EARLIER_RESULT, GIVEN, GIVEN]
     assert list(filled["upper"].notna()) == [False, False, True, True]
-
-
-def test_edges_belong_to_the_bin_that_ends_there():
-    assert gap_names((2.0, 4.0)) == ["0-2 h", "2-4 h", "> 4 h"]
-    assert list(gap_labels(np.array([0.0, 2.0, 2.5, 4.0, 99.0]), (2.0, 4.0))) == [
-        "0-2 h", "0-2 h", "2-4 h", "2-4 h", "> 4 h"]  # fmt: skip
 
 
 def test_json_round_trip_keeps_missing_widths(make_predictions):
@@ -251,12 +203,6 @@ def test_a_test_patient_in_calibration_is_refused(predictions):
     leaking = pd.concat([predictions, predictions.assign(split="calibration")])
     with pytest.raises(LeakError):
         fit_intervals(leaking)
-
-
-def test_reliability_rises_with_the_level(calibrated_predictions):
-    one = calibrated_predictions.query("method == 'mt_pcs' and protocol == 'start'")
-    table = reliability(one, levels=(0.5, 0.9)).groupby("nominal")["coverage_patient_macro"].mean()
-    assert table[0.5] < table[0.9]
 
 
 def test_level_outside_zero_one_is_refused(predictions):

@@ -9,8 +9,9 @@ from pipeline.__main__ import main
 from pipeline.emulation.fit import emulator_key
 from pipeline.experiments import ExperimentConfig, experiment
 from pipeline.foundation.errors import MissingArtifactError
+from pipeline.report.emulation_text import EMULATED_TOO
 from pipeline.stages.embed import experiment_encoder
-from pipeline.stages.emulation_check import EMULATED_TOO, emulation_text, run_emulation_check
+from pipeline.stages.emulation_check import run_emulation_check
 from pipeline.stages.scale_study import ScaleStudy
 from pipeline.testing.emulators import handmade_emulator
 from pipeline.testing.notes import lacking
@@ -48,20 +49,6 @@ def test_both_are_judged_on_the_same_draws(run: tuple[Path, Path, str]) -> None:
     assert (root / "emulator_check.txt").read_text() == text
     assert "pulse_features; 12 planted patients of 1 to 1.5 h, seed 7" in text
     assert lacking(root) == {}
-
-
-def test_the_largest_difference_is_named() -> None:
-    rows = [
-        {"encoder": kind, "protocol": "start", "lab": lab, "n_labs": 9, "r2_mt_pcs": r2, "gain": gain,
-         "gain_lower": -0.1, "gain_upper": 0.1}
-        for kind, lab, r2, gain in (
-            ("rendered", "potassium", 0.5, None), ("rendered", "sodium", 0.4, None),
-            (EMULATED_TOO, "potassium", 0.52, 0.02), (EMULATED_TOO, "sodium", 0.34, -0.06),
-        )
-    ]  # fmt: skip
-    text = emulation_text(pd.DataFrame(rows), "about")
-    assert "mean difference -0.020, largest -0.060" in text
-    assert "start sodium" in text
 
 
 def test_what_is_done_is_kept(run: tuple[Path, Path, str]) -> None:

@@ -10,7 +10,7 @@ from pipeline.cohort.splits import Splits
 from pipeline.emulation.fit import emulator_key
 from pipeline.emulation.model import emulator_folder
 from pipeline.evaluation.recovery import Condition
-from pipeline.experiments import CohortPlan, ExperimentConfig, experiment
+from pipeline.experiments import CohortConfig, ExperimentConfig, experiment
 from pipeline.foundation.errors import CheckpointError, MissingArtifactError
 from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.stages.embed import experiment_encoder
@@ -24,7 +24,7 @@ NAME = "ppg_gpt_1m+mean"
 def config() -> ExperimentConfig:
     size = CohortSize(n_patients=8, hours_low=3.0, hours_high=4.0)
     return dataclasses.replace(
-        experiment("recovery"), encoder=f"emulated:{NAME}", cohort=CohortPlan(size=size, seed=7)
+        experiment("recovery"), encoder=f"emulated:{NAME}", cohort=CohortConfig(size=size, seed=7)
     )
 
 
