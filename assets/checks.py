@@ -44,6 +44,7 @@ asset_checks = [
     asset_check(normalization_stats, checks.scaling_comes_from_training_patients, blocking=True),
     asset_check(lab_alignment, checks.draws_found_a_window, blocking=False),
     asset_check(training_assets["mt_pcs"], checks.future_does_not_leak, blocking=True),
+    asset_check(training_assets["mt_assim"], checks.future_does_not_leak_into_assimilation, blocking=True),
     asset_check(predictions, checks.locf_recomputed_independently, blocking=True),
     asset_check(report, checks.no_patient_ids_in_metadata, blocking=True),
 ]

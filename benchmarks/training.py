@@ -47,7 +47,7 @@ class PscanMamba(Mamba):
 
 
 def model_of(d_model: int, *, peer: bool = False) -> LabRegressor:
-    """Return the model of the specification at a width; `peer`: on pscan."""
+    """Return the model with its default sizes at a width; `peer`: on pscan."""
     torch.manual_seed(0)
     model = LabRegressor(
         LabRegressorConfig(embed_width=WIDTH, d_model=d_model, dropout=0.0, patient_state="none")

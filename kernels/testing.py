@@ -171,7 +171,9 @@ def softplus_and_slope(delta: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     raw = delta.detach()[None, :, None].clone().requires_grad_()
     one = torch.ones_like(raw)
     a, narrow = torch.zeros(len(delta), 1, dtype=delta.dtype, device=delta.device), one[:, :1]
-    y = selective_scan(one, raw, a, narrow, narrow, delta_softplus=True, backend=backend)
+    y, _last = selective_scan(
+        one, raw, a, narrow, narrow, delta_softplus=True, return_last_state=True, backend=backend
+    )
     return y.detach().flatten(), torch.autograd.grad(y.sum(), raw)[0].flatten()
 
 

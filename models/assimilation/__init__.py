@@ -10,11 +10,12 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "config": ["AssimilationConfig"],
+        "config": ["AssimilationConfig", "FitConfig"],
         "events": ["DRAW", "Events", "HOUR_US", "Row", "pack_rows"],
-        "fitting": ["Fit", "fit_lab"],
+        "fitting": ["FITTED", "Fit", "fit_lab"],
+        "lab_assimilation": ["Answers", "LabAssimilation", "LabAssimilationConfig"],
         "lab_filter": ["LabFilters"],
-        "known": ["KnownRow", "Result"],
+        "known": ["KnownRow", "Query", "Result"],
         "parameters": ["FilterParameters", "NAMES"],
         "scan": ["filter_events", "log_likelihood"],
         "transform": ["LabTransform", "fit_transform"],

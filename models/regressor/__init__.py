@@ -12,10 +12,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "config": ["FIVE_LABS", "LabRegressorConfig"],
         "inputs": ["PackedInputs"],
+        "lab_lines": ["LabLines", "LabLinesConfig"],
         "lab_regressor": ["LabRegressor"],
         "losses": ["parameter_groups", "uncertainty_weighted_l1", "weighted_error_sums", "weighted_l1"],
         "lstm": ["WindowLSTM", "WindowLSTMConfig"],
         "mamba_block": ["Mamba", "MambaState"],
+        "patient_state": ["PatientState"],
         "slow_features": ["SlowFeatures"],
         "window_reader": ["N_WINDOWS", "WindowReader"],
     },

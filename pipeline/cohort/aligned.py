@@ -180,6 +180,7 @@ def series_by_patient(draws: pd.DataFrame) -> dict[str, dict[str, LabSeries]]:
             value=group["value"].to_numpy("float64"),
             sampled_us=group["sampled_at_us"].to_numpy("int64"),
             available_us=group["available_at_us"].to_numpy("int64"),
+            source_code=group["source_code"].to_numpy(object) if "source_code" in group else None,
         )
     return series
 

@@ -9,7 +9,7 @@ from pipeline.labs.history import HistoryConfig
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentConfig:
-    """Pieces, targets and scored examples; sections 6 and 7 of the specification."""
+    """Pieces, targets and scored examples; docs/evaluation.md."""
 
     protocols: tuple[str, ...] = PROTOCOLS
     """Which pieces to cut: ``start``, ``anchored`` or both."""

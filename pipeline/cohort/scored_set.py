@@ -6,14 +6,14 @@ same draws: numbers from different draws cannot be compared.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
 from pipeline.foundation.errors import ConfigError, LeakError
-from pipeline.foundation.schema import LAB_NAMES, METHODS, PREDICTION_COLUMNS, PROTOCOLS
+from pipeline.foundation.schema import LAB_NAMES, METHODS, PREDICTION_COLUMNS, PROTOCOLS, SPREAD_COLUMNS
 
 SCORINGS = ("measured", "dense")
 SEEDLESS_METHODS = METHODS[: METHODS.index("lstm")]
@@ -46,6 +46,8 @@ class ScoredSet:
     lab: str
     draws: pd.DataFrame
     estimates: dict[str, np.ndarray]
+    spreads: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    """Of methods that have one for every draw: standard deviation of a draw, and whether it is the logarithm's."""
 
     @property
     def patient(self) -> np.ndarray:
@@ -175,7 +177,16 @@ def _scored_set(block: pd.DataFrame) -> ScoredSet:
         lab=lab,
         draws=pd.DataFrame(reference, columns=columns).reset_index(drop=True),
         estimates={name: parts[name]["estimate"].to_numpy(dtype=np.float64) for name in methods},
+        spreads={name: spread for name in methods if (spread := _spread(parts[name])) is not None},
     )
+
+
+def _spread(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:
+    if not set(SPREAD_COLUMNS) <= set(rows.columns):
+        return None
+    spread, log_scale = (rows[name] for name in SPREAD_COLUMNS)
+    values = spread.to_numpy(dtype=np.float64)
+    return (values, log_scale.to_numpy(dtype=bool)) if np.isfinite(values).all() else None
 
 
 def _same_draws(one: pd.DataFrame, other: pd.DataFrame) -> bool:

@@ -14,7 +14,7 @@ from pipeline.foundation.schema import HOUR_US, MAX_SEQUENCE_STEPS, SEQUENCE_COL
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceConfig:
-    """Where sequences begin and end; section 2 of the specification."""
+    """Where sequences begin and end; at most seven days (paper), cut as docs/evaluation.md says."""
 
     admission_slack_hours: float = 12.0
     """Hours before admission and after discharge in which a window still belongs to the stay."""

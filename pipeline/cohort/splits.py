@@ -15,7 +15,7 @@ from pipeline.foundation.schema import SPLITS
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """Shares of the patients; section 6 of the specification."""
+    """Shares of the patients; docs/evaluation.md."""
 
     seed: int = 0
     """Which of the possible divisions."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.experiments import BEST_ENCODER
 from pipeline.foundation.atomic import make_private_dir, require_writable, write_json
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.summary import StageSummary
@@ -113,8 +114,9 @@ PROBED = (
     "ppg_gpt_1m_long+mean",
     "ppg_gpt_1m_long+layers",
     "ppg_gpt_1m_long+layers+spread",
+    BEST_ENCODER,
 )
-"""Encoders of the table where none is named."""
+"""Encoders of the table where none is named: from the paper's read-out to today's."""
 
 
 def _probe(parsed: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from pipeline.sources.synthetic.parameters import CohortParameters
 
 CHECK_BURSTS = BurstPlan(patients=400, bursts=4, burst_windows=20, hours=24.0, seed=20_160_002)
 TOLERANCE = 0.03
-"""Largest difference in R2 of a good emulator: section 9 of the specification."""
+"""Largest difference in R2 of a good emulator: our decision (docs/rehearsal.md)."""
 _PENALTY = 30.0
 
 

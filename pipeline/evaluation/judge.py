@@ -119,7 +119,8 @@ def compare(
     -------
     One row per lab x protocol x scoring x aggregation x seed x metric with ``COMPARISON_COLUMNS``, and with
     several seeds one of the mean difference (seed ``ALL_SEEDS``). ``p`` is the two-sided bootstrap p-value,
-    ``p_holm`` the same after Holm over the labs of that metric, protocol, scoring, aggregation and seed.
+    ``p_holm`` the same after Holm over the labs of that metric, protocol, scoring, aggregation and seed. Where both
+    methods' estimates are identical, difference, bounds and p are NaN: not estimable.
 
     Raises
     ------
@@ -161,14 +162,25 @@ def _difference_rows(
     judged: "Judged", method_a: str, method_b: str, config: EvaluationConfig
 ) -> Iterator[dict[str, object]]:
     names = {"method_a": method_a, "method_b": method_b, **judged.keys, "n_seeds": judged.n_seeds}
+    identical = _identical(judged.by_method[method_a], judged.by_method[method_b])
     for metric in COMPARISON_METRICS:
         a, b = judged.by_method[method_a][metric], judged.by_method[method_b][metric]
+        if (
+            identical
+        ):  # one estimate under two names: nothing was compared, so there is no difference of 0 either
+            a = np.full_like(b, np.nan)
         lower, upper = _interval(a - b, judged.n_patients, config.level)
         p = bootstrap.two_sided_p(a - b) if judged.n_patients > 1 else float("nan")
         yield {
             **names, "metric": metric, "n_labs": judged.n_labs, "n_patients": judged.n_patients,
-            "value_a": a[0], "value_b": b[0], "difference": a[0] - b[0], "lower": lower, "upper": upper, "p": p,
+            "value_a": b[0] if identical else a[0], "value_b": b[0], "difference": a[0] - b[0],
+            "lower": lower, "upper": upper, "p": p,
         }  # fmt: skip
+
+
+def _identical(a: Metrics, b: Metrics) -> bool:
+    """Tell whether two methods' estimates are the same: then every metric of every replicate is, to the bit."""
+    return all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
 
 
 @dataclass(frozen=True, kw_only=True)

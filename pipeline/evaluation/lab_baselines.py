@@ -28,7 +28,7 @@ _FITS = {"shrunk_locf": fit_shrunk_locf, "decayed_locf": fit_decayed_locf}
 
 @dataclass(frozen=True, kw_only=True)
 class LabBaselineConfig:
-    """Which draws are estimated from what; the defaults are those of the specification's section 5."""
+    """Which draws are estimated from what; the defaults are those of docs/evaluation.md."""
 
     stay_days: float = 7.0
     """Days from ICU admission in which draws are scored."""

@@ -4,7 +4,7 @@ On a synthetic cohort the truth is known, and with it the best estimate that any
 from the latent physiology and the same history) and what history alone achieves (the twin: the same model on
 another patient's waveform). Recovery = (R2 model - R2 twin) / (R2 oracle - R2 twin). Where labs know nothing
 of the pulse (null A) the model must not beat its twin; where nothing can be known (null B) nobody may have
-skill. Source: specification, section 9; the bootstrap is ours.
+skill. Source: our decision (docs/recovery.md).
 """
 
 import math
@@ -19,7 +19,10 @@ from pipeline.evaluation.judge import EvaluationConfig
 from pipeline.foundation import bootstrap
 
 MODEL, TWIN, ORACLE = "mt_pcs", "mt_pcs_twin", "oracle"
-LEARNED = ("lstm", TWIN, MODEL)
+OURS, OUR_TWIN = "mt_assim", "mt_assim_twin"
+LEARNED = ("lstm", TWIN, MODEL, "lines", OUR_TWIN, OURS)
+SUFFIXES = {MODEL: "", OURS: "_assim"}
+"""Of the columns ``added`` and ``recovery``, by the model that they are of."""
 LEAST_HEADROOM = 0.02
 """R2 that the oracle must have over the twin: a share of less than that is noise over noise."""
 
@@ -64,9 +67,10 @@ def recovery_rows(predictions: pd.DataFrame, config: EvaluationConfig) -> list[d
     Returns
     -------
     Rows with ``protocol, lab, n_labs, n_patients``; ``r2_<method>`` of every method, ``added`` (R2 of MT+PCS
-    minus R2 of its twin) and ``recovery``, each with ``_lower`` and ``_upper``: percentile intervals over
-    the same bootstrap replicates of the patients. ``recovery`` is NaN where the oracle is less than
-    `LEAST_HEADROOM` above the twin.
+    minus R2 of its twin) and ``recovery``, for assimilation ``added_assim`` and ``recovery_assim``, each with
+    ``_lower`` and ``_upper``: percentile intervals over the same bootstrap replicates of the
+    patients. A recovery is NaN where the oracle is less than `LEAST_HEADROOM` above the twin; both are where model and
+    twin give the same estimates.
     """
     return [_row(block, config) for block in scored_sets(predictions, config.split)]
 
@@ -81,8 +85,14 @@ def _row(block: ScoredSet, config: EvaluationConfig) -> dict[str, Any]:
         for method, estimate in block.estimates.items()
     }
     numbers = {f"r2_{method}": values for method, values in r2.items()}
-    numbers["added"] = r2[MODEL] - r2[TWIN]
-    numbers["recovery"] = recovery(r2[MODEL], r2[TWIN], r2[ORACLE])
+    for model, twin in ((MODEL, TWIN), (OURS, OUR_TWIN)):
+        if {model, twin} <= r2.keys():
+            # Two names for one estimate: nothing was compared.
+            same = np.array_equal(block.estimates[model], block.estimates[twin])
+            unknown = np.full_like(r2[model], np.nan)
+            numbers[f"added{SUFFIXES[model]}"] = unknown if same else r2[model] - r2[twin]
+            found = unknown if same else recovery(r2[model], r2[twin], r2[ORACLE])
+            numbers[f"recovery{SUFFIXES[model]}"] = found
     row: dict[str, Any] = {"protocol": block.protocol, "lab": block.lab,
                            "n_labs": len(block.draws), "n_patients": n_patients}  # fmt: skip
     for name, values in numbers.items():

@@ -91,6 +91,9 @@ PREDICTION_COLUMNS = (
     "method", "protocol", "scoring", "seed", "split", "patient", "sequence", "lab", "sampled_at", "t0",
     "prediction_window_end", "estimate", "lower", "upper", "truth", "last_lab", "hours_since_last_lab",
 )  # fmt: skip
+SPREAD_COLUMNS = ("spread", "log_scale")
+"""Beside predictions of a method that knows how far off it may be: the standard deviation of a draw about the estimate,
+in clinical units or (``log_scale``) of the natural logarithm."""
 DENSE_SUM_COLUMNS = (
     "method", "protocol", "seed", "split", "patient", "lab", "n_points", "absolute_error", "signed_error",
     "squared_error", "truth_mean", "truth_spread", "points_digest",
@@ -102,7 +105,11 @@ EVALUATION_COLUMNS = (
     "method", "lab", "protocol", "scoring", "aggregation", "seed", "n_labs", "n_patients",
     *(f"{metric}{suffix}" for metric in METRICS for suffix in ("", "_lower", "_upper")),
 )  # fmt: skip
-TRAINED_METHODS = ("lstm", "mt", "mt_learned", "st_pcs", "mt_pcs", "mt_pcs_twin")
+FITTED_METHODS = ("lines", "mt_assim", "mt_assim_twin")
+"""Ours, fitted without gradients: lines, and assimilation with a twin of its own (docs/assimilation.md)."""
+TRAINED_METHODS = ("lstm", "mt", "mt_learned", "st_pcs", "mt_pcs", "mt_pcs_twin", *FITTED_METHODS)
+TWINS = {"mt_pcs_twin": "mt_pcs", "mt_assim_twin": "mt_assim"}
+"""Twin -> the method that it is trained and scored like, with another patient's waveform."""
 METHODS = (
     "locf", "shrunk_locf", "decayed_locf", "patient_mean", "training_mean", "live_locf", *TRAINED_METHODS,
 )  # fmt: skip
@@ -110,5 +117,6 @@ METHOD_LABELS = {
     "locf": "LOCF", "shrunk_locf": "Shrunk LOCF", "decayed_locf": "Decayed LOCF", "patient_mean": "Patient mean",
     "training_mean": "Training mean", "live_locf": "Live LOCF (sees labs that the model does not)",
     "lstm": "LSTM", "mt": "MT", "mt_learned": "MT (learned h0)", "st_pcs": "ST+PCS", "mt_pcs": "MT+PCS",
-    "mt_pcs_twin": "MT+PCS twin",
+    "mt_pcs_twin": "MT+PCS twin", "lines": "Lines", "mt_assim": "Assimilation",
+    "mt_assim_twin": "Assim. twin",
 }  # fmt: skip

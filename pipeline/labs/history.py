@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from pipeline.foundation.schema import DAY_US, HISTORY_FEATURES, HOUR_US
 
@@ -43,11 +43,13 @@ class LabSeries:
     ----------
     value : (n,) clinical units; NaN from when a draw was withdrawn
     sampled_us, available_us : (n,) int64 microseconds; a corrected draw has several rows (``versions``)
+    source_code : (n,) of the assay; None: not told
     """
 
     value: Float[np.ndarray, " n"]
     sampled_us: Int[np.ndarray, " n"]
     available_us: Int[np.ndarray, " n"]
+    source_code: Shaped[np.ndarray, " n"] | None = None
 
     @property
     def final(self) -> "LabSeries":
@@ -55,7 +57,15 @@ class LabSeries:
         last = np.append(self.sampled_us[1:] != self.sampled_us[:-1], True)[: len(self.value)]
         kept = last & ~np.isnan(self.value)
         return LabSeries(
-            value=self.value[kept], sampled_us=self.sampled_us[kept], available_us=self.available_us[kept]
+            value=self.value[kept], sampled_us=self.sampled_us[kept], available_us=self.available_us[kept],
+            source_code=None if self.source_code is None else self.source_code[kept],
+        )  # fmt: skip
+
+    @property
+    def codes(self) -> list[str]:
+        """Source code of each result, "" where none is told."""
+        return (
+            [""] * len(self.value) if self.source_code is None else [str(code) for code in self.source_code]
         )
 
     def standing(self, time_us: Int[np.ndarray, " times"]) -> Bool[np.ndarray, "times n"]:

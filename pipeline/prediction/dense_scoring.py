@@ -19,11 +19,12 @@ from pipeline.cohort.dense_sums import DenseBlock, accumulate_dense_sums
 from pipeline.cohort.splits import Splits
 from pipeline.prediction.scoring import forecasters_of, lacks_a_twin, patients_of
 from pipeline.training.embedding_cache import EmbeddingCache
-from pipeline.training.forecaster import Forecaster
+from pipeline.training.filter_forecaster import FilterForecaster
+from pipeline.training.forecaster import AnyForecaster, Forecaster
 
 Estimator = Callable[[pd.DataFrame], np.ndarray]
 PieceEstimates = Iterator[tuple[int, DensePoints, np.ndarray, np.ndarray]]
-"""Row of the piece, its points, the steps that were estimated (ascending), scaled estimates (steps, labs)."""
+"""Row of the piece, its points, the steps that were estimated (ascending), estimates (steps, labs)."""
 
 
 def score_dense(
@@ -60,12 +61,12 @@ def score_dense(
 
     def blocks() -> Iterator[DenseBlock]:
         for forecaster in forecasters:
-            if isinstance(forecaster.model, WindowLSTM):
-                pieces = _window_estimates(forecaster, source, aligned, store)
-            else:
-                pieces = _piece_estimates(forecaster, source, aligned, store, patients, cache)
-            for row, points, steps, scaled in pieces:
-                yield from _blocks(forecaster, method, split, aligned.pieces.iloc[row], points, steps, scaled)
+            for row, points, steps, clinical in _estimates(
+                forecaster, source, aligned, store, patients, cache
+            ):
+                yield from _blocks(
+                    forecaster.labs, method, split, aligned.pieces.iloc[row], points, steps, clinical
+                )
 
     return accumulate_dense_sums(blocks(), seed=forecasters[0].seed)
 
@@ -95,6 +96,48 @@ def score_estimators_dense(
                 )  # fmt: skip
 
     return accumulate_dense_sums(blocks(), seed=seed)
+
+
+def _estimates(
+    forecaster: AnyForecaster,
+    source: PointSource,
+    aligned: AlignedCohort,
+    store: WindowStore,
+    patients: list[str],
+    cache: EmbeddingCache,
+) -> PieceEstimates:
+    """Yield what a method says, clinical units."""
+    if isinstance(forecaster, FilterForecaster):
+        yield from _filter_estimates(forecaster, source, aligned, store, patients, cache)
+        return
+    if isinstance(forecaster.model, WindowLSTM):
+        pieces = _window_estimates(forecaster, source, aligned, store)
+    else:
+        pieces = _piece_estimates(forecaster, source, aligned, store, patients, cache)
+    for row, points, steps, scaled in pieces:
+        yield row, points, steps, forecaster.scaler.unscale(scaled.astype(np.float64), forecaster.labs)
+
+
+def _filter_estimates(
+    forecaster: FilterForecaster,
+    source: PointSource,
+    aligned: AlignedCohort,
+    store: WindowStore,
+    patients: list[str],
+    cache: EmbeddingCache,
+) -> PieceEstimates:
+    """Ask the filters of one patient after another for the steps of all their pieces at once."""
+    if not len(source.rows):
+        return
+    pieces = aligned.pieces.iloc[source.rows].set_axis(source.rows)
+    filter_of = forecaster.of_patients(aligned, store, patients, cache)
+    for patient, rows in pieces.groupby("patient_id", sort=False).groups.items():
+        points = {int(row): source.of_piece(int(row)) for row in rows}
+        points = {row: found for row, found in points.items() if len(found)}
+        if points:
+            wanted = {row: int(found.step.max()) + 1 for row, found in points.items()}
+            for row, clinical in forecaster.of_pieces(pieces, wanted, aligned, filter_of(str(patient))):
+                yield row, points[row], np.arange(len(clinical)), clinical
 
 
 def _piece_estimates(
@@ -136,20 +179,19 @@ def _window_estimates(
 
 
 def _blocks(
-    forecaster: Forecaster,
+    labs: tuple[str, ...],
     method: str,
     split: str,
     piece: pd.Series,
     points: DensePoints,
     steps: np.ndarray,
-    scaled: np.ndarray,
+    clinical: np.ndarray,
 ) -> Iterator[DenseBlock]:
     """Yield one block for each lab that the model knows."""
-    clinical = forecaster.scaler.unscale(scaled.astype(np.float64), forecaster.labs)
     place = np.searchsorted(steps, points.step)
     for lab, here in points.by_lab():
-        if lab in forecaster.labs:
-            estimate = clinical[place[here], forecaster.labs.index(lab)]
+        if lab in labs:
+            estimate = clinical[place[here], labs.index(lab)]
             yield DenseBlock(
                 patient=str(piece["patient_id"]), split=split, protocol=str(piece["protocol"]), lab=lab,
                 sampled_at_us=points.sampled_at_us[here], truth=points.truth[here],

@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline.foundation.artefact_notes import apart, inherit
 from pipeline.foundation.atomic import make_private_dir, write_json, write_parquet
 from pipeline.foundation.errors import ConfigError, MissingArtifactError
-from pipeline.foundation.schema import DENSE_SUM_COLUMNS, PREDICTION_COLUMNS
+from pipeline.foundation.schema import DENSE_SUM_COLUMNS, PREDICTION_COLUMNS, SPREAD_COLUMNS
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.intervals import INTERVAL_STATE
 
@@ -39,13 +39,14 @@ class PredictionWriter:
     def write_measured(self, table: pd.DataFrame, behind: Behind | None = None) -> None:
         """Write rows of ``schema.PREDICTION_COLUMNS``, a file for each method and seed among them.
 
-        ``interval_state``, which says why a bound is missing, is written too where the table has it.
+        ``interval_state``, which says why a bound is missing, and ``schema.SPREAD_COLUMNS`` are written too where
+        the table has them.
 
         Parameters
         ----------
         behind : the weights (SHA-256) that each method and seed was scored with; none for those without weights
         """
-        columns = [*PREDICTION_COLUMNS, *table.columns.intersection([INTERVAL_STATE])]
+        columns = [*PREDICTION_COLUMNS, *table.columns.intersection([INTERVAL_STATE, *SPREAD_COLUMNS])]
         self._write("measured", table.loc[:, columns], behind or {})
 
     def write_dense(self, table: pd.DataFrame, behind: Behind | None = None) -> None:
@@ -69,6 +70,8 @@ class PredictionWriter:
             for seed in dict.fromkeys(of_method["seed"]):
                 pair = (str(method), int(seed))
                 rows = of_method.loc[of_method["seed"] == seed]
+                if SPREAD_COLUMNS[0] in rows and rows[SPREAD_COLUMNS[0]].isna().all():
+                    rows = rows.drop(columns=list(SPREAD_COLUMNS))  # of another method's account of itself
                 with apart(behind.get(pair, ())):
                     write_parquet(self._workspace.predictions / _name(kind, *pair), rows)
                 self._written[kind].append(pair)
@@ -79,7 +82,8 @@ def read_predictions(
 ) -> pd.DataFrame:
     """Return the measured draws of every method and seed, or of some methods.
 
-    Columns: ``schema.PREDICTION_COLUMNS``, and ``interval_state`` where scoring wrote it.
+    Columns: ``schema.PREDICTION_COLUMNS``, and ``interval_state`` and ``schema.SPREAD_COLUMNS`` where scoring wrote
+    them.
 
     Parameters
     ----------

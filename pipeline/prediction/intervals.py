@@ -11,7 +11,9 @@ A draw of a new patient then lies inside with probability of at least ``level``,
 distribution (hierarchical conformal prediction: Lee, Barber and Willett 2023, after Dunn, Wasserman and
 Ramdas, arXiv 1809.07441). Nothing is sampled, so there is no seed. When K < level / (1 - level), 9 patients
 at 90 %, no finite width keeps that promise: there is no interval. Its bounds are NaN, never infinite and never
-made up, and ``interval_state`` says why. The guarantee is marginal: over patients, not for one.
+made up, and ``interval_state`` says why. A method that knows how far off each estimate may be is scored by
+|f(truth) - f(estimate)| / spread, f the logarithm or nothing, and the half-width counts spreads: as valid, and
+narrow where the method knows more. The guarantee is marginal: over patients, not for one.
 """
 
 import json
@@ -25,9 +27,12 @@ from jaxtyping import Float, Shaped
 
 from pipeline.cohort.scored_set import ScoredSet, check_predictions, scored_sets
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.schema import SPREAD_COLUMNS
 
 WIDTH_KEYS = ("method", "protocol", "seed", "lab")
-WIDTH_COLUMNS = (*WIDTH_KEYS, "half_width", "n_labs", "n_patients")
+WIDTH_COLUMNS = (*WIDTH_KEYS, "half_width", "n_labs", "n_patients", "unit")
+CLINICAL, SPREADS = "clinical", "spreads"
+"""What a half-width counts: clinical units, or the method's own standard deviations (``schema.SPREAD_COLUMNS``)."""
 _ONE_BIN = {"gap": "all"}
 """In the file, with the empty key ``gap_edges_hours``: earlier versions could calibrate by hours since the last lab,
 and read them."""
@@ -45,7 +50,7 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Intervals:
-    """Half-widths in clinical units per method, protocol, seed and lab."""
+    """Half-widths per method, protocol, seed and lab."""
 
     widths: pd.DataFrame
     """``WIDTH_COLUMNS``; ``half_width`` is NaN where too few patients were at hand."""
@@ -56,19 +61,27 @@ class Intervals:
         """Return the predictions with ``lower``, ``upper`` and ``interval_state`` filled.
 
         Bounds are estimate -/+ half-width, the lower one not below 0 (no lab value is negative: nothing is
-        lost). Where there is no interval both are NaN and the state says why. Dense rows get the width of the
-        measured draws.
+        lost); a half-width in spreads is that many of each row's own. Where there is no interval both are NaN and
+        the state says why. Dense rows get the width of the measured draws.
+
+        Raises
+        ------
+        ConfigError
+            The method was calibrated by its own spread, and the predictions do not tell it.
         """
-        half_width, state = self._looked_up(predictions)
+        half_width, unit, state = self._looked_up(predictions)
         estimate = predictions["estimate"].to_numpy(dtype=np.float64)
         state = np.where(predictions["last_lab"].isna(), NO_EARLIER_RESULT, state)
         state = np.where(np.isnan(estimate), NO_ESTIMATE, state)
         half_width = np.where(state == GIVEN, half_width, math.nan)
-        lower = np.maximum(estimate - half_width, 0.0)
-        return predictions.assign(**{"lower": lower, "upper": estimate + half_width, INTERVAL_STATE: state})
+        lower, upper = estimate - half_width, estimate + half_width
+        own = unit == SPREADS
+        if own.any():
+            lower[own], upper[own] = _by_spread(predictions.loc[own], estimate[own], half_width[own])
+        return predictions.assign(**{"lower": np.maximum(lower, 0.0), "upper": upper, INTERVAL_STATE: state})
 
-    def _looked_up(self, predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Return each row's half-width (NaN without one) and state."""
+    def _looked_up(self, predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return each row's half-width (NaN without one), its unit and state."""
         keys = list(WIDTH_KEYS)
         rows = pd.MultiIndex.from_frame(predictions.loc[:, keys])
         table = self.widths.assign(state=self._states).set_index(keys)
@@ -77,7 +90,8 @@ class Intervals:
         absent = np.where(known, _too_few(0, self.level), NOT_CALIBRATED)
         found = table["state"].reindex(rows)
         state = np.where(found.isna(), absent, found.to_numpy(dtype=object)).astype(object)
-        return table["half_width"].reindex(rows).to_numpy(dtype=np.float64), state
+        found = table.reindex(rows)
+        return found["half_width"].to_numpy(dtype=np.float64), found["unit"].to_numpy(dtype=object), state
 
     @property
     def _states(self) -> list[str]:
@@ -119,6 +133,7 @@ class Intervals:
         try:
             content = json.loads(text, parse_constant=_refuse_constant)
             widths = pd.DataFrame(content["widths"], columns=list(WIDTH_COLUMNS))
+            widths = widths.assign(unit=widths["unit"].fillna(CLINICAL))  # an earlier version knew no other
             widths = widths.astype({"half_width": np.float64, "n_patients": np.int64, "n_labs": np.int64})
             level, edges = float(content["level"]), list(content["gap_edges_hours"])
         except (ValueError, KeyError, TypeError) as error:
@@ -164,6 +179,7 @@ def _check_widths(widths: pd.DataFrame, level: float) -> None:
         "is null although enough patients calibrated it": width.isna()
         & (widths["n_patients"] >= least_patients(level)),
         "is there twice": widths.duplicated(list(WIDTH_KEYS)),
+        f"counts neither {CLINICAL} units nor {SPREADS}": ~widths["unit"].isin([CLINICAL, SPREADS]),
     }
     for what, rows in wrong.items():
         if rows.any():
@@ -200,11 +216,43 @@ def fit_intervals(predictions: pd.DataFrame, level: float = 0.9) -> Intervals:
 def _fit(block: ScoredSet, level: float) -> list[dict[str, str | float]]:
     counts = {"n_labs": len(block.truth), "n_patients": len(np.unique(block.patient))}
     names = {"protocol": block.protocol, "seed": block.seed, "lab": block.lab}
-    widths = {
-        method: conformal_half_width(np.abs(estimate - block.truth), block.patient, level)
-        for method, estimate in block.estimates.items()
-    }
-    return [{"method": method, **names, "half_width": width, **counts} for method, width in widths.items()]
+    return [
+        {
+            "method": method, **names, "half_width": conformal_half_width(_scores(block, method), block.patient, level),
+            **counts, "unit": SPREADS if method in block.spreads else CLINICAL,
+        }
+        for method in block.estimates
+    ]  # fmt: skip
+
+
+def _scores(block: ScoredSet, method: str) -> np.ndarray:
+    """Return how far each draw lies from its estimate, in the unit of the method's half-width."""
+    if method not in block.spreads:
+        return np.abs(block.estimates[method] - block.truth)
+    spread, log_scale = block.spreads[method]
+    truth, estimate = (_on_scale(values, log_scale) for values in (block.truth, block.estimates[method]))
+    return np.abs(truth - estimate) / spread
+
+
+def _on_scale(values: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
+    return np.where(log_scale, np.log(np.where(log_scale, values, 1.0)), values)
+
+
+def _by_spread(
+    predictions: pd.DataFrame, estimate: np.ndarray, half_width: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return bounds so many of each row's own spreads away."""
+    if not set(SPREAD_COLUMNS) <= set(predictions.columns):
+        raise ConfigError(
+            f"Intervals that count spreads need the columns {list(SPREAD_COLUMNS)} of the predictions; they lack them: "
+            "run the score stage again."
+        )
+    spread, log_scale = (predictions[name] for name in SPREAD_COLUMNS)
+    log, reach = log_scale.to_numpy(dtype=bool), half_width * spread.to_numpy(dtype=np.float64)
+    ratio = np.exp(np.where(log, reach, 0.0))
+    return np.where(log, estimate / ratio, estimate - reach), np.where(
+        log, estimate * ratio, estimate + reach
+    )
 
 
 def conformal_half_width(

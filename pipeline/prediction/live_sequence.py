@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.alignment_config import AlignmentConfig
@@ -17,6 +17,7 @@ from pipeline.labs.history import LabHistory, LabSeries, lab_history
 from pipeline.prediction.config import NO_SIGNAL, OK, STALE, WARMING_UP, PredictionConfig
 from pipeline.training.dataset import PieceItem, pack, scale_history
 from pipeline.training.embedding_cache import CachedPatient
+from pipeline.training.filter_forecaster import PatientFilter
 from pipeline.training.forecaster import Forecaster
 from pipeline.training.inference import estimate_piece, estimate_windows
 from pipeline.training.trailing import trailing_windows
@@ -89,17 +90,29 @@ class LiveSequence:
             if a < b
         )
 
-    def table(self, estimate: Float[np.ndarray, "rows labs"]) -> pd.DataFrame:
-        """Return a row per window end and lab, with the state of each; `estimate` in clinical units."""
+    def table(
+        self,
+        estimate: Float[np.ndarray, "rows labs"],
+        spread: Float[np.ndarray, "rows labs"],
+        log_scale: Bool[np.ndarray, " labs"],
+    ) -> pd.DataFrame:
+        """Return a row per window end and lab, with the state of each.
+
+        Parameters
+        ----------
+        estimate : clinical units
+        spread, log_scale : see ``schema.SPREAD_COLUMNS``
+        """
         config = self.config
         steps = np.arange(self.n_rows)
-        held = np.empty_like(estimate)
+        held, held_spread = np.empty_like(estimate), np.empty_like(estimate)
         last, sampled_us = np.empty_like(estimate), np.empty(estimate.shape, dtype=np.int64)
         warming_up = np.zeros(self.n_rows, dtype=bool)
         for cut in self.cuts:
             # A restart forgets what came before it: until its first usable window there is no estimate.
             own = self.last_usable[cut.rows] >= cut.rows.start
             held[cut.rows] = np.where(own[:, None], estimate[self.last_usable[cut.rows]], np.nan)
+            held_spread[cut.rows] = spread[self.last_usable[cut.rows]]
             last[cut.rows], sampled_us[cut.rows] = cut.last_results
             warming_up[cut.rows] = cut.warming_up
         minutes = (steps - self.last_usable) * WINDOW_US / MINUTE_US
@@ -111,7 +124,10 @@ class LiveSequence:
         state[np.isnan(held)] = NO_SIGNAL
         state[warming_up] = WARMING_UP
         shown = np.flatnonzero(steps - self.last_usable <= config.silent_steps)
-        return self._long(shown, held, last, hours, state)
+        own = pd.DataFrame(
+            {"spread": held_spread[shown].ravel(), "log_scale": np.tile(log_scale, len(shown))}
+        )
+        return self._long(shown, held, last, hours, state).assign(**own)
 
     def _long(
         self, shown: np.ndarray, estimate: np.ndarray, last: np.ndarray, hours: np.ndarray, state: np.ndarray
@@ -213,6 +229,25 @@ class Restart:
             available_us=series.available_us[known] if series else np.empty(0, np.int64),
         )
         return lab_history(past, np.array([self.t0_us], dtype=np.int64), self.sequence.alignment.history)
+
+
+def answers(
+    sequence: LiveSequence, patient: PatientFilter
+) -> tuple[Float[np.ndarray, "rows labs"], Float[np.ndarray, "rows labs"]]:
+    """Return what a patient's filters say at every usable row after the warm-up, and the spreads; NaN elsewhere.
+
+    All rows are asked at once, each with the results known at its restart, so that the filters run once.
+    """
+    shape = sequence.n_rows, len(patient.model.config.task_labs)
+    value, spread = np.full(shape, np.nan), np.full(shape, np.nan)
+    known_us = np.full(sequence.n_rows, -1, np.int64)
+    for cut in restarts(sequence):
+        known_us[cut.rows] = cut.t0_us
+    asked = np.flatnonzero(sequence.grid.usable & (known_us >= 0))
+    if len(asked):
+        found = patient.at(sequence.grid.end_us[asked], known_us[asked])
+        value[asked], spread[asked] = found.median, found.draw_spread
+    return value, spread
 
 
 def restarts(sequence: LiveSequence) -> Iterator[Restart]:

@@ -8,7 +8,7 @@ looks back alone, so that not even a row's existence depends on the future.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,14 @@ from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.history import LabSeries
 from pipeline.prediction.config import PredictionConfig
 from pipeline.prediction.intervals import INTERVAL_STATE, NO_ESTIMATE, NO_INTERVALS, Intervals
-from pipeline.prediction.live_sequence import LiveSequence, restarts
+from pipeline.prediction.live_sequence import LiveSequence, answers, restarts
 from pipeline.prediction.protocols import alignment_of, chosen_protocol
 from pipeline.training.checkpoints import check_encoder, checkpoint_folders, load_model
 from pipeline.training.distributed import pick_device
 from pipeline.training.embedding_cache import EmbeddingCache
-from pipeline.training.forecaster import Forecaster
+from pipeline.training.filter_forecaster import FilterForecaster, PatientFilter, oldest_draw
+from pipeline.training.forecaster import AnyForecaster, Forecaster, forecaster_of
+from pipeline.training.ten_minute_means import BlockReader
 
 PREDICT_COLUMNS = (
     "patient", "sequence", "window_end", "lab", "estimate", "lower", "upper", "last_lab",
@@ -67,7 +69,7 @@ class Predictor:
     method, seed, protocol : which intervals apply; the protocol also says when the model starts
     """
 
-    forecasters: tuple[Forecaster, ...]
+    forecasters: tuple[AnyForecaster, ...]
     store: WindowStore
     config: PredictionConfig
     alignment: AlignmentConfig
@@ -92,7 +94,7 @@ class Predictor:
         """
         device = pick_device(config.device)
         models = [load_model(folder, device) for folder in checkpoint_folders(checkpoint_dir)]
-        forecasters = tuple(Forecaster.of(loaded, device) for loaded in models)
+        forecasters = tuple(forecaster_of(loaded, device) for loaded in models)
         protocol = chosen_protocol(models, forecasters[0], config.protocol)
         for loaded in models:
             check_encoder(loaded, store)
@@ -126,6 +128,9 @@ class Predictor:
     def _patient(self, patient: str, sequences: pd.DataFrame, series: dict[str, LabSeries]) -> pd.DataFrame:
         cache = EmbeddingCache(self.store)
         windows = self.store.read(patient)
+        filters = [
+            self._filters(forecaster, patient, sequences, series, cache) for forecaster in self.forecasters
+        ]
         origins, n_steps = (sequences[name].to_list() for name in ("origin_us", "n_steps"))
         frames = []
         for number, origin_us in enumerate(origins):
@@ -134,18 +139,39 @@ class Predictor:
                 n_steps=n_steps[number], until_us=(*origins, None)[number + 1], alignment=self.alignment,
                 config=self.config, protocol=self.protocol,
             )  # fmt: skip
-            frames.append(self._sequence(live).assign(patient=patient, sequence=f"{number:08x}"))
+            frames.append(self._sequence(live, filters).assign(patient=patient, sequence=f"{number:08x}"))
         return self._bounded(pd.concat(frames, ignore_index=True)).loc[:, list(PREDICT_COLUMNS)]
 
-    def _sequence(self, live: LiveSequence) -> pd.DataFrame:
+    def _filters(
+        self,
+        forecaster: AnyForecaster,
+        patient: str,
+        sequences: pd.DataFrame,
+        series: dict[str, LabSeries],
+        cache: EmbeddingCache,
+    ) -> PatientFilter | None:
+        """Return a patient's filters where the method has them: they know of all his sequences."""
+        if not isinstance(forecaster, FilterForecaster):
+            return None
+        reader = BlockReader(sequences, cache)
+        oldest_us = oldest_draw(self.alignment, reader.first_us(patient))
+        means = reader.embedding_means(patient)
+        return PatientFilter(model=forecaster.model, means=means, series=series, oldest_us=oldest_us)
+
+    def _sequence(self, live: LiveSequence, filters: Sequence[PatientFilter | None]) -> pd.DataFrame:
         estimate = np.full((live.n_rows, len(LAB_NAMES)), np.nan)
-        for forecaster in self.forecasters:
+        spread, log_scale = np.full_like(estimate, np.nan), np.zeros(len(LAB_NAMES), dtype=bool)
+        for forecaster, own in zip(self.forecasters, filters, strict=True):
             columns = [LAB_NAMES.index(lab) for lab in forecaster.labs]
-            scaled = np.full((live.n_rows, len(columns)), np.nan)
-            for piece in restarts(live):
-                scaled[piece.rows] = piece.estimates(forecaster)
-            estimate[:, columns] = forecaster.scaler.unscale(scaled, forecaster.labs)
-        return live.table(estimate)
+            if own is not None:
+                estimate[:, columns], spread[:, columns] = answers(live, own)
+                log_scale[columns] = own.model.log_scale
+            elif isinstance(forecaster, Forecaster):
+                scaled = np.full((live.n_rows, len(columns)), np.nan)
+                for piece in restarts(live):
+                    scaled[piece.rows] = piece.estimates(forecaster)
+                estimate[:, columns] = forecaster.scaler.unscale(scaled, forecaster.labs)
+        return live.table(estimate, spread, log_scale)
 
     def _bounded(self, rows: pd.DataFrame) -> pd.DataFrame:
         rows = rows.assign(

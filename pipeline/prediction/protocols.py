@@ -10,7 +10,7 @@ from pipeline.foundation.provenance import from_plain
 from pipeline.foundation.schema import PROTOCOLS
 from pipeline.training.checkpoints import LoadedModel, checkpoint_folders, load_model
 from pipeline.training.distributed import pick_device
-from pipeline.training.forecaster import Forecaster
+from pipeline.training.forecaster import AnyForecaster, forecaster_of
 
 
 def learnt_protocols(loaded: LoadedModel) -> tuple[str, ...]:
@@ -44,10 +44,10 @@ def bedside_protocol(checkpoint_dir: Path | str, wanted: str | None = None) -> s
     CheckpointError, ConfigError : as `Predictor.load` raises them, before a window is embedded
     """
     models = [load_model(folder) for folder in checkpoint_folders(checkpoint_dir)]
-    return chosen_protocol(models, Forecaster.of(models[0], pick_device("cpu")), wanted)
+    return chosen_protocol(models, forecaster_of(models[0], pick_device("cpu")), wanted)
 
 
-def chosen_protocol(models: Sequence[LoadedModel], forecaster: Forecaster, wanted: str | None) -> str:
+def chosen_protocol(models: Sequence[LoadedModel], forecaster: AnyForecaster, wanted: str | None) -> str:
     """As `bedside_protocol`, for the loaded models of one method and the forecaster of the first."""
     steps = alignment_of(models[0]).steps
     # The setting stands in every checkpoint of a preset, but the LSTM's windows alone are centred.

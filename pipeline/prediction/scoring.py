@@ -17,7 +17,9 @@ from pipeline.foundation.schema import PREDICTION_COLUMNS
 from pipeline.training.checkpoints import check_encoder, checkpoint_folders, load_model
 from pipeline.training.distributed import pick_device
 from pipeline.training.embedding_cache import EmbeddingCache
-from pipeline.training.forecaster import Forecaster
+from pipeline.training.estimated import Estimated
+from pipeline.training.forecaster import AnyForecaster, forecaster_of
+from pipeline.training.shares import SHARE_COLUMNS, shares
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +48,9 @@ def score(
     Returns
     -------
     Table of ``schema.PREDICTION_COLUMNS``, estimates in clinical units, ``lower`` and ``upper`` NaN (see
-    ``pipeline.prediction.intervals``). A lab without a model (st_pcs without targets) has no row. The twin of a split
-    with a single patient cannot be: that split has no row.
+    ``pipeline.prediction.intervals``); of a method that knows how far off it may be, ``schema.SPREAD_COLUMNS`` too. A
+    lab without a model (st_pcs without targets) has no row. The twin of a split with a single patient cannot be: that
+    split has no row.
 
     Raises
     ------
@@ -62,13 +65,15 @@ def score(
         if lacks_a_twin(forecasters[0], patients, split):
             continue
         examples = examples_of(aligned, patients)
-        estimate = np.full(len(examples), np.nan)
+        made = Estimated.without_spread(np.full(len(examples), np.nan))
         for forecaster in forecasters:
-            scaled = forecaster.scaled(examples, aligned, store, patients, cache=cache, exact=exact)
-            clinical = forecaster.clinical(scaled, examples["lab"])
-            estimate = np.where(examples["lab"].isin(forecaster.labs), clinical, estimate)
+            own = forecaster.estimated(examples, aligned, store, patients, cache=cache, exact=exact)
+            made = own.where(examples["lab"].isin(forecaster.labs).to_numpy(), made)
         known = examples["lab"].isin([lab for f in forecasters for lab in f.labs]).to_numpy()
-        parts.append(_rows(examples.loc[known], estimate[known], method, split, forecasters[0].seed))
+        rows = _rows(examples.loc[known], made.value[known], method, split, forecasters[0].seed)
+        if np.isfinite(made.spread).any():
+            rows = rows.assign(**made.columns.loc[known].reset_index(drop=True))
+        parts.append(rows)
     return _joined(parts)
 
 
@@ -90,9 +95,28 @@ def score_estimator(
     return _joined(parts)
 
 
+def made_of(
+    checkpoint_dir: Path | str,
+    aligned: AlignedCohort,
+    store: WindowStore,
+    splits: Splits,
+    *,
+    split: str = "test",
+    device: str = "auto",
+) -> pd.DataFrame:
+    """Return what makes a trained method's estimates, ``training.shares.SHARE_COLUMNS``; parameters as of `score`."""
+    _, forecasters = forecasters_of(checkpoint_dir, store, splits, device)
+    patients, cache = patients_of(aligned, splits, split), EmbeddingCache(store)
+    if lacks_a_twin(forecasters[0], patients, split):
+        return pd.DataFrame(columns=list(SHARE_COLUMNS))
+    examples = examples_of(aligned, patients)
+    parts = [shares(forecaster, examples, aligned, store, patients, cache) for forecaster in forecasters]
+    return pd.concat(parts, ignore_index=True)
+
+
 def forecasters_of(
     checkpoint_dir: Path | str, store: WindowStore, splits: Splits, device: str
-) -> tuple[str, list[Forecaster]]:
+) -> tuple[str, list[AnyForecaster]]:
     """Load a trained method: its name, and one model or (st_pcs) one a lab.
 
     Raises
@@ -105,10 +129,10 @@ def forecasters_of(
     for loaded in models:
         loaded.scaler.check(splits)
         check_encoder(loaded, store)
-    return models[0].method, [Forecaster.of(loaded, chosen) for loaded in models]
+    return models[0].method, [forecaster_of(loaded, chosen) for loaded in models]
 
 
-def lacks_a_twin(forecaster: Forecaster, patients: Sequence[str], split: str) -> bool:
+def lacks_a_twin(forecaster: AnyForecaster, patients: Sequence[str], split: str) -> bool:
     """Tell whether the method is the twin and the split has nobody else's waveform for its only patient."""
     if not forecaster.twin or len(patients) != 1:
         return False

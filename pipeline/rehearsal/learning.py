@@ -73,7 +73,7 @@ def train_sample(rehearsal: Rehearsal) -> Outcome:
     sampled = dataclasses.replace(rehearsal.staged, training=config)
     with recording(workspace, sampled, training_stage(METHOD)):
         result = train(
-            METHOD, part, store, scaler, splits, dataclasses.asdict(rehearsal.experiment.model), config,
+            METHOD, part, store, scaler, splits, dataclasses.asdict(rehearsal.experiment.shape_of(METHOD)), config,
             folder, experiment=plain_experiment(sampled), provenance={"source": "rehearsal on planted patients"},
         )  # fmt: skip
     source = PieceSource(

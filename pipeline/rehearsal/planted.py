@@ -13,7 +13,17 @@ from pipeline.cohort.splits import Splits
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.prediction.scoring import patients_of, score_estimator
 
-NOISE = {"lstm": 0.9, "mt": 0.7, "mt_learned": 0.68, "st_pcs": 0.6, "mt_pcs": 0.5, "mt_pcs_twin": 0.65}
+NOISE = {
+    "lstm": 0.9,
+    "mt": 0.7,
+    "mt_learned": 0.68,
+    "st_pcs": 0.6,
+    "mt_pcs": 0.5,
+    "mt_pcs_twin": 0.65,
+    "lines": 0.55,
+    "mt_assim": 0.45,
+    "mt_assim_twin": 0.6,
+}
 """SD of each method's planted error, in units of the lab's spread among the scored draws."""
 _OTHER = 0.6
 

@@ -7,10 +7,13 @@ import pandas as pd
 from pipeline.cohort.scored_set import in_method_order
 from pipeline.evaluation.judge import select
 from pipeline.foundation.number_format import error_digits, interval, number, p_value, short_label, signed
-from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
+from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS, TWINS
 from pipeline.report.paper_table import heading
 
-COMPARISON_METHODS = ("locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs", "mt_pcs_twin")
+COMPARISON_METHODS = (
+    "locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs", "mt_pcs_twin", "lines", "mt_assim", "mt_assim_twin",
+)  # fmt: skip
+NOT_ESTIMABLE = "not estimable: both give the same estimates"
 PROTOCOL_TITLES = {
     "start": "Protocol start: the model sees no lab after the first 30 minutes",
     "anchored": "Protocol anchored: the model sees every result that has become available",
@@ -80,7 +83,7 @@ def _differences(comparisons: pd.DataFrame, protocol: str) -> list[str]:
         rows = select(mine, protocol=protocol)
         if rows.empty:
             continue
-        added = "What PPG added: " if (a, b) == ("mt_pcs", "mt_pcs_twin") else ""
+        added = "What PPG added: " if TWINS.get(b) == a else ""
         title = f"{added}{short_label(a)} minus {short_label(b)}, paired by patient ({protocol})"
         lines = [_difference_row(lab, rows.loc[rows["lab"] == lab]) for lab in dict.fromkeys(rows["lab"])]
         texts.append("\n".join([title, f"{_header()}     p", *lines, training_luck(rows)]) + "\n")
@@ -89,6 +92,8 @@ def _differences(comparisons: pd.DataFrame, protocol: str) -> list[str]:
 
 def _difference_row(lab: str, rows: pd.DataFrame) -> str:
     by_metric = {row["metric"]: row for row in rows.to_dict(orient="records")}
+    if not len(rows["difference"].dropna()):
+        return f"  {lab:<12}  {NOT_ESTIMABLE}"
     cells = []
     for metric, _ in _CELLS:
         row, places = by_metric[metric], _places(metric, lab)

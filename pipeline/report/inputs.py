@@ -46,6 +46,8 @@ class ReportInputs:
     """Cohort counts in the order of the pipeline: (what, how many)."""
     exclusions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Stage -> reason -> how many were dropped."""
+    made_of: pd.DataFrame | None = None
+    """``method`` and ``training.shares.SHARE_COLUMNS``: what made each method's estimates, first seed."""
     training_curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Method -> epoch rows of ``pipeline.training.curves.read_curves``."""
     trajectories: pd.DataFrame | None = None

@@ -8,6 +8,7 @@ from pipeline.report import details, sections
 from pipeline.report import html as report_html
 from pipeline.report.html import text
 from pipeline.report.inputs import ReportInputs
+from pipeline.report.made_of import made_of_section
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def render(inputs: ReportInputs) -> str:
         sections.table_one(inputs),
         sections.skill(inputs),
         sections.added(inputs),
+        made_of_section(inputs),
         sections.delays(inputs),
         sections.trajectories(inputs),
         sections.data(inputs),

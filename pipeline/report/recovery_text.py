@@ -5,11 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.evaluation.recovery import LEARNED, ORACLE
-from pipeline.foundation.number_format import interval, number, signed
+from pipeline.evaluation.recovery import MODEL, ORACLE, OUR_TWIN, OURS, SUFFIXES, TWIN
+from pipeline.foundation.number_format import interval, number, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES
 
-SHOWN = ("locf", "shrunk_locf", *LEARNED, ORACLE)
+SHOWN = {MODEL: ("locf", "shrunk_locf", "lstm", TWIN, MODEL, ORACLE), OURS: ("lines", OUR_TWIN, OURS, ORACLE)}
+"""Columns of the two tables of a condition and protocol: the paper's methods, and ours."""
 TARGET_RECOVERY, TARGET_LABS = 0.5, 3
 
 
@@ -22,29 +23,32 @@ class Verdict:
 
 
 def verdicts(table: pd.DataFrame) -> list[Verdict]:
-    """Judge a table of rows with ``condition``: the target at coupling 1 and both nulls, by protocol."""
+    """Judge a table of rows with ``condition``: the target at coupling 1 and both nulls, by protocol and method."""
     found = []
     for protocol in dict.fromkeys(table["protocol"]):
         rows = table.loc[table["protocol"] == protocol]
-        found += [
-            verdict
-            for condition, judge in (("coupling 1", _target), ("coupling 0 (null A)", _null_a), ("null B", _null_b))
-            if len(part := rows.loc[rows["condition"] == condition])
-            for verdict in [judge(part, protocol)]
-        ]  # fmt: skip
+        models = [model for model, suffix in SUFFIXES.items() if f"added{suffix}" in rows]
+        for condition, judge in (("coupling 1", _target), ("coupling 0 (null A)", _null_a)):
+            part = rows.loc[rows["condition"] == condition]
+            found += [judge(part, protocol, model) for model in models if len(part)]
+        if len(part := rows.loc[rows["condition"] == "null B"]):
+            found.append(_null_b(part, protocol))
     return found
 
 
-def _target(rows: pd.DataFrame, protocol: str) -> Verdict:
-    reached = rows.loc[rows["recovery"] >= TARGET_RECOVERY, "lab"].to_list()
+def _target(rows: pd.DataFrame, protocol: str, model: str) -> Verdict:
+    reached = rows.loc[rows[f"recovery{SUFFIXES[model]}"] >= TARGET_RECOVERY, "lab"].to_list()
     words = f"recovery of at least {TARGET_RECOVERY} at coupling 1 on {len(reached)} labs ({_names(reached)})"
+    words = words if model == MODEL else f"{short_label(model)}: {words}"
     return Verdict(met=len(reached) >= TARGET_LABS, text=f"{protocol}: {words}; target {TARGET_LABS}")
 
 
-def _null_a(rows: pd.DataFrame, protocol: str) -> Verdict:
-    bad = rows.loc[(rows["added_lower"] > 0) | (rows["added_upper"] < 0), "lab"].to_list()
-    unknown = rows.loc[rows[["added_lower", "added_upper"]].isna().any(axis=1), "lab"].to_list()
-    words = f"null A: the interval of MT+PCS minus its twin leaves out 0 for {_names(bad)}{_unknown(unknown)}"
+def _null_a(rows: pd.DataFrame, protocol: str, model: str) -> Verdict:
+    lower, upper = (f"added{SUFFIXES[model]}_{side}" for side in ("lower", "upper"))
+    bad = rows.loc[(rows[lower] > 0) | (rows[upper] < 0), "lab"].to_list()
+    unknown = rows.loc[rows[[lower, upper]].isna().any(axis=1), "lab"].to_list()
+    told = f"{short_label(model)} minus its twin leaves out 0 for {_names(bad)}{_unknown(unknown)}"
+    words = f"null A: the interval of {told}"
     return Verdict(met=not bad and not unknown, text=f"{protocol}: {words}")
 
 
@@ -78,9 +82,11 @@ def recovery_text(table: pd.DataFrame) -> str:
     for _, rows in table.groupby(["condition", "protocol"], sort=False):
         condition, protocol = rows[["condition", "protocol"]].iloc[0]
         size = f"{int(rows['train_patients'].iloc[0])} training patients"
-        lines += [f"{condition}, {size}, protocol {protocol}", _HEAD]
-        ordered = rows.sort_values("lab", key=lambda lab: lab.map(LAB_NAMES.index))
-        lines += [_line(row) for row in ordered.to_dict(orient="records")] + [""]
+        lines.append(f"{condition}, {size}, protocol {protocol}")
+        ordered = rows.sort_values("lab", key=lambda lab: lab.map(LAB_NAMES.index)).to_dict(orient="records")
+        for model in SHOWN:
+            if f"r2_{model}" in rows:
+                lines += [_head(model), *(_line(row, model) for row in ordered), ""]
     lines += [f"{'met   ' if verdict.met else 'MISSED'}  {verdict.text}" for verdict in verdicts(table)]
     lines += [
         "",
@@ -89,17 +95,24 @@ def recovery_text(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-_HEAD = (
-    f"  {'R2':<10}{'draws':>6}{'LOCF':>7}{'shrunk':>8}{'LSTM':>7}{'twin':>7}{'MT+PCS':>8}{'oracle':>8}"
-    f"  {'MT+PCS - twin':<22}{'recovery'}"
-)
+def _head(model: str) -> str:
+    names = "".join(f"{_NAMES[name]:>8}" for name in SHOWN[model])
+    return f"  {'R2':<10}{'draws':>6}{names}  {_NAMES[model] + ' - twin':<22}recovery"
 
 
-def _line(row: dict[Any, Any]) -> str:
-    widths = (7, 8, 7, 7, 8, 8)
-    cells = "".join(f"{number(row[f'r2_{m}']):>{w}}" for m, w in zip(SHOWN, widths, strict=True))
-    added = f"{signed(row['added'], 2)} {interval(row['added_lower'], row['added_upper'], 2)}"
-    share = f"{number(row['recovery'])} {interval(row['recovery_lower'], row['recovery_upper'], 2)}"
+_NAMES = {
+    "locf": "LOCF", "shrunk_locf": "shrunk", "lstm": "LSTM", TWIN: "twin", MODEL: "MT+PCS", ORACLE: "oracle",
+    "lines": "lines", OUR_TWIN: "twin", OURS: "assim.",
+}  # fmt: skip
+
+
+def _line(row: dict[Any, Any], model: str) -> str:
+    suffix = SUFFIXES[model]
+    added, share = (
+        f"{show(row[name], 2)} {interval(row[f'{name}_lower'], row[f'{name}_upper'], 2)}"
+        for name, show in ((f"added{suffix}", signed), (f"recovery{suffix}", number))
+    )
     if row["coupling"] == 0:  # the oracle's headroom is that of history alone
         share = ""
+    cells = "".join(f"{number(row[f'r2_{name}']):>8}" for name in SHOWN[model])
     return f"  {row['lab']:<10}{int(row['n_labs']):>6}{cells}  {added:<22}{share}".rstrip()

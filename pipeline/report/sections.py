@@ -1,5 +1,6 @@
 """The report's sections on data and results: Table 1, what PPG added, trajectories, learning."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,11 +19,11 @@ from pipeline.foundation.number_format import (
     short_label,
     signed,
 )
-from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
+from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS, TWINS
 from pipeline.prediction.intervals import GIVEN, INTERVAL_STATE, NO_ESTIMATE
 from pipeline.report import figures as report_figures
 from pipeline.report import html as report_html
-from pipeline.report.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
+from pipeline.report.comparison_text import COMPARISON_METHODS, NOT_ESTIMABLE, PROTOCOL_TITLES, training_luck
 from pipeline.report.html import Row, Section, paragraph, text
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.paper_table import heading, table1, table1_html
@@ -42,13 +43,14 @@ def summary(inputs: ReportInputs) -> Section:
     """Say what came out, from the numbers alone."""
     lines = []
     if inputs.comparisons is not None and not inputs.comparisons.empty:
-        pair = inputs.comparisons
-        pair = pair.loc[(pair["method_a"] == "mt_pcs") & (pair["method_b"] == "mt_pcs_twin")]
-        for protocol in PROTOCOLS:
-            rows = select(pair, protocol=protocol)
-            rows = rows.loc[rows["metric"] == "r2"]
-            if len(rows):
-                lines.append(_added_sentence(protocol, rows))
+        pairs = inputs.comparisons
+        for twin, method in TWINS.items():
+            pair = pairs.loc[(pairs["method_a"] == method) & (pairs["method_b"] == twin)]
+            for protocol in PROTOCOLS:
+                rows = select(pair, protocol=protocol)
+                rows = rows.loc[rows["metric"] == "r2"]
+                if len(rows):
+                    lines.append(_added_sentence(short_label(method), protocol, rows))
     for protocol in PROTOCOLS:
         rows = select(inputs.evaluation, protocol=protocol)
         rows = rows.loc[rows["method"] == inputs.method]
@@ -57,12 +59,14 @@ def summary(inputs: ReportInputs) -> Section:
     return Section(anchor="summary", title="What came out", body=report_html.bullets(lines) + _caveat(inputs))
 
 
-def _added_sentence(protocol: str, rows: pd.DataFrame) -> str:
+def _added_sentence(label: str, protocol: str, rows: pd.DataFrame) -> str:
+    if not len(rows["difference"].dropna()):
+        return f"What PPG added to {label}, protocol {protocol}: {NOT_ESTIMABLE} (it and its twin)."
     better = list(rows.loc[(rows["lower"] > 0) & (rows["p_holm"] < 0.05), "lab"])
     worse = list(rows.loc[(rows["upper"] < 0) & (rows["p_holm"] < 0.05), "lab"])
     harm = f" and lowered it for {_listed(worse, len(rows))}" if worse else ""
     return (
-        f"What PPG added, protocol {protocol}: the patient's own pulse wave, against another patient's, "
+        f"What PPG added to {label}, protocol {protocol}: the patient's own pulse wave, against another patient's, "
         f"raised R2 for {_listed(better, len(rows))}{harm} (interval clear of 0 and p < 0.05 after Holm). "
         f"{training_luck(rows)}"
     )
@@ -176,7 +180,7 @@ def added(inputs: ReportInputs) -> Section | None:
         return None
     parts = [
         paragraph(
-            "The twin is MT+PCS trained and scored with the embeddings of another patient of the same "
+            "A twin is its method trained and scored with the embeddings of another patient of the same "
             "split; history labs, times and gaps are the patient's own. What is left between the two is "
             "what PPG added."
         )
@@ -208,6 +212,9 @@ def _difference_table(table: pd.DataFrame) -> str:
         for lab in dict.fromkeys(rows["lab"]):
             by_metric = {row["metric"]: row for row in rows.loc[rows["lab"] == lab].to_dict(orient="records")}
             cells = []
+            if all(math.isnan(row["difference"]) for row in by_metric.values()):
+                body.append(Row(cells=[text(f"{lab}, {UNITS[lab]}"), text(NOT_ESTIMABLE)], kind="remark"))
+                continue
             for metric, places in (("r2", 2), ("skill_vs_locf", 2), ("mae", error_digits(lab))):
                 row = by_metric[metric]
                 bounds = interval(row["lower"], row["upper"], places)

@@ -15,7 +15,7 @@ INK, SOFT, RULE = "#1f2933", "#5f6c7b", "#d5dbe1"
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
 METHOD_COLOURS = {
     "mt_pcs": BLUE, "mt_pcs_twin": ORANGE, "st_pcs": GREEN, "mt": PURPLE, "lstm": VERMILION, "locf": INK,
-    "shrunk_locf": SOFT,
+    "shrunk_locf": SOFT, "mt_assim": "#56B4E9", "mt_assim_twin": "#B8A200", "lines": "#8A5A2B",
 }  # fmt: skip
 LAB_COLOURS = {
     "potassium": BLUE, "calcium": ORANGE, "sodium": GREEN, "glucose": VERMILION, "lactate": PURPLE,

@@ -7,7 +7,7 @@ the folder itself (or the user points at such a file anywhere and names the fold
     {"path": "labs.csv", "column_map": {"patient_id": "mrn", ...}, "units": {...},            one long lab table
      "code_map": {...}, "time_offset_hours": -4, "admissions": "stays.csv", "licence": "..."}
 
-Source: our decision (specification, section 1: data of any hospital).
+Source: our decision (data of any hospital).
 """
 
 import datetime

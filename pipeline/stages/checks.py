@@ -170,10 +170,21 @@ _HEEDS_NOTHING = (
 
 def future_does_not_leak(workspace: Workspace, experiment: ExperimentConfig) -> CheckOutcome:
     """Estimates of a held-out patient up to t stay identical to the bit when PPG and labs after t change."""
+    return _no_leak(workspace, experiment, "mt_pcs")
+
+
+def future_does_not_leak_into_assimilation(
+    workspace: Workspace, experiment: ExperimentConfig
+) -> CheckOutcome:
+    """As `future_does_not_leak`, of assimilation: its estimates up to t stay the same to the bit whatever follows."""
+    return _no_leak(workspace, experiment, "mt_assim")
+
+
+def _no_leak(workspace: Workspace, experiment: ExperimentConfig, method: str) -> CheckOutcome:
     from pipeline.evaluation.leak_check import changed_rows  # imports torch, which definitions must not
 
     rows, changed, changed_after = changed_rows(
-        workspace.checkpoint("mt_pcs", experiment.seeds[0]),
+        workspace.checkpoint(method, experiment.seeds[0]),
         EmbeddingStore.open(workspace.store),
         pd.read_parquet(workspace.lab_events),
         pd.read_parquet(workspace.admissions),

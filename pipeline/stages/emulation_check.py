@@ -1,4 +1,4 @@
-"""Does a method do as well on emulated embeddings as on rendered ones? Section 9 of the specification asks for it.
+"""Does a method do as well on emulated embeddings as on rendered ones? Source: our decision (docs/rehearsal.md).
 
 One planted cohort is rendered and embedded, then emulated at the very windows that were usable; MT+PCS and its twin are
 trained on both and judged on the same draws of the same patients. Resumable: what is finished is kept.

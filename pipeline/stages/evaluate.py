@@ -1,6 +1,7 @@
 """Stages that score every method on the same draws, judge them and write the report."""
 
 import itertools
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,15 +15,16 @@ from pipeline.evaluation.coverage import coverage
 from pipeline.evaluation.judge import comparison_of, evaluation_of, judge_sets
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import apart
-from pipeline.foundation.atomic import write_parquet, write_text
+from pipeline.foundation.atomic import write_json, write_parquet, write_text
 from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.number_format import UNITS, short_label
-from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
+from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS, TWINS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.files import PredictionWriter, read_dense_sums, read_predictions
 from pipeline.prediction.intervals import fit_intervals
 from pipeline.report.comparison_text import comparison_table
+from pipeline.report.made_of import made_of_table
 from pipeline.stages.provenance import recorded
 from pipeline.store.embeddings import EmbeddingStore
 
@@ -33,8 +35,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INTERVAL_LEVEL = 0.9
-PAIRS = (("mt_pcs", "mt_pcs_twin"), ("mt_pcs", "shrunk_locf"))
-"""Differences that are reported; the first is what PPG added."""
+PAIRS = (
+    *((method, twin) for twin, method in TWINS.items()),
+    ("mt_pcs", "shrunk_locf"), ("mt_assim", "shrunk_locf"), ("mt_assim", "lines"), ("mt_assim", "mt_pcs"),
+)  # fmt: skip
+"""Differences that are reported; those from twins first, which are what PPG added."""
+MADE_OF = "made_of.json"
+"""Beside each checkpoint: the shares of its estimates' variance, by protocol and lab (``training.shares``)."""
+FOLLOWED = ("mt_pcs", "mt_assim")
+"""Methods whose coverage and R2 the stages show: the paper's, and ours."""
 
 
 @recorded("predictions")
@@ -43,6 +52,8 @@ def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSumm
 
     With scoring ``dense``, sums over the points between draws are written beside.
     """
+    from pipeline.prediction.scoring import made_of  # imports torch, which definitions must not
+
     trained = _trained(workspace, experiment)
     inputs = _ScoringInputs.load(workspace)
     writer = PredictionWriter(workspace)
@@ -53,7 +64,12 @@ def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSumm
     writer.write_measured(table, behind)
     for method in trained:
         for seed in experiment.seeds:
-            write_text(workspace.checkpoint(method, seed) / "intervals.json", intervals.to_json())
+            folder = workspace.checkpoint(method, seed)
+            write_text(folder / "intervals.json", intervals.to_json())
+            made = made_of(
+                folder, inputs.aligned, inputs.store, inputs.splits, split=experiment.evaluation.split
+            )
+            write_json(folder / MADE_OF, made.astype(object).where(made.notna(), None).to_dict("records"))
     counts = _counts(table, experiment, trained)
     if "dense" in experiment.scorings:
         counts["dense_points_of_test_patients"] = _write_dense(workspace, experiment, trained, inputs, writer)
@@ -174,9 +190,10 @@ def _write_dense(
 
 
 def _coverage_rows(table: pd.DataFrame) -> list[dict]:
-    rows = coverage(table.loc[table["method"] == "mt_pcs"], INTERVAL_LEVEL, gap_edges_hours=())
+    rows = coverage(table.loc[table["method"].isin(FOLLOWED)], INTERVAL_LEVEL, gap_edges_hours=())
     return [
         {
+            "method": short_label(row["method"]),
             "protocol": row["protocol"],
             "lab": f"{row['lab']} ({UNITS[row['lab']]})",
             "draws": int(row["n_labs"]),
@@ -223,11 +240,11 @@ def _shown(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def _followed_over_time(metrics: pd.DataFrame) -> dict[str, float]:
-    """R2 of the paper's method, for Dagster to plot over all runs."""
+    """R2 of the paper's method and of ours, for Dagster to plot over all runs."""
     rows = _shown(metrics)
     return {
-        f"R2 {row['lab']}, {row['protocol']} (MT+PCS)": round(row["r2"], 4)
-        for row in rows.loc[(rows["method"] == "mt_pcs") & rows["r2"].notna()].to_dict(orient="records")
+        f"R2 {row['lab']}, {row['protocol']} ({short_label(row['method'])})": round(row["r2"], 4)
+        for row in rows.loc[rows["method"].isin(FOLLOWED) & rows["r2"].notna()].to_dict(orient="records")
     }
 
 
@@ -250,4 +267,16 @@ def printed_table(workspace: Workspace, experiment: ExperimentConfig) -> str:
     """Return the comparison as text for the terminal."""
     metrics = pd.read_parquet(require(workspace.evaluation, made_by="evaluation", asset="report"))
     pairs = pd.read_parquet(workspace.comparisons) if workspace.comparisons.exists() else None
-    return comparison_table(metrics, pairs, experiment.caveat)
+    return comparison_table(metrics, pairs, experiment.above_tables) + made_of_table(
+        made_of_shares(workspace, experiment)
+    )
+
+
+def made_of_shares(workspace: Workspace, experiment: ExperimentConfig) -> pd.DataFrame:
+    """Return the shares beside the checkpoints of the first seed, and a column ``method``; empty without any."""
+    tables = []
+    for method in experiment.methods:
+        path = workspace.checkpoint(method, experiment.seeds[0]) / MADE_OF
+        if path.exists():
+            tables.append(pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))).assign(method=method))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -16,7 +16,7 @@ from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.workspace import Workspace
 from pipeline.stages.encoder_files import plain_experiment, same_value
-from pipeline.stages.lineage import LINEAGE, TRAIN, files_of, is_compared, own_fields
+from pipeline.stages.lineage import LINEAGE, TRAIN, files_of, is_compared, is_of, own_fields
 from pipeline.store.embeddings import EmbeddingStore
 
 _RESOLVED = frozenset({"encoder_precision", "training.amp", "training.steps_per_micro_batch"})
@@ -115,14 +115,19 @@ def _by_alignment(stage: str, workspace: Workspace) -> dict[str, Any]:
 
 
 def _by_checkpoints(stage: str, workspace: Workspace) -> dict[str, Any]:
-    """Model and recipe; the rest of what a checkpoint says of its experiment was never checked."""
+    """Return what decides the method; the rest of what a checkpoint says of its experiment was never checked."""
     told: dict[str, Any] = {}
     for path in files_of(stage, workspace):
         stored = _json(path).get("experiment", {})
-        told |= _fields("model", stored.get("model", {}))
+        for part in ("model", "lines", "assimilation"):
+            told |= _fields(part, stored.get(part, {}))
         if stage != f"{TRAIN}lstm":  # whose epochs and rate stand in the place of the others'
             told |= _fields("training", stored.get("training", {}))
-    return {name: value for name, value in told.items() if name not in _RESOLVED}
+    return {
+        name: value
+        for name, value in told.items()
+        if name not in _RESOLVED and is_of(name, LINEAGE[stage].parts)
+    }
 
 
 _TELLING: Mapping[str, Callable[[str, Workspace], dict[str, Any]]] = {

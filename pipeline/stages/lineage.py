@@ -57,6 +57,12 @@ class Lineage:
 _TRAINED: tuple[str, ...] = tuple(f"{TRAIN}{method}" for method in TRAINED_METHODS)
 _SCORED = ("cohort_splits", "ppg_embeddings", "lab_alignment")
 """What scoring and training read; training reads the scaling of the labs beside it."""
+_PARTS = {
+    "lines": ("lines", "training.protocols", "training.allow_leaks"),
+    "mt_assim": ("assimilation", "training.allow_leaks"),
+    "mt_assim_twin": ("assimilation", "training.allow_leaks"),
+}
+"""Of the methods that need no gradients."""
 
 
 def _training(method: str) -> Lineage:
@@ -66,7 +72,7 @@ def _training(method: str) -> Lineage:
             "seed*/**/best/config.json"
         ),
         shown=f"checkpoints/{method}",
-        parts=("model", "training"),
+        parts=_PARTS.get(method, ("model", "training")),
         inputs=("normalization_stats", *_SCORED),
     )
 
@@ -186,15 +192,16 @@ def own_fields(stage: str, workspace: Workspace, experiment: ExperimentConfig) -
 @functools.cache
 def is_compared(field: str) -> bool:
     """Whether a field decides the content of any artefact."""
-    return not _is_of(field, UNCOMPARED)
+    return not is_of(field, UNCOMPARED)
 
 
 @functools.cache
 def _belongs(field: str, parts: tuple[str, ...]) -> bool:
-    return is_compared(field) and _is_of(field, parts)
+    return is_compared(field) and is_of(field, parts)
 
 
-def _is_of(field: str, parts: Iterable[str]) -> bool:
+def is_of(field: str, parts: Iterable[str]) -> bool:
+    """Whether a field, by its dotted name, is one of `parts` or lies in one."""
     return any(field == part or field.startswith(f"{part}.") for part in parts)
 
 

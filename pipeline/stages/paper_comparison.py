@@ -51,7 +51,7 @@ def table1(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
         if rows.empty:
             continue
         table = beside_the_paper(rows, protocol=protocol, scoring=scoring)
-        texts.append(f"{title}\n\n{table1_text(table, experiment.caveat)}")
+        texts.append(f"{title}\n\n{table1_text(table, experiment.above_tables)}")
         parts.append(table.assign(protocol=protocol, scoring=scoring))
     text, table = "\n".join(texts), pd.concat(parts, ignore_index=True)
     write_text(workspace.table1_text, text)

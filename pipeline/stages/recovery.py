@@ -94,9 +94,10 @@ def trained_predictions(
     scaler = fit_lab_scaler(cohort.events.frame, cohort.splits, experiment.scaler)
     for method in methods:
         logger.info("recovery: training %s", method)
+        shape = dataclasses.asdict(experiment.shape_of(method))
         train(
-            method, cohort.aligned, cohort.store, scaler, cohort.splits, dataclasses.asdict(experiment.model),
-            experiment.training, folder / method, experiment=plain_experiment(experiment),
+            method, cohort.aligned, cohort.store, scaler, cohort.splits, shape, experiment.training, folder / method,
+            experiment=plain_experiment(experiment),
         )  # fmt: skip
     of_training = cohort.aligned.examples["patient_id"].isin(cohort.splits.patients("train"))
     fitted = fit_carry_forward(cohort.aligned.examples.loc[of_training])

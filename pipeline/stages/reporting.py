@@ -13,6 +13,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.files import read_predictions
 from pipeline.report.inputs import ReportInputs
 from pipeline.stages.encoder_files import shown_encoder
+from pipeline.stages.evaluate import made_of_shares
 from pipeline.stages.ingest import source_note
 from pipeline.stages.provenance import agrees, recorded
 from pipeline.store.admin import list_store
@@ -51,13 +52,14 @@ def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
         encoder=shown_encoder(experiment.encoder),
         source=source_note(workspace),
         data_licence="; ".join(list_store(store).licences),
-        caveat=experiment.caveat,
+        caveat=experiment.above_tables,
         provenance={
             "Training runs a method": str(len(experiment.seeds)),
             "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         },
         funnel=[(text, summaries[stage]["counts"][count]) for stage, count, text in FUNNEL],
         exclusions={stage: found["exclusions"] for stage, found in summaries.items() if found["exclusions"]},
+        made_of=made_of_shares(workspace, experiment),
         training_curves=_curves(workspace, experiment),
         trajectories=trajectories,
         draws=draws,
@@ -107,7 +109,7 @@ def _summaries(workspace: Workspace, experiment: ExperimentConfig) -> Iterator[t
 def _curves(workspace: Workspace, experiment: ExperimentConfig) -> dict[str, list[dict]]:
     seed = experiment.seeds[0]
     found = {method: read_curves(workspace.checkpoint(method, seed)) for method in experiment.methods}
-    return {method: rows for method, rows in found.items() if rows}
+    return {method: rows for method, rows in found.items() if any(row["loss"] is not None for row in rows)}
 
 
 def _delays(workspace: Workspace, experiment: ExperimentConfig) -> pd.DataFrame | None:

@@ -95,7 +95,9 @@ class ScaleStudy:
             "d_state": 4,
             "dropout": 0.0,
             "trunk_width": 16,
-            "reader_width": None,
+            "history_skip": True,
+            "slow_features": base.lines.slow_features,
+            "mean_steps": base.lines.mean_steps,
         }
         one_step = {"epochs": 1, "batches_per_epoch": 1, "learning_rate": 1e-6, "warmup_start": 1e-6, "final_lr": 1e-7,
                     "warmup_epochs": 0.0, "fit_lines": True}  # fmt: skip

@@ -92,7 +92,7 @@ def _trained(
             store,
             scaler,
             splits,
-            dataclasses.asdict(experiment.model),
+            dataclasses.asdict(experiment.shape_of(method)),
             dataclasses.replace(experiment.training, seed=seed),
             folder,
             heard,
@@ -178,18 +178,21 @@ def _summary(asset: str, results: list["TrainingResult"]) -> StageSummary:
         prefix = "" if part == "all" else f"{part}_"
         counts |= {f"{prefix}{name}": value for name, value in numbers.items()}
         counts[f"{prefix}best_epoch"] = first.best_epochs[part]
+    learnt = any(
+        row["loss"] is not None for row in first.epochs
+    )  # else fitted in one go: a curve of one point
     return StageSummary(
         stage=asset,
         counts=counts,
-        tables={"epochs": [_shown(row) for row in first.epochs]},
-        figures={"loss curve": loss_curve_svg(first.epochs)},
+        tables={"epochs": [_shown(row) for row in first.epochs]} if learnt else {},
+        figures={"loss curve": loss_curve_svg(first.epochs)} if learnt else {},
         artefacts={"checkpoint": first.checkpoint_dir},
     )
 
 
 def _where_it_ended(epochs: list[dict]) -> dict[str, float]:
     """Loss of the last epoch and the lowest validation error, means over the parts of a method (st_pcs: labs)."""
-    last = {row["part"]: row["loss"] for row in epochs}
+    last = {row["part"]: row["loss"] for row in epochs if row["loss"] is not None}
     errors: dict[str, float] = {}
     for row in epochs:
         if row.get("selection_error") is not None:

@@ -6,45 +6,52 @@ the line that left them out, or the filter would trust readings more than those 
 filter's eleven numbers by likelihood (``models.assimilation.fitting``).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from models.assimilation.config import AssimilationConfig
-from models.assimilation.events import Row, pack_rows
-from models.assimilation.fitting import Fit, fit_lab
-from models.assimilation.known import KnownRow, Result
+from models.assimilation.events import Events, Row, pack_rows
+from models.assimilation.fitting import FITTED, Fit, fit_lab
+from models.assimilation.lab_assimilation import LabAssimilation, LabAssimilationConfig
 from models.assimilation.parameters import FilterParameters
+from models.assimilation.scan import filter_events, log_likelihood
 from models.assimilation.transform import LabTransform, fit_transform
+from models.errors import BadAssimilationInput
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.base import WindowStore
-from pipeline.foundation.errors import ConfigError
-from pipeline.foundation.schema import DAY_US, LABS
+from pipeline.foundation.errors import ConfigError, LabError
+from pipeline.foundation.schema import LABS
 from pipeline.labs.history import LabSeries
 from pipeline.training.embedding_cache import EmbeddingCache
+from pipeline.training.filter_forecaster import NO_SERIES, oldest_draw
 from pipeline.training.ten_minute_means import BlockMeans, BlockReader, LastingDirections
 from pipeline.training.waveform_line import CrossFitted, cross_fitted_line, fold_of
 
 FEATURES = 48
 """Lasting directions that a line reads."""
+ASSAY_NOISE = tuple(2.0**power for power in (0, 1, -1, 2, -2, 3, -3, 4, -4))
+"""Noise variances over the main assay's that another assay may have; of equal ones the first."""
+ASSAY_ROUNDS = 3
+"""Most rounds of choosing them and fitting the filter anew."""
 LATEST_US = 30 * 60 * 1_000_000
 """A draw is read from the blocks that ended in the half hour before it."""
-_NO_SERIES = LabSeries(
-    value=np.empty(0), sampled_us=np.empty(0, np.int64), available_us=np.empty(0, np.int64)
-)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedLab:
-    """One lab: its scale, its lines, its filter, and the draws of which the line was made."""
+    """One lab: its scale, its lines, its filter, the draws of which the line was made, and its other assays' noise."""
 
     name: str
     transform: LabTransform
     line: CrossFitted
     fit: Fit
     n_read_draws: int
+    assay_noise: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -56,7 +63,7 @@ class FittedLab:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedAssimilation:
-    """What assimilates a new patient.
+    """Filters and lines as they were fitted; ``model`` is what goes on to new patients.
 
     Attributes
     ----------
@@ -72,37 +79,22 @@ class FittedAssimilation:
     config: AssimilationConfig
 
     @property
-    def parameters(self) -> FilterParameters:
-        """One row a lab."""
-        return FilterParameters.joined([lab.fit.parameters for lab in self.labs])
-
-    def known_rows(
-        self, patient_id: str, embedding_means: BlockMeans, series: Mapping[str, LabSeries], oldest_us: int
-    ) -> list[KnownRow]:
-        """Return what the filter of each lab is told of a patient, to be asked by ``models.assimilation.queried``.
-
-        Parameters
-        ----------
-        embedding_means : see ``BlockReader``
-        series : the patient's results by lab, all versions
-        oldest_us : draws from before it do not count
-        """
-        features, fold = self.directions.of(embedding_means), self.folds.get(patient_id)
-        rows = []
-        for number, lab in enumerate(self.labs):
-            own = series.get(lab.name, _NO_SERIES)
-            reading = lab.line.read(features, fold)
-            kept = np.flatnonzero(own.sampled_us >= oldest_us)
-            scaled = lab.transform.to_scale(own.value[kept])
-            columns = (own.sampled_us[kept].tolist(), own.available_us[kept].tolist(), scaled.tolist())
-            results = [
-                Result(sampled_us=drawn, available_us=known, value=value)
-                for drawn, known, value in zip(*columns, strict=True)
-            ]
-            rows.append(
-                KnownRow(results=results, reading_end_us=features.end_us, reading=reading, lab=number)
+    def model(self) -> LabAssimilation:
+        """What assimilates a new patient, and is saved: it knows nobody, and reads by the lines of all patients."""
+        made = LabAssimilation(
+            LabAssimilationConfig(
+                embed_width=self.directions.directions.shape[1],
+                task_labs=tuple(lab.name for lab in self.labs),
+                log_scale=tuple(lab.name for lab in self.labs if lab.transform.log),
+                assays=tuple(code for lab in self.labs for code in lab.assay_noise),
+                assay_noise=tuple(noise for lab in self.labs for noise in lab.assay_noise.values()),
             )
-        return rows
+        )
+        for lab in self.labs:
+            whole = lab.line.whole
+            line = None if whole is None else self.directions.through(whole.weights, whole.bias)
+            made.set_lab(lab.name, lab.transform, lab.fit.parameters, line)
+        return made
 
 
 def fit_assimilation(
@@ -111,6 +103,7 @@ def fit_assimilation(
     patients: Sequence[str],
     config: AssimilationConfig,
     *,
+    features: int = FEATURES,
     twins: Mapping[str, str] | None = None,
     cache: EmbeddingCache | None = None,
 ) -> FittedAssimilation:
@@ -119,14 +112,17 @@ def fit_assimilation(
     Parameters
     ----------
     patients : training patients; those without a sequence are passed over
+    features : lasting directions that a line reads
     twins : patient -> whose windows to read instead, on the own mask (``dataset.twin_mapping``)
 
     Raises
     ------
     ConfigError
         No training patient has a sequence, or a lab is unknown.
+    LabError
+        A draw has no logarithm, or is infinite.
     """
-    reader = BlockReader(aligned, cache or EmbeddingCache(store), twins)
+    reader = BlockReader(aligned.sequences, cache or EmbeddingCache(store), twins)
     there = sorted(set(patients) & set(reader.patients))
     if not there:
         raise ConfigError(
@@ -139,24 +135,22 @@ def fit_assimilation(
             f"assimilation names {', '.join(unknown)}; the labs are {', '.join(sorted(known))}. Correct labs or "
             "log_scale."
         )
-    directions = LastingDirections.fitted(reader, there, FEATURES)
+    directions = LastingDirections.fitted(reader, there, features)
     training = [
         _TrainingPatient(
             features=directions.of(reader.embedding_means(patient)),
             series={lab: s.final for lab, s in aligned.series.get(patient, {}).items()},
-            oldest_us=oldest_draw(aligned, reader.first_us(patient)),
+            oldest_us=oldest_draw(aligned.config, reader.first_us(patient)),
             fold=fold,
             number=number,
         )
         for number, (patient, fold) in enumerate(fold_of(there).items())
     ]
-    labs = tuple(_fit_one(name, training, config) for name in config.labs)
+    try:
+        labs = tuple(_fit_one(name, training, config) for name in config.labs)
+    except BadAssimilationInput as error:
+        raise LabError(f"The filters cannot be fitted. {error}") from error
     return FittedAssimilation(labs=labs, directions=directions, folds=fold_of(there), config=config)
-
-
-def oldest_draw(aligned: AlignedCohort, first_us: int) -> int:
-    """Return from when on draws count for a patient whose first sequence begins at `first_us`."""
-    return first_us - round(aligned.config.history.max_age_days * DAY_US)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +163,14 @@ class _TrainingPatient:
 
     def draws(self, lab: str) -> tuple[Int[np.ndarray, " draws"], Float[np.ndarray, " draws"]]:
         """Return times and values of what counts."""
-        own = self.series.get(lab, _NO_SERIES)
+        own = self.series.get(lab, NO_SERIES)
         kept = own.sampled_us >= self.oldest_us
         return own.sampled_us[kept], own.value[kept]
+
+    def codes(self, lab: str) -> list[str]:
+        """Return the source code of each of those draws."""
+        own = self.series.get(lab, NO_SERIES)
+        return [code for code, kept in zip(own.codes, own.sampled_us >= self.oldest_us, strict=True) if kept]
 
 
 def _fit_one(name: str, training: Sequence[_TrainingPatient], config: AssimilationConfig) -> FittedLab:
@@ -181,13 +180,53 @@ def _fit_one(name: str, training: Sequence[_TrainingPatient], config: Assimilati
         values, log=name in config.log_scale, low=lab.low, high=lab.high, least=config.fit.least_draws
     )
     line, n_read = _lines(name, training, transform)
-    rows = []
-    for patient in training:
-        time_us, value = patient.draws(name)
-        reading = line.read(patient.features, patient.fold)
-        rows.append(Row.of((time_us, transform.to_scale(value)), (patient.features.end_us, reading)))
-    fit = fit_lab(pack_rows(rows), config.fit)
-    return FittedLab(name=name, transform=transform, line=line, fit=fit, n_read_draws=n_read)
+
+    def events(noise: Mapping[str, float]) -> Events:
+        rows = []
+        for patient in training:
+            time_us, value = patient.draws(name)
+            reading = line.read(patient.features, patient.fold)
+            own = np.array([noise.get(code, 1.0) for code in patient.codes(name)])
+            draws, read = (time_us, transform.to_scale(value)), (patient.features.end_us, reading)
+            rows.append(Row.of(draws, read, draw_noise=own))
+        return pack_rows(rows)
+
+    fit, noise = fit_lab(events({}), config.fit), {}
+    counts = Counter(code for patient in training for code in patient.codes(name))
+    others = [code for code, n in counts.most_common()[1:] if n >= config.fit.least_draws]
+    for _ in range(ASSAY_ROUNDS if others and fit.status == FITTED else 0):
+        # The main assay's noise was fitted to all of them at first, and falls as the others get their own.
+        chosen = fit_assays(events, fit.parameters, others)
+        if chosen == noise:
+            break
+        noise, fit = chosen, fit_lab(events(chosen), config.fit)
+    return FittedLab(
+        name=name, transform=transform, line=line, fit=fit, n_read_draws=n_read, assay_noise=noise
+    )
+
+
+def fit_assays(
+    events: Callable[[Mapping[str, float]], Events], parameters: FilterParameters, codes: Sequence[str]
+) -> dict[str, float]:
+    """Return the noise variance of each assay over the main one's, of `ASSAY_NOISE` that of the greatest likelihood.
+
+    Parameters
+    ----------
+    events : the training patients' draws and readings under some noises; assays that are not named have 1
+    parameters : of the lab, as they are fitted so far
+    codes : assays with enough draws, the most frequent first; each is chosen beside those before it
+    """
+
+    def fitness(noise: Mapping[str, float]) -> float:
+        told = events(noise)
+        own = parameters.take(torch.zeros(told.kind.shape[1], dtype=torch.int64))
+        with torch.no_grad():
+            return float(log_likelihood(filter_events(own, told), told, 0.0)[1].sum())
+
+    chosen: dict[str, float] = {}
+    for code in codes:
+        chosen[code] = max(ASSAY_NOISE, key=lambda noise, code=code: fitness({**chosen, code: noise}))
+    return chosen
 
 
 def _lines(

@@ -15,7 +15,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from models.assimilation.lab_assimilation import LabAssimilation, LabAssimilationConfig
+from models.errors import BadAssimilationInput
 from models.regressor.config import LabRegressorConfig
+from models.regressor.lab_lines import LabLines, LabLinesConfig
 from models.regressor.lab_regressor import LabRegressor
 from models.regressor.lstm import WindowLSTM, WindowLSTMConfig
 from pipeline.cohort.base import WindowStore
@@ -36,7 +39,10 @@ CONFIG_FILE = "config.json"
 _KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "lab_regressor": (LabRegressorConfig, LabRegressor),
     "window_lstm": (WindowLSTMConfig, WindowLSTM),
+    "lab_lines": (LabLinesConfig, LabLines),
+    "lab_assimilation": (LabAssimilationConfig, LabAssimilation),
 }
+TrainedModel = LabRegressor | WindowLSTM | LabLines | LabAssimilation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,7 @@ class LoadedModel:
     provenance : versions, hashes, encoder, licence of the source
     """
 
-    model: LabRegressor | WindowLSTM
+    model: TrainedModel
     method: str
     labs: tuple[str, ...]
     scaler: LabScaler
@@ -111,6 +117,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Loaded
     add_checkpoint(config["weights_sha256"], (config["provenance"].get("note") or {}).get("licences", ()))
     model = _build(folder, config["model"])
     fill_model(model, weights, folder)
+    _check_filters(model, folder)
     try:
         scaler = LabScaler.from_json(config["scaler"])
     except (ProjectError, KeyError, TypeError, ValueError) as error:
@@ -128,6 +135,11 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Loaded
 def weights_sha256(folder: Path | str) -> str:
     """Return the hash of a checkpoint's weights, as its config records it; see `load_model` for errors."""
     return str(_read_config(Path(folder))["weights_sha256"])
+
+
+def provenance_of(folder: Path | str) -> dict[str, Any]:
+    """Return where a checkpoint comes from, as its config records it; see `load_model` for errors."""
+    return dict(_read_config(Path(folder))["provenance"])
 
 
 def checkpoint_folders(folder: Path | str) -> list[Path]:
@@ -180,6 +192,14 @@ def encoding_of(provenance: Mapping[str, Any]) -> Encoding | None:
             f"the checkpoint describes its encoder in words that this version does not know ({error}): upgrade, or "
             "train again"
         ) from error
+
+
+def resolved_experiment(experiment: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the experiment with the precision that the embeddings have: "auto" means another one elsewhere."""
+    encoding, plain = encoding_of(known), to_plain(experiment)
+    if encoding is not None and "encoder_precision" in plain:
+        plain["encoder_precision"] = encoding.precision
+    return plain
 
 
 def encoder_identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,7 +266,7 @@ def check_format(found: Any, path: Path) -> None:
         )
 
 
-def _build(folder: Path, described: Mapping[str, Any]) -> LabRegressor | WindowLSTM:
+def _build(folder: Path, described: Mapping[str, Any]) -> TrainedModel:
     kind = described.get("kind")
     if kind not in _KINDS:
         raise CheckpointError(f"{folder / CONFIG_FILE}: unknown model kind {kind!r}; known: {sorted(_KINDS)}")
@@ -255,6 +275,15 @@ def _build(folder: Path, described: Mapping[str, Any]) -> LabRegressor | WindowL
         return model_type(from_plain(config_type, described["config"]))
     except (ConfigError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: no model can be built from it: {error}") from error
+
+
+def _check_filters(model: TrainedModel, folder: Path) -> None:
+    """Refuse numbers that no filter can have."""
+    if isinstance(model, LabAssimilation):
+        try:
+            _ = model.parameters_by_lab, model.transforms
+        except BadAssimilationInput as error:
+            raise CheckpointError(f"{folder / WEIGHTS_FILE}: {error} Train the method again.") from error
 
 
 def fill_model(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

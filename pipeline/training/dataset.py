@@ -19,7 +19,7 @@ from pipeline.foundation.schema import LAB_NAMES, WINDOW_US
 from pipeline.training.embedding_cache import CachedPatient, EmbeddingCache
 
 POOLED_WINDOWS = 64
-"""Windows drawn from the waveform history in training; section 4 of the specification."""
+"""Windows drawn from the waveform history in training; our decision, docs/evaluation.md."""
 
 _LONGEST_LOG_HOURS = float(np.log1p(30 * 24))
 

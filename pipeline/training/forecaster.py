@@ -8,16 +8,20 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Float32, Int
 
+from models.assimilation.lab_assimilation import LabAssimilation
+from models.regressor.lab_lines import LabLines
 from models.regressor.lab_regressor import LabRegressor
 from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.base import PatientWindows, WindowStore
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.targets import StepGrid
-from pipeline.foundation.schema import LAB_NAMES
+from pipeline.foundation.schema import LAB_NAMES, TWINS
 from pipeline.training.checkpoints import LoadedModel
 from pipeline.training.dataset import PieceDataset, PieceItem, pack
 from pipeline.training.embedding_cache import EmbeddingCache
+from pipeline.training.estimated import Estimated
+from pipeline.training.filter_forecaster import FilterForecaster
 from pipeline.training.inference import (
     CHUNK_STEPS,
     estimate_piece,
@@ -48,7 +52,7 @@ class Forecaster:
     seed : of the run; decides who is whose twin
     """
 
-    model: LabRegressor | WindowLSTM
+    model: LabRegressor | WindowLSTM | LabLines
     labs: tuple[str, ...]
     scaler: LabScaler
     device: torch.device
@@ -56,19 +60,19 @@ class Forecaster:
     centred: bool = False
     seed: int = 0
 
-    @classmethod
-    def of(cls, loaded: LoadedModel, device: torch.device) -> "Forecaster":
-        """Make one of a checkpoint."""
-        training = loaded.experiment.get("training", {})
-        return cls(
-            model=loaded.model.to(device),
-            labs=loaded.labs,
-            scaler=loaded.scaler,
-            device=device,
-            twin=loaded.method == "mt_pcs_twin",
-            centred=bool(training.get("lstm_centred", False)),
-            seed=int(training.get("seed", 0)),
-        )
+    def estimated(
+        self,
+        examples: pd.DataFrame,
+        aligned: AlignedCohort,
+        store: WindowStore,
+        patients: Sequence[str],
+        *,
+        cache: EmbeddingCache | None = None,
+        exact: bool = True,
+    ) -> Estimated:
+        """Return the clinical estimate of every example; parameters as of `scaled`."""
+        scaled = self.scaled(examples, aligned, store, patients, cache=cache, exact=exact)
+        return Estimated.without_spread(self.clinical(scaled, examples["lab"]))
 
     def scaled(
         self,
@@ -178,7 +182,9 @@ class Forecaster:
         ]
         return np.concatenate(outputs) if outputs else np.zeros((0, len(self.labs)), dtype=np.float32)
 
-    def _outputs(self, model: LabRegressor, items: Iterator[PieceItem], exact: bool) -> Iterator[np.ndarray]:
+    def _outputs(
+        self, model: LabRegressor | LabLines, items: Iterator[PieceItem], exact: bool
+    ) -> Iterator[np.ndarray]:
         waiting: list[PieceItem] = []
         for item in items:
             if exact:
@@ -202,6 +208,26 @@ class Forecaster:
         for sequence, rows in _rows_by(examples["sequence_id"]).items():
             table[rows] = self.at_steps(store.read(patient[sequence]), aligned.grid(sequence), steps[rows])
         return table
+
+
+AnyForecaster = Forecaster | FilterForecaster
+
+
+def forecaster_of(loaded: LoadedModel, device: torch.device) -> AnyForecaster:
+    """Make the forecaster of a checkpoint."""
+    training = loaded.experiment.get("training", {})
+    seed, twin = int(training.get("seed", 0)), loaded.method in TWINS
+    if isinstance(loaded.model, LabAssimilation):
+        return FilterForecaster(model=loaded.model, scaler=loaded.scaler, twin=twin, seed=seed)
+    return Forecaster(
+        model=loaded.model.to(device),
+        labs=loaded.labs,
+        scaler=loaded.scaler,
+        device=device,
+        twin=twin,
+        centred=bool(training.get("lstm_centred", False)),
+        seed=seed,
+    )
 
 
 def scale_rows(

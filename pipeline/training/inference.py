@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from models.regressor.inputs import PackedInputs
+from models.regressor.lab_lines import LabLines
 from models.regressor.lab_regressor import LabRegressor
 from models.regressor.lstm import WindowLSTM
 from pipeline.training.dataset import PieceItem, pack
@@ -23,7 +24,7 @@ CHUNK_STEPS = 128
 
 
 def estimate_piece(
-    model: LabRegressor, inputs: PackedInputs, device: torch.device | str = "cpu"
+    model: LabRegressor | LabLines, inputs: PackedInputs, device: torch.device | str = "cpu"
 ) -> Float32[np.ndarray, "steps labs"]:
     """Return the scaled estimates at every step of a single piece; a step's bits depend on nothing after it.
 
@@ -42,7 +43,7 @@ def estimate_piece(
 
 
 def estimate_pieces(
-    model: LabRegressor, items: Sequence[PieceItem], device: torch.device | str = "cpu"
+    model: LabRegressor | LabLines, items: Sequence[PieceItem], device: torch.device | str = "cpu"
 ) -> list[Float32[np.ndarray, "steps labs"]]:
     """Return the scaled estimates of several pieces in one pass: as `estimate_piece` but for rounding."""
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The lines of a lab regressor, fitted before training: ridge regression, twice, in closed form.
+"""Each lab's lines, of the method ``lines`` or of a network before training: ridge regression, twice, in closed form.
 
 Draws are few and windows many, so the waveform's direction of each lab is learned first, from every training
 target, interpolated ones included, without the history (an interpolated target contains the last result, and a
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 
 from models.regressor.inputs import PackedInputs
+from models.regressor.lab_lines import LabLines
 from models.regressor.lab_regressor import LabRegressor
 from models.regressor.window_reader import WindowReader
 from pipeline.foundation.errors import ConfigError
@@ -72,7 +73,7 @@ class _Reading:
     left_out: Float[np.ndarray, "rows labs"]
 
 
-def fit_lines(model: LabRegressor, source: PieceSource, seed: int) -> None:
+def fit_lines(model: LabRegressor | LabLines, source: PieceSource, seed: int) -> None:
     """Set, and hold, every line, reading and read-out bias of `model` to what fits the targets of `source`.
 
     Raises
@@ -108,7 +109,7 @@ def _fit_reader(rows: _Rows, width: int, seed: int) -> _Reading:
 
 
 def _fit_lab(
-    model: LabRegressor,
+    model: LabRegressor | LabLines,
     lab: str,
     rows: _Rows,
     column: int,
@@ -132,7 +133,7 @@ def _fit_lab(
     model.set_line(lab, directions.ravel(), weights, weighed.always, weighed.bias + bias)
 
 
-def _rows(model: LabRegressor, source: PieceSource) -> _Rows:
+def _rows(model: LabRegressor | LabLines, source: PieceSource) -> _Rows:
     starts = source.item_starts()
     parts = [
         _rows_of(model, source, group, run, patients[run], starts[group][run])
@@ -147,7 +148,7 @@ def _runs(source: PieceSource, group: int, count: int) -> list[list[int]]:
 
 
 def _rows_of(
-    model: LabRegressor,
+    model: LabRegressor | LabLines,
     source: PieceSource,
     group: int,
     items: Sequence[int],

@@ -5,7 +5,6 @@ batch, micro-batch): no generator's state has to be stored, a killed run goes on
 been, and every rank of a distributed run draws the same. The callers' own generators are left as they were.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -26,10 +25,11 @@ from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.splits import Splits
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.provenance import config_hash, from_plain, to_plain
-from pipeline.foundation.schema import LAB_NAMES, TRAINED_METHODS
+from pipeline.foundation.schema import FITTED_METHODS, LAB_NAMES, TRAINED_METHODS, TWINS
 from pipeline.training.base import BatchSource, WindowInputs
 from pipeline.training.batches import PieceSource, embedding_width
-from pipeline.training.checkpoints import encoder_identity, encoding_of, store_encoder
+from pipeline.training.checkpoints import encoder_identity, resolved_experiment
+from pipeline.training.closed_form import fit
 from pipeline.training.config import (
     TrainingConfig,
     TrainingProgress,
@@ -43,7 +43,8 @@ from pipeline.training.line_fit import fit_lines
 from pipeline.training.resume import RESUME_FILE, read_resume
 from pipeline.training.run import TrainingRun, Validate
 from pipeline.training.schedule import seed_of
-from pipeline.training.validation import Validation, validation_of
+from pipeline.training.training_data import TrainingData
+from pipeline.training.validation import Validation, validation_examples, validation_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ def train(
     ----------
     method : one of `TRAINED_METHODS`
     model_config : fields of ``LabRegressorConfig`` (or ``WindowLSTMConfig``) that differ from the
-        defaults; fields of the other one are ignored, so that one mapping serves all methods
+        defaults; fields of the other one are ignored, so that one mapping serves all networks. For ``lines`` those
+        of ``LinesShape``, for ``mt_assim`` and its twin those of ``AssimilationShape``
     out_dir : gets ``best/``, ``last/``, ``metrics.jsonl`` and TensorBoard files; for st_pcs one such
         folder a lab
     progress : called after every batch and every epoch
@@ -86,18 +88,30 @@ def train(
         raise ConfigError(f"method {method!r} cannot be trained; choose from {list(TRAINED_METHODS)}")
     config = config.for_method(method)
     _check_scaler(scaler, splits, config)
-    _check_model_config(model_config)
     cache = EmbeddingCache(store, config.embedding_cache_bytes)
-    data = _Data(aligned=aligned, store=store, scaler=scaler, splits=splits, cache=cache)
+    data = TrainingData(aligned=aligned, store=store, scaler=scaler, splits=splits, cache=cache)
+    stored: dict[str, Mapping[str, Any]] = {"experiment": experiment or {}, "provenance": provenance or {}}
+    if method in FITTED_METHODS:
+        return fit(method, data, model_config, config, Path(out_dir), **stored)
+    _check_model_config(model_config)
+    shared = {"method": method, "model_config": model_config, "config": config, **stored}
+    return _train_networks(method, shared, data, Path(out_dir), progress)
+
+
+def _train_networks(
+    method: str,
+    shared: Mapping[str, Any],
+    data: TrainingData,
+    out_dir: Path,
+    progress: Callable[[TrainingProgress], None] | None,
+) -> TrainingResult:
+    """Train the one network of `method`, or one a lab for st_pcs; `shared` is what their recipes have in common."""
     parts = {lab: (lab,) for lab in LAB_NAMES} if method == "st_pcs" else {"all": LAB_NAMES}
-    result = TrainingResult(method=method, checkpoint_dir=Path(out_dir), epochs=[], best_epochs={}, counts={})
+    result = TrainingResult(method=method, checkpoint_dir=out_dir, epochs=[], best_epochs={}, counts={})
     with joined_ranks() as ranks:
         for part, labs in parts.items():
-            recipe = _Recipe(
-                method=method, part=part, labs=labs, model_config=model_config, config=config,
-                experiment=experiment or {}, provenance=provenance or {},
-            )  # fmt: skip
-            run = recipe.prepare(data, Path(out_dir, *([part] if len(parts) > 1 else [])), ranks)
+            folder = out_dir / part if len(parts) > 1 else out_dir
+            run = _Recipe(part=part, labs=labs, **shared).prepare(data, folder, ranks)
             if run is not None:
                 state = run.run(progress)
                 result.epochs.extend(state.rows)
@@ -121,7 +135,7 @@ class _Recipe:
     experiment: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
-    def prepare(self, data: "_Data", folder: Path, ranks: Ranks) -> TrainingRun | None:
+    def prepare(self, data: TrainingData, folder: Path, ranks: Ranks) -> TrainingRun | None:
         """Build data, model and optimiser; None for a lab of st_pcs that has no target to learn from."""
         resumed = ranks.from_first(lambda: read_resume(folder / "last" / RESUME_FILE))
         with ranks.in_step():
@@ -149,11 +163,13 @@ class _Recipe:
             optimizer=torch.optim.AdamW(groups, lr=self.config.warmup_start, betas=(0.9, 0.999)),
             validate=self._validate(data, device, ranks), scaler=data.scaler, device=device, ranks=ranks,
             identity=config_hash(identity), resumed=resumed,
-            experiment={**_resolved(self.experiment, known), "training": to_plain(self.config)},
+            experiment={**resolved_experiment(self.experiment, known), "training": to_plain(self.config)},
             provenance={**to_plain(self.provenance), **known, "config_hash": config_hash(described)},
         )  # fmt: skip
 
-    def _started(self, source: BatchSource, data: "_Data", *, resumes: bool) -> LabRegressor | WindowLSTM:
+    def _started(
+        self, source: BatchSource, data: TrainingData, *, resumes: bool
+    ) -> LabRegressor | WindowLSTM:
         """Return the model before its first step: scaled to its inputs, with its lines."""
         model = self._model(embedding_width(data.store, data.patients("train")))
         model.set_output_means(torch.tensor(source.target_means(), dtype=torch.float32))
@@ -166,7 +182,7 @@ class _Recipe:
                 fit_lines(model, source, self.config.seed)
         return model
 
-    def _source(self, data: "_Data") -> BatchSource:
+    def _source(self, data: TrainingData) -> BatchSource:
         patients = data.patients("train")
         if not patients:
             raise ConfigError(
@@ -179,7 +195,7 @@ class _Recipe:
             )  # fmt: skip
         return PieceSource(
             data.aligned, data.store, data.scaler, patients=patients, protocols=self.config.protocols,
-            labs=self.labs, twin=self.method == "mt_pcs_twin", seed=self.config.seed, cache=data.cache,
+            labs=self.labs, twin=self.method in TWINS, seed=self.config.seed, cache=data.cache,
         )  # fmt: skip
 
     def _model(self, width: int) -> LabRegressor | WindowLSTM:
@@ -194,16 +210,12 @@ class _Recipe:
             chosen = _fields_of(LabRegressorConfig, self.model_config) | own
             return LabRegressor(from_plain(LabRegressorConfig, chosen))
 
-    def _validate(self, data: "_Data", device: torch.device, ranks: Ranks) -> Validate:
+    def _validate(self, data: TrainingData, device: torch.device, ranks: Ranks) -> Validate:
         """Return what judges a model: the mean absolute error of measured draws by protocol and lab."""
-        patients = data.patients("validation")
-        twin = self.method == "mt_pcs_twin"
-        frame = data.aligned.examples
-        chosen = frame["protocol"].isin(self.config.protocols) & frame["lab"].isin(self.labs)
-        # An only patient has no twin.
-        chosen &= frame["patient_id"].isin([] if twin and len(patients) < 2 else patients)
-        pieces = ranks.share(list(dict.fromkeys(frame.loc[chosen, "piece_id"])))
-        frame = frame.loc[chosen & frame["piece_id"].isin(pieces)].reset_index(drop=True)
+        patients, twin = data.patients("validation"), self.method in TWINS
+        frame = validation_examples(
+            data.aligned, patients, self.config.protocols, self.labs, ranks, twin=twin
+        )
         truth = frame["truth"].to_numpy(dtype=np.float64)
 
         def validate(model: LabRegressor | WindowLSTM) -> Validation:
@@ -220,35 +232,6 @@ class _Recipe:
             return validation_of(rows, self.config.protocols, self.labs, patients, ranks, device)
 
         return validate
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Data:
-    """The cohort with its embeddings, scaling and division."""
-
-    aligned: AlignedCohort
-    store: WindowStore
-    scaler: LabScaler
-    splits: Splits
-    cache: EmbeddingCache
-
-    def patients(self, split: str) -> list[str]:
-        """Return the cohort's patients of one split; a patient without a split is refused."""
-        return [
-            p for p in dict.fromkeys(self.aligned.sequences["patient_id"]) if self.splits.split_of(p) == split
-        ]
-
-    def provenance(self) -> dict[str, Any]:
-        """Return hashes of all that the weights come from, without anything about a patient."""
-        frames = [getattr(self.aligned, name) for name in ("sequences", "pieces", "draws")]
-        rows = "".join(frame.to_csv(index=False) for frame in frames).encode()
-        return {
-            "split_hash": self.splits.hash,
-            "scaler_hash": config_hash(self.scaler.to_json()),
-            "cohort_hash": hashlib.sha256(rows).hexdigest(),
-            "alignment": to_plain(self.aligned.config),
-            "encoder": store_encoder(self.store),
-        }
 
 
 def _check_scaler(scaler: LabScaler, splits: Splits, config: TrainingConfig) -> None:
@@ -278,11 +261,3 @@ def _check_model_config(values: Mapping[str, Any]) -> None:
 def _fields_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     known = {f.name for f in fields(kind)}
     return {name: value for name, value in values.items() if name in known}
-
-
-def _resolved(experiment: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the experiment with the precision that the embeddings have: "auto" means another one elsewhere."""
-    encoding, plain = encoding_of(known), to_plain(experiment)
-    if encoding is not None and "encoder_precision" in plain:
-        plain["encoder_precision"] = encoding.precision
-    return plain

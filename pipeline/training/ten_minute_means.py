@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
 from models.regressor.slow_features import SlowFeatures
-from pipeline.cohort.aligned import AlignedCohort
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.training.embedding_cache import EmbeddingCache
 
@@ -51,17 +51,17 @@ class BlockReader:
 
     Parameters
     ----------
-    aligned : whose sequences say which windows count
+    sequences : ``schema.SEQUENCE_COLUMNS``, which say which windows count
     cache : of the store
     twins : patient -> whose embeddings to take instead; None: their own
     """
 
     def __init__(
-        self, aligned: AlignedCohort, cache: EmbeddingCache, twins: Mapping[str, str] | None = None
+        self, sequences: pd.DataFrame, cache: EmbeddingCache, twins: Mapping[str, str] | None = None
     ) -> None:
         self._cache, self._twins = cache, twins
         self._spans: dict[str, list[tuple[int, int]]] = {}
-        columns = (aligned.sequences[name] for name in ("patient_id", "origin_us", "n_steps"))
+        columns = (sequences[name] for name in ("patient_id", "origin_us", "n_steps"))
         for patient, origin, steps in zip(*columns, strict=True):
             self._spans.setdefault(str(patient), []).append((int(origin), int(origin + steps * WINDOW_US)))
 
@@ -83,7 +83,9 @@ class BlockReader:
         if not len(block):
             return BlockMeans(end_us=np.zeros(0, np.int64), mean=np.zeros((0, embeddings.shape[1])))
         mean = np.add.reduceat(embeddings, first, axis=0) / count[:, None]  # exact sums: see CachedPatient
-        kept = count >= LEAST_WINDOWS
+        kept = (count >= LEAST_WINDOWS) & np.isfinite(mean).all(
+            axis=1
+        )  # a block that is not finite says nothing
         return BlockMeans(end_us=(block[kept] + 1) * BLOCK_US, mean=mean[kept])
 
     def sampled_windows(
@@ -127,10 +129,14 @@ class LastingDirections:
         """Find `count` directions, or as many as an embedding has, on training patients."""
         values, numbers = reader.sampled_windows(patients)
         found = SlowFeatures(values.shape[1], min(count, values.shape[1]))
-        found.fit(
-            torch.from_numpy(values), torch.ones(len(values), dtype=torch.bool), torch.from_numpy(numbers)
-        )
+        finite = np.isfinite(values).all(axis=1)
+        found.fit(torch.from_numpy(values), torch.from_numpy(finite), torch.from_numpy(numbers))
         return cls(mean=found.mean.double().numpy(), directions=found.directions.double().numpy())
+
+    def through(self, weights: Float[np.ndarray, " features"], bias: float) -> tuple[np.ndarray, float]:
+        """Return a line through the features as one through the embedding itself: weights (width,) and bias."""
+        whole = weights @ self.directions
+        return whole, bias - float(whole @ self.mean)
 
     def of(self, means: BlockMeans) -> BlockMeans:
         """Return the features of block means; block by block, so that none depends on how many there are."""

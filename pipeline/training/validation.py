@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from pipeline.cohort.aligned import AlignedCohort
 from pipeline.training.distributed import Ranks
 
 
@@ -28,6 +29,23 @@ class Validation:
     def error(self) -> float | None:
         """What selects the epoch: the mean over protocols and labs."""
         return sum(self.errors.values()) / len(self.errors) if self.errors else None
+
+
+def validation_examples(
+    aligned: AlignedCohort,
+    patients: Sequence[str],
+    protocols: Sequence[str],
+    labs: Sequence[str],
+    ranks: Ranks,
+    *,
+    twin: bool,
+) -> pd.DataFrame:
+    """Return this rank's part of the validation patients' draws; a twin's only patient has none."""
+    frame = aligned.examples
+    chosen = frame["protocol"].isin(protocols) & frame["lab"].isin(labs)
+    chosen &= frame["patient_id"].isin([] if twin and len(patients) < 2 else patients)
+    pieces = ranks.share(list(dict.fromkeys(frame.loc[chosen, "piece_id"])))
+    return frame.loc[chosen & frame["piece_id"].isin(pieces)].reset_index(drop=True)
 
 
 def validation_of(

@@ -10,7 +10,14 @@ import pytest
 
 from pipeline.cohort.splits import Splits
 from pipeline.foundation.errors import ConfigError
-from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METHOD_LABELS, PREDICTION_COLUMNS
+from pipeline.foundation.schema import (
+    EVALUATION_COLUMNS,
+    FITTED_METHODS,
+    LAB_NAMES,
+    METHOD_LABELS,
+    PREDICTION_COLUMNS,
+    SPREAD_COLUMNS,
+)
 from pipeline.prediction.files import read_predictions
 from pipeline.prediction.intervals import INTERVAL_STATE
 from pipeline.stages import checks, printed_table, train
@@ -18,8 +25,9 @@ from pipeline.stages import checks, printed_table, train
 
 def test_predictions_have_the_promised_columns_and_no_undefined_estimate(tiny) -> None:
     table = read_predictions(tiny.workspace, asset="report")
-    assert tuple(table.columns) == (*PREDICTION_COLUMNS, INTERVAL_STATE)
-    assert set(table["method"]) >= {"locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs"}
+    assert tuple(table.columns) == (*PREDICTION_COLUMNS, INTERVAL_STATE, *SPREAD_COLUMNS)
+    assert set(table["method"]) >= {"locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs", *FITTED_METHODS}
+    assert set(table.loc[table["spread"].notna(), "method"]) == {"mt_assim", "mt_assim_twin"}
     assert set(table["lab"]) <= set(LAB_NAMES)
     assert table[["estimate", "truth", "last_lab"]].notna().all().all()
 

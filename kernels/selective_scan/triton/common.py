@@ -5,7 +5,7 @@ batch, time, group and state): any layout is read in place. Absent operands are 
 """
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportOperatorIssue=false
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportAttributeAccessIssue=false
+# pyright: reportAssignmentType=false, reportCallIssue=false, reportIndexIssue=false, reportAttributeAccessIssue=false
 # (a kernel's arguments and launch are not what Python's types say)
 import triton
 import triton.language as tl

@@ -203,16 +203,6 @@ def test_compare_is_paired_and_tighter_than_the_two_intervals(predictions, evalu
     assert row["p_holm"] >= row["p"]
 
 
-def test_a_method_does_not_differ_from_itself(make_predictions):
-    table = make_predictions(n_patients=12, methods=("locf", "mt_pcs"))
-    other = table.loc[table["method"] == "mt_pcs"].assign(method="mt_pcs_twin")
-    found = compare(pd.concat([table, other]), "mt_pcs", "mt_pcs_twin", QUICK).query(
-        "metric != 'skill_vs_shrunk_locf'"
-    )
-    assert (found[["difference", "lower", "upper"]] == 0).all(axis=None)
-    assert (found["p_holm"] == 1).all()
-
-
 def test_null_difference_is_covered_by_the_interval(make_predictions):
     """Two methods with equal noise: about 19 of 20 intervals hold 0; 5 labs x 12 cohorts."""
     held = []
@@ -253,3 +243,17 @@ def test_scored_sets_come_in_the_order_of_the_schema(predictions):
 def test_config_names_the_bad_field(field):
     with pytest.raises(ValueError, match=next(iter(field))):
         EvaluationConfig(**field)
+
+
+def test_two_names_for_one_estimate_are_not_estimable(predictions):
+    """Never a difference of +0.00 [0.00, 0.00] with a p-value: nothing was compared."""
+    own = predictions["method"] == "mt_pcs"
+    same = predictions.loc[own].assign(method="mt_learned")
+    table = compare(pd.concat([predictions, same], ignore_index=True), "mt_pcs", "mt_learned", QUICK)
+    assert len(table)
+    assert table[["difference", "lower", "upper", "p", "p_holm"]].isna().all(axis=None)
+    assert (table["value_a"] == table["value_b"]).all()
+    nearly = same.copy()
+    nearly.loc[nearly.index[0], "estimate"] += 1e-6
+    table = compare(pd.concat([predictions, nearly], ignore_index=True), "mt_pcs", "mt_learned", QUICK)
+    assert table.loc[table["lab"] == nearly["lab"].iloc[0], "difference"].notna().any()

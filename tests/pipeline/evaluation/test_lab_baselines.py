@@ -97,7 +97,7 @@ def test_config_names_the_wrong_field(field):
 
 
 @pytest.mark.skipif(not DEMO.exists(), reason="../shared is absent")
-def test_the_real_labs_give_the_specifications_figures():
+def test_the_real_labs_give_the_documented_figures():
     found = real_lab_baselines(Mimic3Tables(DEMO).tables(), read_icu_stays(DEMO))
     r2 = found.pivot_table(index="lab", columns=["method", "fit"], values="r2")
     labs = ["potassium", "calcium", "sodium", "glucose", "lactate"]
@@ -105,7 +105,7 @@ def test_the_real_labs_give_the_specifications_figures():
     assert n[labs].tolist() == [685, 535, 648, 630, 302]
     assert r2.loc[labs, ("locf", "none")].round(2).tolist() == [-0.05, 0.39, 0.69, -0.47, 0.84]
     assert r2.loc[labs, ("shrunk_locf", "same_data")].round(2).tolist() == [0.27, 0.52, 0.72, 0.08, 0.84]
-    # The specification's 0.24 of potassium comes from other folds than one patient at a time.
+    # The 0.24 of potassium that we had before comes from other folds than one patient at a time.
     expected = [0.24, 0.51, 0.72, 0.05, 0.84]
     np.testing.assert_allclose(r2.loc[labs, ("shrunk_locf", "cross_validated")], expected, atol=0.0125)
     text = baseline_table(found)

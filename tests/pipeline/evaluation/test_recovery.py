@@ -130,8 +130,49 @@ def test_the_table_names_condition_size_and_outcome():
     assert "not the luck of training" in text
 
 
-def test_the_conditions_are_those_of_the_specification():
+def test_the_conditions_are_those_that_the_docs_name():
     full = [c for c in CONDITIONS if c.train_share == 1 and c.null != "b"]
     assert sorted(c.coupling for c in full) == [0.0, 0.5, 1.0]
     assert len({c.train_share for c in CONDITIONS if c.coupling == 1}) == 3
     assert {c.null for c in CONDITIONS} == {None, "a", "b"}
+
+
+def test_a_model_with_its_twins_estimates_is_not_estimable(predictions_table):
+    twin = predictions_table.loc[predictions_table["method"] == "mt_pcs_twin"]
+    others = predictions_table.loc[predictions_table["method"] != "mt_pcs"]
+    rows = recovery_rows(pd.concat([others, twin.assign(method="mt_pcs")], ignore_index=True), CONFIG)
+    for found in rows:
+        assert np.isnan([found[name] for name in ("added", "added_lower", "added_upper", "recovery")]).all()
+
+
+def test_assimilation_has_a_table_and_verdicts_of_its_own():
+    """Against its own twin; a table of an earlier run, which lacks it, is shown as it was."""
+    names = ("r2_lines", "r2_mt_assim_twin", "r2_mt_assim", "added_assim", "recovery_assim")
+    ours = {f"{name}{side}": 0.0 for name in names for side in ("", "_lower", "_upper")} | {
+        "r2_mt_assim": 0.77
+    }
+    rows = [row(**ours), row(**ours, condition="coupling 0 (null A)") | {"added_assim_lower": 0.01}]
+    text = recovery_text(pd.DataFrame(rows))
+    assert "assim. - twin" in text
+    assert "0.77" in text
+    assert "MISSED  start: Assimilation: recovery of at least 0.5 at coupling 1 on 0 labs (none)" in text
+    assert (
+        "MISSED  start: null A: the interval of Assimilation minus its twin leaves out 0 for sodium" in text
+    )
+    assert "met     start: null A: the interval of MT+PCS minus its twin leaves out 0 for none" in text
+    assert "assim" not in recovery_text(pd.DataFrame([row()])).lower()
+
+
+def test_assimilations_rows_are_those_of_its_own_twin(predictions):
+    errors = {
+        "lstm": 1.0,
+        "mt_pcs_twin": 0.9,
+        "mt_pcs": 0.5,
+        "mt_assim_twin": 0.6,
+        "mt_assim": 0.3,
+        "oracle": 0.1,
+    }
+    for found in recovery_rows(noisy(predictions, **errors), CONFIG):
+        assert found["added_assim"] == pytest.approx(found["r2_mt_assim"] - found["r2_mt_assim_twin"])
+        headroom = found["r2_oracle"] - found["r2_mt_assim_twin"]
+        assert found["recovery_assim"] == pytest.approx(found["added_assim"] / headroom)

@@ -297,8 +297,8 @@ def test_rows_stop_in_a_long_silence_and_come_back(cohort, checkpoints):
 
 def test_intervals_lie_around_the_estimates(cohort, checkpoints):
     widths = pd.DataFrame(
-        [("mt_pcs", "anchored", 0, lab, 0.5, 100, 20) for lab in LAB_NAMES],
-        columns=["method", "protocol", "seed", "lab", "half_width", "n_labs", "n_patients"],
+        [("mt_pcs", "anchored", 0, lab, 0.5, 100, 20, "clinical") for lab in LAB_NAMES],
+        columns=["method", "protocol", "seed", "lab", "half_width", "n_labs", "n_patients", "unit"],
     )
     intervals = Intervals(widths=widths, level=0.9)
     rows = rows_of(cohort, checkpoints / "mt_pcs", list(cohort.store.windows)[:1], intervals=intervals)
@@ -321,9 +321,9 @@ def test_intervals_lie_around_the_estimates(cohort, checkpoints):
 def test_a_start_estimate_has_the_interval_of_start(cohort, checkpoints):
     """Both kinds were calibrated, `start` wider, glucose on too few patients."""
     widths = pd.DataFrame(
-        [("mt_pcs", protocol, 0, lab, width, 100, 20) for lab in LAB_NAMES
+        [("mt_pcs", protocol, 0, lab, width, 100, 20, "clinical") for lab in LAB_NAMES
          for protocol, width in (("start", 0.75), ("anchored", 0.5))],
-        columns=["method", "protocol", "seed", "lab", "half_width", "n_labs", "n_patients"],
+        columns=["method", "protocol", "seed", "lab", "half_width", "n_labs", "n_patients", "unit"],
     )  # fmt: skip
     widths.loc[widths["lab"] == "glucose", ["half_width", "n_patients"]] = [np.nan, 4]
     intervals = Intervals(widths=widths, level=0.9)

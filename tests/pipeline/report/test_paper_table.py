@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pytest
 
 from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate
@@ -137,3 +138,11 @@ def test_comparison_without_differences_or_protocol(evaluation):
     assert "Protocol anchored" in text
     assert "Protocol start" not in text
     assert "minus MT+PCS twin" not in text
+
+
+def test_two_methods_with_one_estimate_are_not_estimable_in_the_comparison(predictions):
+    own = predictions.loc[predictions["method"] == "mt_pcs"]
+    table = pd.concat([predictions, own.assign(method="mt_learned")], ignore_index=True)
+    text = comparison_table(evaluate(table, QUICK), compare(table, "mt_pcs", "mt_learned", QUICK))
+    assert text.count("not estimable: both give the same estimates") == 10
+    assert "+0.00" not in text.partition("MT+PCS minus MT (learned h0)")[2]

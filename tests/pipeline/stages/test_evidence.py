@@ -1,13 +1,14 @@
 """What the embedding store tells by itself; the other artefacts' evidence is tested with the refusals."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.experiments import experiment
-from pipeline.foundation.provenance import config_hash
+from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.foundation.schema import QUALITY_COLUMNS
 from pipeline.foundation.workspace import Workspace
 from pipeline.stages.evidence import contradictions
@@ -58,3 +59,18 @@ def test_other_windows_are_seen(tmp_path: Path) -> None:
 def test_the_name_of_an_encoder_from_a_path_tells_nothing(tmp_path: Path, path: str) -> None:
     embed(Workspace(root=tmp_path), "a", "ppg_gpt_custom")
     assert fields(Workspace(root=tmp_path), path) == []
+
+
+def test_lines_are_not_another_experiments_because_networks_are_trained_longer(tmp_path: Path) -> None:
+    """A fit's checkpoint tells of its whole experiment; what the method does not heed contradicts nothing."""
+    workspace = Workspace(root=tmp_path)
+    config = experiment("tiny")
+    folder = workspace.checkpoint("lines", 0) / "best"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"experiment": to_plain(config)}))
+    longer = experiment("tiny", {"training.epochs": "9", "model.d_model": "32", "assimilation.features": "4"})
+    assert contradictions("train_lines", workspace, longer) == []
+    other = experiment("tiny", {"lines.slow_features": "4"})
+    assert [found.field for found in contradictions("train_lines", workspace, other)] == [
+        "lines.slow_features"
+    ]

@@ -43,7 +43,7 @@ def test_a_longer_list_does_only_what_is_new(run: tuple[Path, ScaleStudy, str]) 
     assert run_scale_study(experiment("recovery", SMALL), root, both) == text
 
 
-def test_the_recipes(run: tuple[Path, ScaleStudy, str]) -> None:
+def test_the_recipes() -> None:
     base = experiment("recovery")
     lines = ScaleStudy(encoders=("a",)).experiment(base, "a")
     assert lines.training.fit_lines

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from models.assimilation.config import AssimilationConfig, FitConfig
-from models.assimilation.known import Query, queried
-from models.assimilation.lab_filter import LabFilters
+from models.assimilation.known import Query
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.testing.cohort import ORIGIN_US, MemoryWindows, TinyCohort, delayed, tiny_cohort
-from pipeline.training.assimilation_fit import FittedAssimilation, fit_assimilation, oldest_draw
+from pipeline.training.assimilation_fit import FittedAssimilation, fit_assimilation
 from pipeline.training.embedding_cache import EmbeddingCache
+from pipeline.training.filter_forecaster import PatientFilter, oldest_draw
 from pipeline.training.ten_minute_means import BLOCK_US, BlockReader
 
 QUICK = AssimilationConfig(labs=("potassium", "glucose"), fit=FitConfig(most_iterations=12))
@@ -29,18 +29,16 @@ def fitted(cohort) -> FittedAssimilation:
 
 
 def estimates(fitted, cohort, patient, query):
-    """Return clinical medians (labs, queries) of a patient."""
-    reader = BlockReader(cohort.aligned, EmbeddingCache(cohort.store))
-    series = cohort.aligned.series.get(patient, {})
-    oldest = oldest_draw(cohort.aligned, reader.first_us(patient))
-    rows = fitted.known_rows(patient, reader.embedding_means(patient), series, oldest)
-    plan = queried(rows, [query] * len(rows))
-    mean, variance = plan.answers(fitted.parameters, LabFilters.of(fitted.parameters)(plan.events))
-    shape = len(rows), len(query.at_us)
-    medians = [
-        lab.transform.median(m) for lab, m in zip(fitted.labs, mean.numpy().reshape(shape), strict=True)
-    ]
-    return np.stack(medians), variance.numpy().reshape(shape)
+    """Return clinical medians (labs, queries) of a patient, and the spreads of draws."""
+    reader = BlockReader(cohort.aligned.sequences, EmbeddingCache(cohort.store))
+    asked = PatientFilter(
+        model=fitted.model,
+        means=reader.embedding_means(patient),
+        series=cohort.aligned.series.get(patient, {}),
+        oldest_us=oldest_draw(cohort.aligned.config, reader.first_us(patient)),
+    )
+    answers = asked.at(query.at_us, query.known_us)
+    return answers.median.T, answers.draw_spread.T
 
 
 def test_it_estimates_draws_of_other_patients_better_than_the_last_value_and_than_results_alone(
@@ -104,7 +102,7 @@ def test_nothing_after_a_time_changes_a_bit_of_an_estimate(fitted, cohort):
 
 def test_a_blocks_mean_is_that_of_its_windows_and_known_at_its_end(cohort):
     patient = sorted(cohort.store.windows)[0]
-    reader = BlockReader(cohort.aligned, EmbeddingCache(cohort.store))
+    reader = BlockReader(cohort.aligned.sequences, EmbeddingCache(cohort.store))
     means, windows = reader.embedding_means(patient), cohort.store.windows[patient]
     for end, mean in list(zip(means.end_us, means.mean, strict=True))[:4]:
         inside = (windows.start_us >= end - BLOCK_US) & (windows.start_us + WINDOW_US <= end)
@@ -118,7 +116,8 @@ def test_a_twin_is_read_on_the_own_mask(cohort):
     one, other = sorted(cohort.store.windows)[:2]
     cache = EmbeddingCache(cohort.store)
     own, twin = (
-        BlockReader(cohort.aligned, cache, twins).embedding_means(one) for twins in (None, {one: other})
+        BlockReader(cohort.aligned.sequences, cache, twins).embedding_means(one)
+        for twins in (None, {one: other})
     )
     assert own.end_us.tolist() == twin.end_us.tolist()
     assert not np.allclose(own.mean, twin.mean)
@@ -139,7 +138,7 @@ def test_a_lab_with_too_few_draws_keeps_the_priors_numbers_and_no_reading(cohort
     values, variances = estimates(fitted, made, patient, Query.anchored(np.array([ORIGIN_US + HOUR_US])))
     assert np.isfinite(values).all()
     assert (variances > 0).all()
-    assert torch.isfinite(fitted.parameters.axis).all()
+    assert torch.isfinite(fitted.model.parameters_by_lab.axis).all()
 
 
 def test_no_training_patient_and_an_unknown_lab_are_refused(cohort):
@@ -149,3 +148,36 @@ def test_no_training_patient_and_an_unknown_lab_are_refused(cohort):
         fit_assimilation(
             cohort.aligned, cohort.store, cohort.splits.members["train"], replace(QUICK, labs=("chloride",))
         )
+
+
+def test_an_assay_that_scatters_more_is_trusted_less(cohort):
+    """Every other draw of potassium comes from a noisier assay; of equal ones nothing is made."""
+    labs = cohort.labs.sort_values(["patient_id", "lab", "sampled_at_us"]).reset_index(drop=True)
+    other = (labs["lab"] == "potassium") & (labs.index % 2 == 1)
+    labs.loc[other, "source_code"] = "50822"
+    noisy = labs.copy()
+    noisy.loc[other, "value"] += np.random.default_rng(0).normal(scale=0.8, size=int(other.sum()))
+    train = cohort.splits.members["train"]
+    config = replace(QUICK, labs=("potassium",))
+    models = []
+    for frame in (labs, noisy):
+        made = cohort.with_labs(frame)
+        models.append(fit_assimilation(made.aligned, made.store, train, config).model)
+    assert models[0].noise_of("50822") <= 2 < 4 <= models[1].noise_of("50822")
+    assert models[1].noise_of("test") == models[1].noise_of("never seen") == 1
+    # The same draw moves the estimate less when it comes from that assay.
+    patient = sorted(set(cohort.store.windows) - set(train))[0]
+    estimate = {}
+    for code in ("test", "50822"):
+        own = cohort.aligned.series[patient]["potassium"]
+        first = replace(
+            own, value=own.value[:1] + 2.0, sampled_us=own.sampled_us[:1], available_us=own.available_us[:1],
+            source_code=np.array([code], object),
+        )  # fmt: skip
+        reader = BlockReader(cohort.aligned.sequences, EmbeddingCache(cohort.store))
+        asked = PatientFilter(
+            model=models[1], means=reader.embedding_means(patient), series={"potassium": first}, oldest_us=0
+        )
+        at = np.array([own.sampled_us[0] + HOUR_US])
+        estimate[code] = asked.at(at, at).median[0, 0]
+    assert estimate["50822"] < estimate["test"] - 0.1

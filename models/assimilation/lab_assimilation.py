@@ -1,0 +1,163 @@
+"""What assimilates a new patient: per lab a scale, a read-out of the waveform and a filter, as one module."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from models.assimilation.known import KnownRow, Query, queried
+from models.assimilation.parameters import NAMES, FilterParameters
+from models.assimilation.scan import filter_events
+from models.assimilation.transform import LabTransform
+from models.errors import BadAssimilationInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabAssimilationConfig:
+    """What the module's tensors are for.
+
+    Attributes
+    ----------
+    embed_width : of the encoder's window embedding
+    task_labs : labs estimated, in the order of every axis of labs
+    log_scale : those whose logarithm is assimilated
+    assays, assay_noise : source codes of other assays than a lab's main one, and the noise variance of each over the
+        main one's; a code that is not among them counts as the main assay
+    """
+
+    embed_width: int
+    task_labs: tuple[str, ...]
+    log_scale: tuple[str, ...] = ()
+    assays: tuple[str, ...] = ()
+    assay_noise: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.embed_width < 1:
+            raise ValueError(f"embed_width is {self.embed_width}; it must be at least 1.")
+        if not self.task_labs or len(set(self.task_labs)) < len(self.task_labs):
+            raise ValueError(f"task_labs is {self.task_labs}; it must name at least one lab, and none twice.")
+        if len(self.assays) != len(self.assay_noise) or not all(0 < x < np.inf for x in self.assay_noise):
+            raise ValueError(
+                f"assay_noise is {self.assay_noise}; it must hold a positive number for each of {self.assays}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The labs at some questions.
+
+    Attributes
+    ----------
+    median : clinical units
+    draw_spread : standard deviation of a draw about it, of the logarithm where the lab is on the log scale
+    """
+
+    median: Float[np.ndarray, "queries labs"]
+    draw_spread: Float[np.ndarray, "queries labs"]
+
+
+class LabAssimilation(nn.Module):
+    """Every lab's filter, and the line that reads the waveform for it; nothing learns, everything is float64.
+
+    A lab's reading is a line through the mean embedding of ten minutes, on the filter's scale. A network's reading
+    takes the line's place, or joins it, in ``KnownRow.reading``: the filter asks only how far readings follow the lab.
+
+    Source: our decision; docs/assimilation.md.
+    """
+
+    line_weight: Tensor
+    line_bias: Tensor
+    has_line: Tensor
+    centre: Tensor
+    spread: Tensor
+    numbers: Tensor
+
+    def __init__(self, config: LabAssimilationConfig):
+        super().__init__()
+        self.config = config
+        n, double = len(config.task_labs), torch.float64
+        self.register_buffer("line_weight", torch.zeros(n, config.embed_width, dtype=double))
+        self.register_buffer("line_bias", torch.zeros(n, dtype=double))
+        self.register_buffer("has_line", torch.zeros(n, dtype=torch.bool))
+        self.register_buffer("centre", torch.zeros(n, dtype=double))
+        self.register_buffer("spread", torch.ones(n, dtype=double))
+        prior = FilterParameters.of()
+        self.register_buffer("numbers", torch.cat([getattr(prior, name) for name in NAMES]).repeat(n, 1))
+
+    def set_lab(
+        self,
+        lab: str,
+        transform: LabTransform,
+        parameters: FilterParameters,
+        line: tuple[Float[np.ndarray, " width"], float] | None,
+    ) -> None:
+        """Set one lab: its scale, the eleven numbers (one row), and weights and bias of its line (None: no reading)."""
+        row = self.config.task_labs.index(lab)
+        if transform.log != (lab in self.config.log_scale):
+            raise BadAssimilationInput(
+                f"The scale of {lab} contradicts log_scale; fit both with one configuration."
+            )
+        self.centre[row], self.spread[row] = transform.centre, transform.spread
+        self.numbers[row] = torch.stack([getattr(parameters.checked(), name)[0] for name in NAMES]).detach()
+        self.has_line[row] = line is not None
+        if line is not None:
+            self.line_weight[row], self.line_bias[row] = torch.from_numpy(line[0]), line[1]
+
+    @property
+    def parameters_by_lab(self) -> FilterParameters:
+        """The eleven numbers, one row a lab."""
+        columns = self.numbers.cpu().unbind(1)
+        return FilterParameters(**dict(zip(NAMES, columns, strict=True))).checked()
+
+    @property
+    def transforms(self) -> tuple[LabTransform, ...]:
+        """The labs' scales."""
+        rows = zip(self.config.task_labs, self.centre.tolist(), self.spread.tolist(), strict=True)
+        return tuple(
+            LabTransform(log=lab in self.config.log_scale, centre=centre, spread=spread)
+            for lab, centre, spread in rows
+        )
+
+    @property
+    def log_scale(self) -> Bool[np.ndarray, " labs"]:
+        """Which labs' logarithms are assimilated."""
+        return np.array([lab in self.config.log_scale for lab in self.config.task_labs])
+
+    def noise_of(self, code: str) -> float:
+        """Return the noise variance of an assay over that of its lab's main one."""
+        codes = self.config.assays
+        return self.config.assay_noise[codes.index(code)] if code in codes else 1.0
+
+    def readings(self, means: Float[np.ndarray, "blocks width"]) -> Float[np.ndarray, "blocks labs"]:
+        """Read mean embeddings of ten minutes; NaN without a line. Each depends on its own block alone, to the bit."""
+        weight, bias = self.line_weight.cpu().numpy(), self.line_bias.cpu().numpy()
+        read = [weight @ row + bias for row in means]
+        table = np.array(read, dtype=float).reshape(-1, len(self.config.task_labs))
+        return np.where(self.has_line.cpu().numpy(), table, np.nan)
+
+    def answers(self, rows: list[KnownRow], query: Query) -> Answers:
+        """Answer the same questions for every lab of one patient.
+
+        Parameters
+        ----------
+        rows : one a lab, in the labs' order, on the labs' scales
+
+        Raises
+        ------
+        BadAssimilationInput : an infinite reading or result, or one draw with two values from one moment on
+        """
+        numbers = self.parameters_by_lab
+        plan = queried(rows, [query] * len(rows))
+        with torch.no_grad():
+            filtered = filter_events(numbers.take(plan.events.lab), plan.events)
+            mean, variance = plan.answers(numbers.take(plan.events.lab), filtered)
+        shape = len(rows), len(query.at_us)
+        variance = variance.reshape(shape) + numbers.draw_noise[:, None]
+        medians = [
+            transform.median(row)
+            for transform, row in zip(self.transforms, mean.reshape(shape).numpy(), strict=True)
+        ]
+        spread = variance.sqrt() * self.spread.cpu()[:, None]
+        return Answers(median=np.stack(medians, axis=1), draw_spread=spread.numpy().T)

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from models.assimilation.events import HOUR_US
+from models.assimilation.known import KnownRow, Query, Result, queried
+from models.assimilation.lab_assimilation import LabAssimilation, LabAssimilationConfig
+from models.assimilation.lab_filter import LabFilters
+from models.assimilation.parameters import FilterParameters
+from models.assimilation.transform import LabTransform
+from models.errors import BadAssimilationInput
+
+PLAIN = LabTransform(log=False, centre=4.0, spread=0.5)
+LOG = LabTransform(log=True, centre=0.7, spread=0.4)
+OWN = FilterParameters.of(drift_hours=20.0, gain=0.9)
+
+
+def made() -> LabAssimilation:
+    config = LabAssimilationConfig(embed_width=3, task_labs=("potassium", "lactate"), log_scale=("lactate",))
+    model = LabAssimilation(config)
+    model.set_lab("potassium", PLAIN, OWN, (np.array([0.5, -1.0, 0.25]), 0.1))
+    model.set_lab("lactate", LOG, FilterParameters.of(), None)
+    return model
+
+
+def rows(model: LabAssimilation) -> list[KnownRow]:
+    reading = model.readings(np.array([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]]))
+    ends = np.array([HOUR_US, 2 * HOUR_US])
+    results = [Result(sampled_us=0, available_us=HOUR_US // 2, value=0.8)]
+    return [
+        KnownRow(results=results, reading_end_us=ends, reading=reading[:, lab], lab=lab) for lab in range(2)
+    ]
+
+
+def test_a_reading_is_a_line_through_its_own_block_and_missing_without_one() -> None:
+    reading = made().readings(np.array([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]]))
+    assert reading[:, 0].tolist() == [0.5 + 0.5 + 0.1, -1.0 + 0.1]
+    assert np.isnan(reading[:, 1]).all()
+    assert made().readings(np.zeros((0, 3))).shape == (0, 2)
+
+
+def test_answers_are_those_of_each_labs_own_filter_in_clinical_units() -> None:
+    model, query = made(), Query.anchored(np.array([HOUR_US, 3 * HOUR_US]))
+    answers = model.answers(rows(model), query)
+    for lab, (transform, numbers) in enumerate(((PLAIN, OWN), (LOG, FilterParameters.of()))):
+        row = rows(model)[lab]
+        plan = queried([KnownRow(**{**vars(row), "lab": 0})], [query])
+        mean, variance = plan.answers(numbers, LabFilters.of(numbers)(plan.events))
+        spread = (variance + numbers.draw_noise).sqrt() * transform.spread
+        np.testing.assert_allclose(answers.median[:, lab], transform.median(mean.numpy()), rtol=1e-12)
+        np.testing.assert_allclose(answers.draw_spread[:, lab], spread.numpy(), rtol=1e-12)
+
+
+def test_what_was_set_comes_back() -> None:
+    model = made()
+    assert model.transforms == (PLAIN, LOG)
+    assert model.log_scale.tolist() == [False, True]
+    assert model.parameters_by_lab.drift_hours.tolist() == pytest.approx([20.0, 12.0])
+    assert not list(model.parameters())  # nothing learns
+
+
+def test_a_scale_that_contradicts_the_configuration_and_impossible_numbers_are_refused() -> None:
+    model = made()
+    with pytest.raises(BadAssimilationInput, match="contradicts log_scale"):
+        model.set_lab("lactate", PLAIN, OWN, None)
+    model.numbers[0, 6] = -1.0
+    with pytest.raises(BadAssimilationInput, match="draw_noise of row 0"):
+        _ = model.parameters_by_lab
+    with pytest.raises(ValueError, match="none twice"):
+        LabAssimilationConfig(embed_width=3, task_labs=("sodium", "sodium"))
+    with pytest.raises(ValueError, match="embed_width is 0"):
+        LabAssimilationConfig(embed_width=0, task_labs=("sodium",))
