@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from . import chunked, operators, reference
+from . import chunked, convolution_operator, operators, reference
 from .backends import resolve_backend
 from .convolution import check_convolution, check_filter, convolve
-from .cpu import convolution as cpu_convolution
 from .operands import ScanOperands, skip_and_gate, state_dtype, step_sizes
 from .validation import (
     check_activations,
@@ -216,7 +215,7 @@ def causal_conv1d(
         (weight, bias, activation, initial_state, cu_seqlens),
     )
     if backend in ("cpu", "triton"):
-        y, final_state = cpu_convolution.convolve(x.transpose(1, 2), *arguments, backend)
+        y, final_state = convolution_operator.convolve(x.transpose(1, 2), *arguments, backend)
     else:
         y, final_state = convolve(x.transpose(1, 2), *arguments)
     return (y.transpose(1, 2), final_state) if return_final_state else y.transpose(1, 2)

@@ -1,7 +1,6 @@
 """Between clinical units and the filter's scale: perhaps a logarithm, then centre and spread of the training draws."""
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float
@@ -55,36 +54,6 @@ class LabTransform:
     def median(self, mean: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
         """Return the lab's median in clinical units from the filter's mean."""
         return self.from_scale(mean)
-
-    def expected(
-        self, mean: Float[np.ndarray, "*n"], variance: Float[np.ndarray, "*n"]
-    ) -> Float[np.ndarray, "*n"]:
-        """Return the lab's expectation in clinical units: on a log scale above its median."""
-        return self.from_scale(mean + 0.5 * self.spread * variance if self.log else mean)
-
-    def bounds(
-        self, mean: Float[np.ndarray, "*n"], variance: Float[np.ndarray, "*n"], width: float
-    ) -> tuple[Float[np.ndarray, "*n"], Float[np.ndarray, "*n"]]:
-        """Return the interval in clinical units that reaches `width` standard deviations to either side.
-
-        `width` may be a calibrated one: the ``standard_score`` that a share of the calibration draws stays within.
-        """
-        reach = width * np.sqrt(variance)
-        return self.from_scale(mean - reach), self.from_scale(mean + reach)
-
-    def interval(
-        self, mean: Float[np.ndarray, "*n"], variance: Float[np.ndarray, "*n"], level: float
-    ) -> tuple[Float[np.ndarray, "*n"], Float[np.ndarray, "*n"]]:
-        """Return the central interval of the filter's own distribution that holds `level` of it."""
-        if not 0 < level < 1:
-            raise BadAssimilationInput(f"level is {level}; it must lie between 0 and 1.")
-        return self.bounds(mean, variance, NormalDist().inv_cdf(0.5 + level / 2))
-
-    def standard_score(
-        self, value: Float[np.ndarray, "*n"], mean: Float[np.ndarray, "*n"], variance: Float[np.ndarray, "*n"]
-    ) -> Float[np.ndarray, "*n"]:
-        """Return how many standard deviations a draw lies from its estimate: the score that calibration ranks."""
-        return np.abs(self.to_scale(value) - mean) / np.sqrt(variance)
 
 
 def fit_transform(

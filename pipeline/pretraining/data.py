@@ -27,6 +27,8 @@ from pipeline.windows.resample import prepare_ppg_gpt
 
 SYNTHETIC_SEED = 20_150_001
 """Far from the seeds of the experiments: the encoder never sees a patient of a cohort it is judged on."""
+SYNTHETIC_PROBE_SEED = 20_150_002
+"""Of the patients that the probe judges on: neither the seed of pretraining nor one of an experiment."""
 SYNTHETIC_LICENCE = "synthetic, made by this project: no licence of data applies"
 
 

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.foundation.errors import ConfigError
-from pipeline.pretraining.data import SYNTHETIC_SEED, Corpus, divide, synthetic_source
-from pipeline.pretraining.probing.windows import SYNTHETIC_PROBE_SEED
+from pipeline.pretraining.data import SYNTHETIC_PROBE_SEED, SYNTHETIC_SEED, Corpus, divide, synthetic_source
 from pipeline.pretraining.pulse_families import PulseFamilies
 from pipeline.sources.base import WaveformSource
 from pipeline.sources.challenge2015 import Challenge2015

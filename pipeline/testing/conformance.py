@@ -1,7 +1,8 @@
 """Which classes of the product fill a protocol, so that no conformance test can forget one.
 
 A conformance test says which classes it runs; `forgotten` searches all of ``pipeline`` and ``models`` for others:
-classes that modules define, private ones too, by the protocol's methods and the names of their parameters.
+classes that modules define, private ones too, by the protocol's methods and the names of their parameters. One with
+other names is not found: by numbers alone, protocols of one method are filled by half the house.
 """
 
 import importlib

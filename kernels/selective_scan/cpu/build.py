@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from ..user_cache import cache_directory
+
 logger = logging.getLogger(__name__)
 
 CHUNK = 32
@@ -65,12 +67,6 @@ def best_level() -> str:
         return "plain"
     capability = torch.backends.cpu.get_cpu_capability().lower()
     return next((level for level in ("avx512", "avx2") if capability.startswith(level)), "plain")
-
-
-def cache_directory() -> Path:
-    """Return the user's folder for built kernels."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "uniphy-lab" / "kernels"
 
 
 def _build(level: str) -> Path:

@@ -1,12 +1,10 @@
-"""The compiled convolution as a PyTorch operator, with its CPU kernels; the GPU's: `triton.convolution`."""
+"""The convolution's compiled CPU kernels; the GPU's: `triton.convolution`."""
 
 import ctypes
 
 import torch
 from torch import Tensor
 
-from ..operands import state_dtype
-from ..validation import check_bounds
 from .backend import DTYPES, View, call, channel_block, make_fields, pointer, view
 
 WORK_PER_THREAD = 500_000
@@ -25,27 +23,11 @@ class ConvolutionArguments(ctypes.Structure):
     )
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, initial_state: Tensor | None,
-    cu_seqlens: Tensor | None, backend: str,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return (y, final state) for time-major `x` (batch, length, channels)."""
-    wide = state_dtype(x.dtype)
-    bias = None if bias is None else bias.to(wide)
-    return convolution(x, weight.to(wide), bias, initial_state, cu_seqlens, activation == "silu", backend)
-
-
-@torch.library.custom_op("uniphy::causal_conv1d", mutates_args=())
-def convolution(
+def forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None,
-    silu: bool, backend: str,
+    silu: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return y (batch, length, channels) and the last inputs (sequences, channels, width - 1)."""
-    check_bounds(cu_seqlens, x.shape[1])
-    if backend == "triton":
-        from ..triton import convolution as triton_convolution
-
-        return triton_convolution.forward(x, weight, bias, initial_state, cu_seqlens, silu)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     arguments, keep = _arguments(x, weight, bias, initial_state, cu_seqlens, silu)
     final_state = x.new_empty(arguments.sequences, x.shape[2], weight.shape[1] - 1)
@@ -54,18 +36,11 @@ def convolution(
     return y, final_state
 
 
-@torch.library.custom_op("uniphy::causal_conv1d_backward", mutates_args=())
-def convolution_backward(
+def backward(
     x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None,
-    dy: Tensor, d_final_state: Tensor, silu: bool, backend: str,
+    dy: Tensor, d_final_state: Tensor, silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradients of x, weight, bias and initial_state."""
-    if backend == "triton":
-        from ..triton import convolution as triton_convolution
-
-        return triton_convolution.backward(
-            x, weight, bias, initial_state, cu_seqlens, dy, d_final_state, silu
-        )
     arguments, keep = _arguments(x, weight, bias, initial_state, cu_seqlens, silu)
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     d_weight = weight.new_empty(arguments.sequences, *weight.shape)
@@ -91,30 +66,3 @@ def _arguments(x, weight, bias, initial_state, cu_seqlens, silu):
         dtype=DTYPES[x.dtype], threads=threads,
     )  # fmt: skip
     return arguments, keep
-
-
-@convolution.register_fake
-def _(x, weight, bias, initial_state, cu_seqlens, silu, backend):
-    sequences = x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    return x.new_empty(x.shape), x.new_empty(sequences, x.shape[2], weight.shape[1] - 1)
-
-
-@convolution_backward.register_fake
-def _(x, weight, bias, initial_state, cu_seqlens, dy, d_final_state, silu, backend):
-    bias = weight.new_empty(weight.shape[0])
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias, torch.empty_like(d_final_state)
-
-
-def _setup_context(ctx, inputs, output):
-    *tensors, ctx.silu, ctx.backend = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx, dy, d_final_state):
-    *tensors, cu_seqlens = ctx.saved_tensors
-    gradients = convolution_backward(*tensors, cu_seqlens, dy, d_final_state, ctx.silu, ctx.backend)
-    present = [g if t is not None else None for g, t in zip(gradients, tensors, strict=True)]
-    return *present, None, None, None
-
-
-convolution.register_autograd(_backward, setup_context=_setup_context)

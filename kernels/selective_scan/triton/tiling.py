@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..cpu.build import cache_directory
+from ..user_cache import cache_directory
 
 STEPS, SEGMENT, AHEAD = 32, 16, 8
 """Steps of a chunk; steps that the backward pass recomputes at a time; chunks that the pass over them reads ahead.

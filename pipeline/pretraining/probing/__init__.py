@@ -14,6 +14,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "rows": ["PlantedSize", "check_seed", "named", "plain_rows", "probe", "with_baseline"],
         "shape": ["ShapeProbe"],
         "text": ["planted_words", "probe_text", "real_words"],
-        "windows": ["ProbeWindows", "SYNTHETIC_PROBE_SEED", "bidmc_windows", "planted_windows"],
+        "windows": ["ProbeWindows", "bidmc_windows", "planted_windows"],
     },
 )

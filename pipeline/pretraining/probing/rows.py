@@ -19,13 +19,13 @@ from models.encoders.pulse.features import PulseFeatures
 from pipeline.emulation.rendered import BurstPlan
 from pipeline.foundation import bootstrap
 from pipeline.foundation.errors import ConfigError
-from pipeline.pretraining.data import SYNTHETIC_SEED
+from pipeline.pretraining.data import SYNTHETIC_PROBE_SEED, SYNTHETIC_SEED
 from pipeline.pretraining.probing.linear_readout import (
     estimates_of_others,
     held_out_estimates,
     mean_estimates,
 )
-from pipeline.pretraining.probing.windows import FEWEST_PATIENTS, SYNTHETIC_PROBE_SEED, ProbeWindows
+from pipeline.pretraining.probing.windows import FEWEST_PATIENTS, ProbeWindows
 
 BASELINE = PulseFeatures.name
 TRAINING_MEAN, SPECTRAL_PEAK = "training mean", "spectral peak"

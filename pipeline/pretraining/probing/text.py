@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.foundation.number_format import interval, number, signed
+from pipeline.pretraining.data import SYNTHETIC_PROBE_SEED
 from pipeline.pretraining.probing.rows import BASELINE, TRAINING_MEAN, Interval, PlantedSize, ProbeRow, Score
-from pipeline.pretraining.probing.windows import SYNTHETIC_PROBE_SEED, ProbeWindows
+from pipeline.pretraining.probing.windows import ProbeWindows
 from pipeline.sources.bidmc import BIDMC_LICENCE
 
 PLANTED = {

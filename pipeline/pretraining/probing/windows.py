@@ -32,8 +32,6 @@ TARGETS = dict(zip(("heart_rate", "respiration_rate"), NUMERICS, strict=True))
 RESPIRATION_BAND_HZ = (0.1, 0.6)
 FEWEST_SECONDS = WINDOW_SECONDS // 2
 """A window's rate is the mean of at least so many of its 30 numerics."""
-SYNTHETIC_PROBE_SEED = 20_150_002
-"""Neither the seed of pretraining nor one of an experiment."""
 HALVES = ("all", "choose", "judge")
 FEWEST_PATIENTS = 4
 """Two folds of patients, each with two parts to choose the penalty on."""

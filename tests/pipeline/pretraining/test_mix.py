@@ -7,10 +7,9 @@ import pytest
 
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import ConfigError
-from pipeline.pretraining.data import epoch_windows
+from pipeline.pretraining.data import SYNTHETIC_PROBE_SEED, epoch_windows
 from pipeline.pretraining.mix import FIRST_SEED, PROBE_SEED, CorpusMix, corpora, real_waveforms
 from pipeline.pretraining.probing.shape import CHOOSING
-from pipeline.pretraining.probing.windows import SYNTHETIC_PROBE_SEED
 from pipeline.windows.cutting import WindowConfig
 
 SMALL = CorpusMix(

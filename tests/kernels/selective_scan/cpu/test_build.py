@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kernels.selective_scan.cpu import build
+from kernels.selective_scan.user_cache import cache_directory
 
 
 @pytest.mark.parametrize("level", build.LEVELS)
@@ -26,6 +27,6 @@ def test_build_lands_whole_and_private(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "_libraries", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     build.load_library("plain")
-    folder = build.cache_directory()
+    folder = cache_directory()
     assert [path.suffix for path in folder.iterdir()] == [".so"]
     assert folder.stat().st_mode & 0o777 == 0o700

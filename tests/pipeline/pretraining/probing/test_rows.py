@@ -14,7 +14,7 @@ from pipeline.embedding.weights_files import WEIGHTS
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.schema import WINDOW_SECONDS
-from pipeline.pretraining.data import SYNTHETIC_SEED
+from pipeline.pretraining.data import SYNTHETIC_PROBE_SEED, SYNTHETIC_SEED
 from pipeline.pretraining.probing.linear_readout import (
     estimates_of_others,
     held_out_estimates,
@@ -31,7 +31,6 @@ from pipeline.pretraining.probing.rows import (
 )
 from pipeline.pretraining.probing.text import probe_text, respiration_words
 from pipeline.pretraining.probing.windows import (
-    SYNTHETIC_PROBE_SEED,
     ProbeWindows,
     bidmc_windows,
     planted_windows,
