@@ -334,6 +334,7 @@ def test_committed_figures_belong_to_the_shipped_weights_and_random_ones_lose() 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared is absent")
 def test_figures_can_be_reproduced() -> None:
     figures = json.loads(FIGURES.read_text())
