@@ -75,17 +75,22 @@ def exp_minus(x):
 
 @triton.jit
 def log1p_unit(e):
-    """Return log(1 + e) for 0 <= e <= 1, as 2 artanh(e / (2 + e)): small arguments keep their relative accuracy.
+    """Return log(1 + e) for 0 <= e <= 1, small arguments with their whole relative accuracy.
 
-    Eight terms reach float32's last bit, seventeen float64's.
+    In float32 as e times the polynomial that passes through log(1 + e) / e at ten Chebyshev nodes of [0, 1]: it holds
+    the fewest registers. In float64 as 2 artanh(e / (2 + e)), whose seventeen terms reach the last bit.
     """
-    s = e / (2.0 + e)
-    s2 = s * s
-    p = s * 0.0
-    terms: tl.constexpr = 17 if e.dtype == tl.float64 else 8
-    for i in tl.static_range(terms):
-        p = p * s2 + 2.0 / (2 * (terms - i) - 1)
-    return p * e / (2.0 + e)  # not p * s: the least normal e has an s that is none, and is flushed to 0
+    if e.dtype == tl.float64:
+        s2 = e / (2.0 + e) * (e / (2.0 + e))
+        p = s2 * 0.0
+        for i in tl.static_range(17):
+            p = p * s2 + 2.0 / (33 - 2 * i)
+        return p * e / (2.0 + e)
+    p = 0.019542526 - 0.003176057 * e
+    p = 0.10543624 + e * (p * e - 0.05637361)
+    p = 0.19663274 + e * (p * e - 0.15269667)
+    p = 0.3332971 + e * (p * e - 0.24951616)
+    return e * (1.0 + e * (p * e - 0.49999893))
 
 
 @triton.jit

@@ -64,7 +64,7 @@ def candidates(state: int) -> tuple[Tiling, ...]:
             backward_channels=_channels(padded, backward), backward_warps=_warps(padded, backward, values),
             stretch=stretch,
         )
-        for forward, backward, values, stretch in ((128, 512, 2, 4), (256, 256, 2, 4), (256, 128, 1, 8))
+        for forward, backward, values, stretch in ((128, 512, 2, 4), (256, 256, 2, 4), (256, 128, 1, 4))
     ]  # fmt: skip
     return tuple(dict.fromkeys(made))  # with few states some are the same
 
