@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kernels.selective_scan.cpu.build import LEVELS, BuildError, best_level, built
 
-from .operands import Operands
+from .operands import Operands, adjoint_states
 
 FLAGS = ("-std=gnu++17", "-O3", "-fPIC", "-shared", "-pthread", "-ffp-contract=off", "-w")
 """No contraction: the bits are those of `step.py`."""
@@ -46,8 +46,7 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """See ``torch_loop.backward``."""
     before_mean, before_covariance, after_mean, after_covariance = outer
-    mean_bar = torch.cat([after_mean, after_mean.new_zeros(1, *after_mean.shape[1:])])
-    covariance_bar = torch.cat([after_covariance, torch.zeros_like(x.start)[None]])
+    mean_bar, covariance_bar = adjoint_states(x, after_mean, after_covariance)
     made = {
         f"{name}_bar": torch.empty_like(getattr(x, name))
         for name in ("kept", "gained", "h", "noise", "target")

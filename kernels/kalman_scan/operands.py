@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -30,3 +31,12 @@ class Operands(NamedTuple):
     seen: Tensor
     least: Tensor | None
     follows: Any
+
+
+def adjoint_states(x: Operands, after_mean: Tensor, after_covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the states after each step, as far as they come from outside.
+
+    One place more than there are steps: the last is the state's before the first.
+    """
+    mean_bar = torch.cat([after_mean, after_mean.new_zeros(1, *after_mean.shape[1:])])
+    return mean_bar, torch.cat([after_covariance, torch.zeros_like(x.start)[None]])

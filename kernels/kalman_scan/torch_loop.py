@@ -7,7 +7,7 @@ them once, by the same steps in reverse.
 import torch
 from torch import Tensor
 
-from .operands import Operands
+from .operands import Operands, adjoint_states
 from .step import FIRST, LAST, floored, predicted, updated
 
 
@@ -34,9 +34,7 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Return the gradients of kept, gained, h, noise, target and start from those of both kinds of states."""
     before_mean, before_covariance, after_mean, after_covariance = outer
-    # Gradients of the states after each step, and of the first one in the last place.
-    mean_bar = torch.cat([after_mean, after_mean.new_zeros(1, *after_mean.shape[1:])])
-    covariance_bar = torch.cat([after_covariance, torch.zeros_like(x.start)[None]])
+    mean_bar, covariance_bar = adjoint_states(x, after_mean, after_covariance)
     kept_bar, gained_bar, h_bar = (torch.empty_like(t) for t in (x.kept, x.gained, x.h))
     noise_bar, target_bar = torch.empty_like(x.noise), torch.empty_like(x.target)
     first, elsewhere = (x.start.new_zeros(4, x.start.shape[2]), x.start), _elsewhere(x)

@@ -66,6 +66,11 @@ class EncoderName:
         return readout if self.width is None else f"{readout}+to{self.width}"
 
 
+def file_name(encoder: str) -> str:
+    """Return what stands for an encoder, a name or path, in names of files and folders."""
+    return re.sub(r"[^\w.+-]+", "_", Path(encoder).name)
+
+
 def _complaint(text: str) -> str:
     words = text.split("+")[1:]
     for place, word in enumerate(words):

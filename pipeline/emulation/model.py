@@ -8,7 +8,6 @@ that stays for the whole record.
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -20,6 +19,7 @@ from jaxtyping import Float32, Int
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from pipeline.embedding.names import file_name
 from pipeline.foundation.atomic import write_json
 from pipeline.foundation.errors import CheckpointError, MissingArtifactError
 from pipeline.foundation.tensor_files import read_tensors, write_tensors
@@ -36,7 +36,7 @@ COARSE_STEPS_A_TIME_CONSTANT = 10
 
 def emulator_folder(base: Path, encoder: str) -> Path:
     """Return where the emulator of `encoder`, a name or path, lies below the folder of all artefacts."""
-    return base / "emulators" / re.sub(r"[^\w.+-]+", "_", Path(encoder).name)
+    return base / "emulators" / file_name(encoder)
 
 
 @dataclass(frozen=True, kw_only=True)

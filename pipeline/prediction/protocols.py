@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.provenance import from_plain
 from pipeline.foundation.schema import PROTOCOLS
 from pipeline.training.checkpoints import LoadedModel, checkpoint_folders, load_model
 from pipeline.training.distributed import pick_device
-from pipeline.training.forecaster import AnyForecaster, forecaster_of
+from pipeline.training.forecaster import AnyForecaster, Forecaster, forecaster_of
 
 
 def learnt_protocols(loaded: LoadedModel) -> tuple[str, ...]:
@@ -50,8 +49,7 @@ def bedside_protocol(checkpoint_dir: Path | str, wanted: str | None = None) -> s
 def chosen_protocol(models: Sequence[LoadedModel], forecaster: AnyForecaster, wanted: str | None) -> str:
     """As `bedside_protocol`, for the loaded models of one method and the forecaster of the first."""
     steps = alignment_of(models[0]).steps
-    # The setting stands in every checkpoint of a preset, but the LSTM's windows alone are centred.
-    centred = forecaster.centred and isinstance(forecaster.model, WindowLSTM)
+    centred = isinstance(forecaster, Forecaster) and forecaster.looks_ahead
     if forecaster.twin or centred or steps == "concatenated":
         raise ConfigError(
             f"a checkpoint of {models[0].method} (twin: {forecaster.twin}, centred windows: {centred}, steps: "

@@ -7,7 +7,6 @@ and a longer list of encoders does only what is new.
 import dataclasses
 import json
 import logging
-import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.embedding.names import EncoderName
+from pipeline.embedding.names import EncoderName, file_name
 from pipeline.emulation.model import EMULATED
 from pipeline.evaluation.recovery import MODEL, TWIN, Condition
 from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_rows
@@ -164,8 +163,8 @@ def _noted(
 
 def _identity(experiment: ExperimentConfig, weights_hash: str) -> str:
     """Return what an outcome depends on, as a folder's name; weights by content, since a path may get others."""
-    slug = re.sub(r"[^\w.+-]+", "_", Path(experiment.encoder).name)[:60]
-    return f"{slug}_{config_hash({'experiment': to_plain(experiment), 'weights': weights_hash})[:12]}"
+    depends = {"experiment": to_plain(experiment), "weights": weights_hash}
+    return f"{file_name(experiment.encoder)[:60]}_{config_hash(depends)[:12]}"
 
 
 def _run_encoder(experiment: ExperimentConfig, weights_hash: str, cohort_folder: Path, folder: Path) -> None:

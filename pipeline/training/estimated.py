@@ -1,10 +1,11 @@
 """What a trained method says of scored draws: estimates, and its own account of how far off they may be."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from pipeline.foundation.schema import SPREAD_COLUMNS
 
@@ -43,3 +44,9 @@ class Estimated:
     def columns(self) -> pd.DataFrame:
         """The spread, as predictions carry it."""
         return pd.DataFrame(dict(zip(SPREAD_COLUMNS, (self.spread, self.log_scale), strict=True)))
+
+
+def columns_of(asked: Iterable[str], labs: Sequence[str]) -> Int[np.ndarray, " n"]:
+    """Return in which column of a table of `labs` each asked lab stands; -1 where it does not."""
+    place = {lab: column for column, lab in enumerate(labs)}
+    return np.array([place.get(lab, -1) for lab in asked], dtype=np.int64)

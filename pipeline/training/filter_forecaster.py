@@ -25,7 +25,7 @@ from pipeline.foundation.schema import DAY_US
 from pipeline.labs.history import LabSeries
 from pipeline.training.dataset import twin_mapping
 from pipeline.training.embedding_cache import EmbeddingCache
-from pipeline.training.estimated import Estimated
+from pipeline.training.estimated import Estimated, columns_of
 from pipeline.training.ten_minute_means import BlockMeans, BlockReader
 
 NO_SERIES = LabSeries(value=np.empty(0), sampled_us=np.empty(0, np.int64), available_us=np.empty(0, np.int64))
@@ -113,7 +113,6 @@ class FilterForecaster:
     scaler: LabScaler
     twin: bool = False
     seed: int = 0
-    centred: bool = False
 
     @property
     def labs(self) -> tuple[str, ...]:
@@ -134,8 +133,7 @@ class FilterForecaster:
         value, spread = np.full(len(examples), np.nan), np.full(len(examples), np.nan)
         if examples.empty:  # of a twin's only patient, say, who has no twin
             return Estimated.without_spread(value)
-        place = {lab: column for column, lab in enumerate(self.labs)}
-        column = np.array([place.get(lab, -1) for lab in examples["lab"]], dtype=np.int64)
+        column = columns_of(examples["lab"], self.labs)
         asked = examples[["prediction_window_end_us", "t0_us"]].to_numpy(dtype=np.int64)
         patient_of = self.of_patients(aligned, store, patients, cache)
         for patient, rows in examples.groupby("patient_id", sort=False).indices.items():

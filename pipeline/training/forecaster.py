@@ -20,7 +20,7 @@ from pipeline.foundation.schema import LAB_NAMES, TWINS
 from pipeline.training.checkpoints import LoadedModel
 from pipeline.training.dataset import PieceDataset, PieceItem, pack
 from pipeline.training.embedding_cache import EmbeddingCache
-from pipeline.training.estimated import Estimated
+from pipeline.training.estimated import Estimated, columns_of
 from pipeline.training.filter_forecaster import FilterForecaster
 from pipeline.training.inference import (
     CHUNK_STEPS,
@@ -59,6 +59,11 @@ class Forecaster:
     twin: bool = False
     centred: bool = False
     seed: int = 0
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether its estimates need windows that follow. The LSTM's alone can; the setting stands in every record."""
+        return self.centred and isinstance(self.model, WindowLSTM)
 
     def estimated(
         self,
@@ -99,8 +104,7 @@ class Forecaster:
         else:
             dataset = self.dataset_of(aligned, store, patients, cache)
             table = self._piece_estimates(examples, dataset, exact)
-        place = {lab: column for column, lab in enumerate(self.labs)}
-        columns = np.array([place.get(lab, -1) for lab in examples["lab"]])
+        columns = columns_of(examples["lab"], self.labs)
         return np.where(columns >= 0, table[np.arange(len(examples)), columns], np.nan)
 
     def clinical(

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 
 from pipeline.foundation.schema import HOUR_US, LAB_NAMES, PREDICTION_COLUMNS, WINDOW_US
+from pipeline.testing.cohort import CENTRES, SPREADS
 
-LEVELS = {"potassium": 4.1, "calcium": 8.4, "sodium": 139.0, "glucose": 140.0, "lactate": 2.1}
-SPREADS = {"potassium": 0.5, "calcium": 0.6, "sodium": 4.0, "glucose": 40.0, "lactate": 0.9}
 # Share of the way from last lab to truth that a method sees, and its noise in units of the lab's spread.
 QUALITY = {
     "locf": (0.0, 0.0), "shrunk_locf": (0.1, 0.02), "decayed_locf": (0.05, 0.05), "patient_mean": (0.1, 0.3),
@@ -65,8 +64,8 @@ def _draws_of(rng: np.random.Generator, number: int, lab: str, splits: tuple[str
             "sampled_at": sampled.astype("datetime64[us]"),
             "t0": np.datetime64(origin, "us"),
             "prediction_window_end": (sampled - sampled % WINDOW_US).astype("datetime64[us]"),
-            "truth": np.round(LEVELS[lab] + SPREADS[lab] * walk[1:], 2).clip(0.2),
-            "last_lab": np.round(LEVELS[lab] + SPREADS[lab] * walk[:-1], 2).clip(0.2),
+            "truth": np.round(CENTRES[lab] + SPREADS[lab] * walk[1:], 2).clip(0.2),
+            "last_lab": np.round(CENTRES[lab] + SPREADS[lab] * walk[:-1], 2).clip(0.2),
             "hours_since_last_lab": np.diff(hours, prepend=0.0),
         }
     )

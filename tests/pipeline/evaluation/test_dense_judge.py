@@ -132,7 +132,10 @@ ALIGNMENTS = {
 }
 
 
-@pytest.fixture(scope="module", params=list(ALIGNMENTS))
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow) if name == "authors" else name for name in ALIGNMENTS],
+)
 def run(request, tmp_path_factory):
     """Dense rows and measured draws of a cohort, sums over the dense points, and what is made of the sums."""
     cohort = tiny_cohort(n_patients=10, hours=1.5, draws=5, config=ALIGNMENTS[request.param])

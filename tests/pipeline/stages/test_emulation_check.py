@@ -16,8 +16,6 @@ from pipeline.stages.scale_study import ScaleStudy
 from pipeline.testing.emulators import handmade_emulator
 from pipeline.testing.notes import lacking
 
-pytestmark = pytest.mark.xdist_group("emulation_check")  # its fixture is made once, not on every worker
-
 STUDY = ScaleStudy(encoders=("pulse_features",), patients=12, hours=(1.0, 1.5))
 
 
@@ -36,6 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     return base / "out", base / "emulator", text
 
 
+@pytest.mark.slow
 def test_both_are_judged_on_the_same_draws(run: tuple[Path, Path, str]) -> None:
     root, _, text = run
     table = pd.read_parquet(root / "emulator_check.parquet")
@@ -51,6 +50,7 @@ def test_both_are_judged_on_the_same_draws(run: tuple[Path, Path, str]) -> None:
     assert lacking(root) == {}
 
 
+@pytest.mark.slow
 def test_what_is_done_is_kept(run: tuple[Path, Path, str]) -> None:
     root, emulator, text = run
     before = {p: p.stat().st_mtime_ns for p in (root / "runs").rglob("*") if p.is_file()}

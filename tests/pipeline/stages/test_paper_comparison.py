@@ -17,7 +17,7 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["paper", "authors"])
+@pytest.fixture(scope="module", params=["paper", pytest.param("authors", marks=pytest.mark.slow)])
 def run(request, tmp_path_factory):
     seeds = {"seeds": "[0, 1]"} if request.param == "paper" else {}
     config = experiment(request.param, SMALL | seeds)

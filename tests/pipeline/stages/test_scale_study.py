@@ -10,20 +10,21 @@ from pipeline.experiments import experiment
 from pipeline.stages.scale_study import ScaleStudy, run_scale_study
 
 SMALL = {"evaluation.bootstrap": "100"}
+ENCODERS = ("ppg_gpt_1m_random+mean", "ppg_gpt_1m_random+layers")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ScaleStudy, str]:
     root = tmp_path_factory.mktemp("study")
-    study = ScaleStudy(encoders=("pulse_features",), patients=24, hours=(1.5, 2.5))
+    study = ScaleStudy(encoders=ENCODERS[:1], patients=24, hours=(1.5, 2.5))
     return root, study, run_scale_study(experiment("recovery", SMALL), root, study)
 
 
 def test_outcome(run: tuple[Path, ScaleStudy, str]) -> None:
     root, _, text = run
     table = pd.read_parquet(root / "scale_study.parquet")
-    assert set(table["encoder"]) == {"pulse_features"}
-    assert (table["width"] == 75).all()
+    assert set(table["encoder"]) == {ENCODERS[0]}
+    assert (table["width"] == 128).all()
     assert (table["windows_per_second"] > 0).all()
     assert table["r2_mt_pcs"].notna().any()
     assert (root / "scale_study.txt").read_text() == text
@@ -34,7 +35,7 @@ def test_a_longer_list_does_only_what_is_new(run: tuple[Path, ScaleStudy, str]) 
     root, *_ = run
     before = {p: p.stat().st_mtime_ns for p in (root / "encoders").rglob("*") if p.is_file()}
     assert before
-    both = ScaleStudy(encoders=("pulse_features", "ppg_gpt_1m_random+mean"), patients=24, hours=(1.5, 2.5))
+    both = ScaleStudy(encoders=ENCODERS, patients=24, hours=(1.5, 2.5))
     text = run_scale_study(experiment("recovery", SMALL), root, both)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     table = pd.read_parquet(root / "scale_study.parquet")
