@@ -1,0 +1,26 @@
+"""Standard deviation over the middle axis of a tensor, compiled for the CPU: part of an encoder's read-out.
+
+In: a float32 tensor on a CPU, whose gradient nobody asks for, and its mean.
+Out: the spread, in the same order of sums on every machine.
+Never: an import but of torch and of the selective scan's builder; torch itself before a name is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .cpu import available, spread
+
+__all__ = ["available", "spread"]
+
+
+def __getattr__(name: str) -> object:
+    """Return a name that needs torch, from its module, when it is first used (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals().setdefault(name, getattr(import_module(".cpu", __name__), name))
+
+
+def __dir__() -> list[str]:
+    """Return the names above and those of modules that are already imported."""
+    return sorted({*globals(), *__all__})

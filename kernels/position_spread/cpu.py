@@ -1,0 +1,62 @@
+"""The compiled kernel, called through ctypes; built at first use and kept by source hash."""
+
+import ctypes
+import functools
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kernels.selective_scan.cpu.build import LEVELS, BuildError, best_level, built
+
+FLAGS = ("-std=gnu++17", "-O3", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-w")
+"""No contraction: the bits are those of one operation after the other, on every level."""
+_ARGUMENTS = (
+    ctypes.c_void_p, ctypes.c_void_p, *(ctypes.c_int64,) * 5, ctypes.c_float, ctypes.c_void_p,
+)  # fmt: skip
+
+
+def available(x: Tensor) -> bool:
+    """Return whether `spread` takes a tensor here: float32 on a CPU, no gradient, columns side by side, a compiler."""
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.ndim == 3 and x.stride(2) == 1
+    watched = x.requires_grad and torch.is_grad_enabled()
+    return plain and not watched and _library(best_level()) is not None
+
+
+def spread(x: Tensor, mean: Tensor, least_variance: float) -> Tensor:
+    """Return the standard deviation (n, width) of a tensor (n, positions, width) over its positions.
+
+    Parameters
+    ----------
+    x : of which `available` is true
+    mean : (n, width) float32, over the same positions
+    least_variance : smaller variances count as this
+
+    Raises
+    ------
+    ValueError : `available` is not true of it, or the mean is not of its shape
+    """
+    rows, positions, width = x.shape if x.ndim == 3 else (-1, -1, -1)
+    if not available(x) or mean.shape != (rows, width) or mean.dtype != torch.float32:
+        raise ValueError(
+            "the spread over positions is compiled for float32 tensors without gradients on a CPU, beside their mean"
+        )
+    library, mean, found = _library(best_level()), mean.contiguous(), torch.empty_like(mean)
+    assert library is not None
+    library.position_spread(
+        x.data_ptr(), mean.data_ptr(), rows, positions, width, x.stride(0), x.stride(1), least_variance,
+        found.data_ptr(),
+    )  # fmt: skip
+    return found
+
+
+@functools.cache
+def _library(level: str) -> ctypes.CDLL | None:
+    source = Path(__file__).with_name("kernels.cpp")
+    try:
+        library = ctypes.CDLL(str(built("position_spread", level, [source], (*FLAGS, *LEVELS[level]))))
+    except (BuildError, OSError):
+        return None
+    library.position_spread.argtypes = _ARGUMENTS
+    library.position_spread.restype = None
+    return library
