@@ -1,7 +1,7 @@
-"""What a selective scan costs the host: ``python -m benchmarks.scan_host [cpu] [triton] [--profile]``.
+"""What a selective scan costs the host: ``python -m benchmarks.scan_host [nothing] [cpu] [triton] [--profile]``.
 
-CPU time of this process a call, so that other work on the machine does not count: the CPU backend with its kernels
-replaced by nothing, the Triton backend through a driver that does nothing (`fake_cuda`). Not in the figures: the
+CPU time of this process a call, so that other work on the machine does not count: of a function that does nothing, the
+CPU backend with its kernels replaced by nothing, the Triton backend through a driver that does nothing (`fake_cuda`). Not in the figures: the
 driver's own launch (2 to 4 us each), CUDA's allocator, and the change to autograd's thread that a GPU brings.
 """
 
@@ -36,15 +36,33 @@ def microseconds(run: Callable[[], object]) -> float:
     return sorted(times)[ROUNDS // 5]
 
 
+class Nothing(torch.autograd.Function):
+    """Allocates what a scan returns: what PyTorch itself takes for a function of seven tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return an output and a state."""
+        ctx.save_for_backward(*tensors)
+        return torch.empty_like(tensors[0]), torch.empty_like(tensors[6])
+
+    @staticmethod
+    def backward(ctx: Any, *_gradients: Tensor) -> tuple[Tensor, ...]:
+        """Return a gradient of each tensor."""
+        return tuple(torch.empty_like(t) for t in ctx.saved_tensors)
+
+
 def calls(backend: str) -> dict[str, Callable[[], object]]:
     """Return the calls to time: without a graph, with one, and with the gradients of everything."""
-    leaves = [t.detach().requires_grad_() for t in make(1, LENGTH, CHANNELS, "cpu")]
-    dy, d_last = torch.randn(1, CHANNELS, LENGTH), torch.ones(1, CHANNELS, 16)
+    u, delta, A, B, C, D, h0 = make(1, LENGTH, CHANNELS, "cpu")
+    leaves = [t.detach().requires_grad_() for t in (u.mT, delta.mT, A, B.mT, C.mT, D, h0)]
+    dy, d_last = torch.randn_like(u).mT, torch.ones_like(h0)
 
-    def scan() -> tuple[Tensor, ...]:
-        u, delta, A, B, C, D, h0 = leaves
-        options: dict[str, Any] = {"initial_state": h0, "return_last_state": True, "backend": backend}
-        return selective_scan(u.mT, delta.mT, A, B.mT, C.mT, D, **options)  # pyright: ignore
+    def scan() -> tuple[Tensor, Tensor]:
+        if backend == "nothing":
+            return Nothing.apply(*leaves)  # pyright: ignore
+        *tensors, state = leaves
+        options: dict[str, Any] = {"initial_state": state, "return_last_state": True, "backend": backend}
+        return selective_scan(*tensors, **options)  # pyright: ignore
 
     def forward() -> object:
         with torch.no_grad():
@@ -58,6 +76,8 @@ def calls(backend: str) -> dict[str, Callable[[], object]]:
 
 def idle(backend: str) -> None:
     """Let the kernels of `backend` do nothing, so that only the host's part is left."""
+    if backend == "nothing":
+        return
     if backend == "cpu":
         from kernels.selective_scan.cpu import backend as cpu
 
@@ -72,7 +92,7 @@ def idle(backend: str) -> None:
 def main() -> None:
     """Print microseconds a call, or profiles of 2000 calls."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scan_host", description=__doc__)
-    parser.add_argument("backends", nargs="*", default=["cpu", "triton"], help="cpu, triton")
+    parser.add_argument("backends", nargs="*", default=["nothing", "cpu", "triton"], help="nothing, cpu, triton")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     options = parser.parse_args()
     torch.set_num_threads(1)
