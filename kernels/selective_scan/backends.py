@@ -22,9 +22,9 @@ def resolve_backend(name: str, device: torch.device) -> str:
     ValueError
         For an unknown name, or a backend that cannot run on `device`.
     """
-    require(name in BACKENDS, "backend", f"value {name!r}", f"one of {', '.join(BACKENDS)}")
     if name == "auto":
         return _pick(device.type)
+    require(name in BACKENDS, "backend", f"value {name!r}", f"one of {', '.join(BACKENDS)}")
     if name == "cpu":
         require(device.type == "cpu", "backend", f"value 'cpu' for tensors on {device}", "tensors on the CPU")
     if name == "triton":

@@ -3,23 +3,11 @@
 import torch
 from torch import Tensor
 
-from . import chunked, convolution_operator, operators, reference
+from . import convolution_operator, operators
 from .backends import resolve_backend
 from .convolution import check_convolution, check_filter, convolve
-from .operands import ScanOperands, skip_and_gate, state_dtype, step_sizes
-from .validation import (
-    check_activations,
-    check_bounds,
-    check_finite,
-    check_pack,
-    check_parameters,
-    check_projection,
-    check_same_groups,
-    check_state,
-    check_step_mask,
-    require,
-    require_tensors,
-)
+from .operands import skip_and_gate, step_sizes, time_major
+from .validation import Kinds, check_scan, check_state, require, require_tensors
 
 
 def selective_scan(
@@ -68,58 +56,22 @@ def selective_scan(
 
     Notes
     -----
+    Shapes, dtypes and devices are checked once for each kind of call. That A is finite is checked in every call on
+    the CPU; on a GPU, where reading it would wait for the card, only in autograd's anomaly mode
+    (``torch.autograd.set_detect_anomaly(True)``). `cu_seqlens` is read by the host: on the CPU it costs no wait.
+
     Source: Gu & Dao, Mamba, section 3.2 and algorithm 2; initial state, mask and packing are our additions.
     """
-    x = _operands(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, step_mask, cu_seqlens)
-    y, last_state = _run(x, resolve_backend(backend, u.device))
-    y = y.transpose(1, 2)
+    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state, step_mask, cu_seqlens)
+    if torch.compiler.is_compiling():
+        check_scan(*tensors)
+    else:
+        _scans.check_once(*tensors)
+    y, last_state = operators.scan(tensors, delta_softplus, resolve_backend(backend, u.device))
     return (y, last_state) if return_last_state else y
 
 
-def _operands(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, step_mask, cu_seqlens):
-    """Validate the public arguments and turn them time-major."""
-    require_tensors(
-        u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias, initial_state=initial_state,
-        step_mask=step_mask, cu_seqlens=cu_seqlens,
-    )  # fmt: skip
-    check_activations(("u", "delta", "z"), (u, delta, z))
-    batch, channels, length = u.shape
-    check_parameters(u, channels, A, D, delta_bias)
-    for name, projection in (("B", B), ("C", C)):
-        check_projection(name, projection, u, A.shape[1], steps=(length,))
-    check_same_groups(B, C)
-    check_step_mask(step_mask, u, (batch, length))
-    check_pack(cu_seqlens, batch)
-    sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    wide = state_dtype(u.dtype)
-    check_state("initial_state", initial_state, u, (sequences, channels, A.shape[1]), wide)
-    return ScanOperands(
-        u=u.transpose(1, 2), delta=delta.transpose(1, 2), A=A.to(wide), B=_time_major(B), C=_time_major(C),
-        D=_widen(D, wide), z=None if z is None else z.transpose(1, 2), delta_bias=_widen(delta_bias, wide),
-        initial_state=initial_state, step_mask=step_mask,
-        cu_seqlens=None if cu_seqlens is None else cu_seqlens.to(torch.int64), delta_softplus=delta_softplus,
-    )  # fmt: skip
-
-
-def _run(x: ScanOperands, backend: str) -> tuple[Tensor, Tensor]:
-    if backend in ("cpu", "triton"):
-        return operators.scan(x, backend)
-    if backend == "torch":
-        return chunked.scan(x)
-    check_finite(x.A)
-    check_bounds(x.cu_seqlens, x.u.shape[1])
-    return reference.scan(x)
-
-
-def _time_major(projection: Tensor) -> Tensor:
-    """(batch, [groups,] state, length) -> (batch, length, groups, state), a view."""
-    if projection.dim() == 3:
-        projection = projection.unsqueeze(1)
-    return projection.permute(0, 3, 1, 2)
-
-
-def _widen(vector: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if vector is None else vector.to(dtype)
+_scans = Kinds(check_scan)
 
 
 def selective_state_step(
@@ -154,20 +106,11 @@ def selective_state_step(
     def lift(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor[..., None]
 
-    x = _operands(
-        u[..., None],
-        lift(delta),
-        A,
-        lift(B),
-        lift(C),
-        D,
-        lift(z),
-        delta_bias,
-        delta_softplus,
-        state,
-        mask,
-        None,
-    )
+    tensors = (
+        u[..., None], lift(delta), A, lift(B), lift(C), D, lift(z), delta_bias, state, mask, None
+    )  # fmt: skip
+    check_scan(*tensors)
+    x = time_major(tensors, delta_softplus)
     step = step_sizes(x)[:, 0]
     repeats = u.shape[1] // x.B.shape[2]
     b, c = (p[:, 0].to(step.dtype).repeat_interleave(repeats, 1) for p in (x.B, x.C))

@@ -1,6 +1,6 @@
 """The one form in which every backend gets a selective scan: time-major views and options."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ScanOperands:
     """Tensors of one selective scan, time before channels, and its one switch.
 
@@ -66,6 +66,27 @@ class ScanOperands:
         if self.initial_state is not None:
             return self.initial_state
         return self.A.new_zeros(self.sequences, *self.A.shape)
+
+
+def time_major(tensors: Sequence[Tensor | None], delta_softplus: bool) -> ScanOperands:
+    """Return the tensors of `selective_scan`, in the order of its arguments, as backends take them.
+
+    Bounds of a pack come to the CPU, once: everybody who needs them reads them there.
+    """
+    u, delta, A, B, C, D, z, bias, state, mask, cu_seqlens = tensors
+    assert u is not None and delta is not None and A is not None and B is not None and C is not None
+    wide = state_dtype(u.dtype)
+    return ScanOperands(
+        u.mT, delta.mT, A if A.dtype is wide else A.to(wide), _steps_first(B), _steps_first(C),
+        D if D is None or D.dtype is wide else D.to(wide), None if z is None else z.mT,
+        bias if bias is None or bias.dtype is wide else bias.to(wide), state, mask,
+        None if cu_seqlens is None else cu_seqlens.to("cpu", torch.int64), delta_softplus,
+    )  # fmt: skip
+
+
+def _steps_first(projection: Tensor) -> Tensor:
+    """(batch, [groups,] state, length) -> (batch, length, groups, state), a view."""
+    return projection.mT.unsqueeze(2) if projection.dim() == 3 else projection.permute(0, 3, 1, 2)
 
 
 def step_sizes(x: ScanOperands) -> Tensor:

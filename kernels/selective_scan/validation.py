@@ -1,11 +1,37 @@
 """Refuse what the kernels cannot compute, before any of them runs."""
 
+import math
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .operands import IO_DTYPES, state_dtype
+
+MOST_KINDS = 1024
+"""Kinds of call that are remembered (packs have a length of their own each)."""
+
+
+class Kinds:
+    """The kinds of call (shapes, dtypes and devices of the tensors) that a check has passed: one of each suffices."""
+
+    def __init__(self, check: Callable[..., None]) -> None:
+        self.check, self.passed = check, set()
+
+    def check_once(self, *arguments: Any) -> None:
+        """Raise what the check raises, unless arguments of this kind have passed it."""
+        try:
+            kind = tuple([t if t is None else (t.shape, t.dtype, t.device) for t in arguments])
+            if kind in self.passed:
+                return
+        except (AttributeError, TypeError):  # not all are tensors: the check says which
+            kind = None
+        self.check(*arguments)
+        if len(self.passed) >= MOST_KINDS:
+            self.passed.clear()
+        self.passed.add(kind)
 
 
 def require(condition: bool, argument: str, has: object, needs: str) -> None:
@@ -32,6 +58,25 @@ def require_tensors(**tensors: object) -> None:
     """Raise unless every given argument is a tensor or None."""
     for name, tensor in tensors.items():
         require(tensor is None or isinstance(tensor, Tensor), name, f"type {type(tensor)}", "a tensor")
+
+
+def check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state, step_mask, cu_seqlens) -> None:
+    """Raise unless the tensors are what `selective_scan` takes, as far as shapes, dtypes and devices say."""
+    require_tensors(
+        u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias, initial_state=initial_state,
+        step_mask=step_mask, cu_seqlens=cu_seqlens,
+    )  # fmt: skip
+    check_activations(("u", "delta", "z"), (u, delta, z))
+    batch, channels, length = u.shape
+    check_parameters(u, channels, A, D, delta_bias)
+    for name, projection in (("B", B), ("C", C)):
+        check_projection(name, projection, u, A.shape[1], steps=(length,))
+    check_same_groups(B, C)
+    check_step_mask(step_mask, u, (batch, length))
+    check_pack(cu_seqlens, batch)
+    sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    state = (sequences, channels, A.shape[1])
+    check_state("initial_state", initial_state, u, state, state_dtype(u.dtype))
 
 
 def check_activations(names: tuple[str, ...], tensors: tuple[Tensor | None, ...]) -> None:
@@ -116,9 +161,16 @@ def check_bounds(cu_seqlens: Tensor | None, length: int) -> None:
 
 
 def check_finite(A: Tensor) -> None:
-    """Raise unless every element of A is finite (reads the values)."""
-    bad = A.numel() - int(torch.isfinite(A).sum())
-    require(bad == 0, "A", f"{bad} non-finite values", "finite values")
+    """Raise unless every element of A is finite (reads the values).
+
+    On a GPU that would wait for all that the card has still to do, so it is done only where somebody looks for such
+    numbers: in autograd's anomaly mode, and not while a graph is captured.
+    """
+    if A.is_cuda and (not torch.is_anomaly_enabled() or torch.cuda.is_current_stream_capturing()):
+        return
+    if not math.isfinite(A.sum().item()):  # one read; a sum of finite values may overflow, so count
+        bad = A.numel() - int(torch.isfinite(A).sum())
+        require(bad == 0, "A", f"{bad} non-finite values", "finite values")
 
 
 def check_step_mask(step_mask: Tensor | None, u: Tensor, shape: tuple[int, ...]) -> None:

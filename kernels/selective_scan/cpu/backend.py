@@ -65,22 +65,23 @@ def entries_shape(x: ScanOperands) -> tuple[int, int, int]:
     return batch * length // CHUNK + x.sequences, groups * _padded(channels // groups), x.A.shape[1]
 
 
-def forward(x: ScanOperands, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (y, last_state, entries); `entries` is empty unless `save`."""
-    y = torch.empty_like(x.u, memory_format=torch.contiguous_format)
+def forward(x: ScanOperands, y: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
+    """Fill `y`; return last_state and, to `save`, the states at chunk entries for the backward pass."""
     last_state = x.A.new_empty(x.sequences, *x.A.shape)
-    entries = x.A.new_empty(entries_shape(x) if save else (0, 0, 0))
+    entries = x.A.new_empty(entries_shape(x)) if save else None
     arguments, keep = _arguments(x)
     arguments.y = view(y)
     arguments.last_state = pointer(last_state)
-    arguments.entries = pointer(entries) if save else None
+    arguments.entries = pointer(entries)
     call("selective_scan_forward", arguments, keep)
-    return y, last_state, entries
+    return last_state, entries
 
 
-def backward(x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor) -> tuple[Tensor, ...]:
-    """Return the gradients of the first nine operands, u to initial_state; those of absent ones are empty."""
-    wide, new = x.state_dtype, x.A.new_empty
+def backward(
+    x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the first nine operands, u to initial_state; None for absent ones."""
+    new = x.A.new_empty
     du, ddelta = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x.u, x.delta))
     dz = None if x.z is None else torch.empty_like(x.z, memory_format=torch.contiguous_format)
     arguments, keep = _arguments(x)
@@ -88,19 +89,25 @@ def backward(x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor)
     d_B, d_C = new(parts, *x.B.shape), new(parts, *x.C.shape)
     d_A, d_state = new(x.sequences, *x.A.shape), new(x.sequences, *x.A.shape)
     d_D, d_bias = new(x.sequences, x.A.shape[0]), new(x.sequences, x.A.shape[0])
-    d_last_state = d_last_state.to(wide).contiguous()
+    if d_last_state is None:
+        d_last_state = x.A.new_zeros(x.sequences, *x.A.shape)
+    d_last_state = d_last_state.contiguous()
     for name, tensor in (("dy", dy), ("du", du), ("ddelta", ddelta), ("dz", dz)):
         setattr(arguments, name, view(tensor))
     arguments.d_last_state, arguments.entries = pointer(d_last_state), pointer(entries)
     arguments.d_A, arguments.d_D, arguments.d_delta_bias = pointer(d_A), pointer(d_D), pointer(d_bias)
     arguments.d_initial_state, arguments.d_B, arguments.d_C = pointer(d_state), pointer(d_B), pointer(d_C)
     call("selective_scan_backward", arguments, keep)
-    d_B, d_C = (d[0] if parts == 1 else d.sum(0) for d in (d_B, d_C))
     return (
-        du, ddelta, d_A.sum(0), d_B.to(x.B.dtype), d_C.to(x.C.dtype),
-        new(0) if x.D is None else d_D.sum(0), new(0) if dz is None else dz,
-        new(0) if x.delta_bias is None else d_bias.sum(0), new(0) if x.initial_state is None else d_state,
+        du, ddelta, add_parts(d_A), add_parts(d_B).to(x.B.dtype), add_parts(d_C).to(x.C.dtype),
+        None if x.D is None else add_parts(d_D), dz, None if x.delta_bias is None else add_parts(d_bias),
+        None if x.initial_state is None else d_state,
     )  # fmt: skip
+
+
+def add_parts(parts: Tensor) -> Tensor:
+    """Return the sum over the first axis; one part is the sum."""
+    return parts[0] if parts.shape[0] == 1 else parts.sum(0)
 
 
 def _arguments(x: ScanOperands) -> tuple[ScanArguments, list[Tensor | None]]:
@@ -108,8 +115,6 @@ def _arguments(x: ScanOperands) -> tuple[ScanArguments, list[Tensor | None]]:
     batch, length, channels = x.u.shape
     small = [x.A, x.D, x.delta_bias, x.initial_state, x.step_mask, x.cu_seqlens]
     keep = [None if t is None else t.contiguous() for t in small]
-    if keep[5] is not None:
-        keep[5] = keep[5].cpu()
     groups, state = x.B.shape[2:]
     threads = max(1, min(torch.get_num_threads(), x.u.numel() * state // WORK_PER_THREAD))
     arguments = ScanArguments(

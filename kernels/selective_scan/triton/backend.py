@@ -57,11 +57,13 @@ class Launch:
 
 
 @on_its_device
-def forward(x: ScanOperands, save: bool, choice: Tiling | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (y, last_state, entries); `entries` is empty unless `save`."""
+def forward(
+    x: ScanOperands, y: Tensor, save: bool, choice: Tiling | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Fill `y`; return last_state and, to `save`, the states at chunk entries for the backward pass."""
     k, new = Launch(x, choice), x.A.new_empty
     entries, total = new(entries_shape(x)), new(len(k.table) + 1, x.u.shape[2])
-    y, last_state = torch.empty_like(x.u, memory_format=torch.contiguous_format), new(x.sequences, *x.A.shape)
+    last_state = new(x.sequences, *x.A.shape)
     programs = k.programs(k.tiling.channels)
     if len(k.table):
         summarize_chunks[programs](
@@ -73,15 +75,17 @@ def forward(x: ScanOperands, save: bool, choice: Tiling | None = None) -> tuple[
             k.u, k.delta, k.A, k.B, k.C, k.skip, k.z, k.bias, k.mask, k.table, entries, y, *k.sizes,
             **k.constants,
         )  # fmt: skip
-    return y, last_state, entries if save else new(0, 0, 0)
+    return last_state, entries if save else None
 
 
 @on_its_device
 def backward(
-    x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor, choice: Tiling | None = None
-) -> tuple[Tensor, ...]:
-    """Return the gradients of the first nine operands, u to initial_state; those of absent ones are empty."""
+    x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor | None, choice: Tiling | None = None
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the first nine operands, u to initial_state; None for absent ones."""
     k, new = Launch(x, choice), x.A.new_empty
+    if d_last_state is None:
+        d_last_state = x.A.new_zeros(x.sequences, *x.A.shape)
     exits, d_state = _carry_adjoints(k, dy, d_last_state)
     du, ddelta = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x.u, x.delta))
     dz = None if x.z is None else torch.empty_like(x.z, memory_format=torch.contiguous_format)
@@ -93,8 +97,8 @@ def backward(
     d_A = exits[: len(k.table)]  # the kernel leaves dA's parts there
     return (
         du, ddelta, d_A.sum(0), d_B.sum(0).to(x.B.dtype), d_C.sum(0).to(x.C.dtype),
-        new(0) if x.D is None else d_D.sum(0), new(0) if dz is None else dz,
-        new(0) if x.delta_bias is None else d_bias.sum(0), new(0) if x.initial_state is None else d_state,
+        None if x.D is None else d_D.sum(0), dz, None if x.delta_bias is None else d_bias.sum(0),
+        None if x.initial_state is None else d_state,
     )  # fmt: skip
 
 

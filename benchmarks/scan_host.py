@@ -1,0 +1,113 @@
+"""What a selective scan costs the host: ``python -m benchmarks.scan_host [nothing] [cpu] [triton] [--profile]``.
+
+CPU time of this process a call, so that other work on the machine does not count: of a function that does nothing, the
+CPU backend with its kernels replaced by nothing, the Triton backend through a driver that does nothing (`fake_cuda`). Not in the figures: the
+driver's own launch (2 to 4 us each), CUDA's allocator, and the change to autograd's thread that a GPU brings.
+"""
+
+import argparse
+import cProfile
+import pstats
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import fake_cuda
+from benchmarks.selective_scan import make
+from kernels.selective_scan import selective_scan
+
+LENGTH, CHANNELS = 64, 512
+CALLS, ROUNDS = 20, 25
+
+
+def microseconds(run: Callable[[], object]) -> float:
+    """Return the CPU time of a call: of several rounds the lower fifth, since disturbance only adds."""
+    for _ in range(10):
+        run()
+    times = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        for _ in range(CALLS):
+            run()
+        times.append((time.process_time() - start) / CALLS * 1e6)
+    return sorted(times)[ROUNDS // 5]
+
+
+class Nothing(torch.autograd.Function):
+    """Allocates what a scan returns: what PyTorch itself takes for a function of seven tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return an output and a state."""
+        ctx.save_for_backward(*tensors)
+        return torch.empty_like(tensors[0]), torch.empty_like(tensors[6])
+
+    @staticmethod
+    def backward(ctx: Any, *_gradients: Tensor) -> tuple[Tensor, ...]:
+        """Return a gradient of each tensor."""
+        return tuple(torch.empty_like(t) for t in ctx.saved_tensors)
+
+
+def calls(backend: str) -> dict[str, Callable[[], object]]:
+    """Return the calls to time: without a graph, with one, and with the gradients of everything."""
+    u, delta, A, B, C, D, h0 = make(1, LENGTH, CHANNELS, "cpu")
+    leaves = [t.detach().requires_grad_() for t in (u.mT, delta.mT, A, B.mT, C.mT, D, h0)]
+    dy, d_last = torch.randn_like(u).mT, torch.ones_like(h0)
+
+    def scan() -> tuple[Tensor, Tensor]:
+        if backend == "nothing":
+            return Nothing.apply(*leaves)  # pyright: ignore
+        *tensors, state = leaves
+        options: dict[str, Any] = {"initial_state": state, "return_last_state": True, "backend": backend}
+        return selective_scan(*tensors, **options)  # pyright: ignore
+
+    def forward() -> object:
+        with torch.no_grad():
+            return scan()
+
+    def both() -> object:
+        return torch.autograd.grad(scan(), leaves, [dy, d_last])
+
+    return {"forward": forward, "forward with graph": scan, "forward and backward": both}
+
+
+def idle(backend: str) -> None:
+    """Let the kernels of `backend` do nothing, so that only the host's part is left."""
+    if backend == "nothing":
+        return
+    if backend == "cpu":
+        from kernels.selective_scan.cpu import backend as cpu
+
+        cpu.call = lambda _function, _arguments, _keep: None
+        return
+    from kernels.selective_scan import backends
+
+    fake_cuda.install()
+    backends.triton_is_interpreted = lambda: True  # tensors on the CPU will do
+
+
+def main() -> None:
+    """Print microseconds a call, or profiles of 2000 calls."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scan_host", description=__doc__)
+    parser.add_argument("backends", nargs="*", default=["nothing", "cpu", "triton"], help="nothing, cpu, triton")
+    parser.add_argument("--profile", action="store_true", help="print where the time goes")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for backend in options.backends:
+        idle(backend)
+        times = {name: microseconds(run) for name, run in calls(backend).items()}
+        print(f"{backend}: " + ", ".join(f"{name} {value:.0f} us" for name, value in times.items()))
+        if options.profile:
+            for name, run in calls(backend).items():
+                print(name)
+                with cProfile.Profile() as profile:
+                    for _ in range(2000):
+                        run()
+                pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+
+
+if __name__ == "__main__":
+    main()
