@@ -36,9 +36,10 @@ from pipeline.training.ten_minute_means import BlockReader
 
 PREDICT_COLUMNS = (
     "patient", "sequence", "window_end", "lab", "estimate", "lower", "upper", "last_lab",
-    "hours_since_last_lab", "signal_quality", "state", "unit", "protocol", INTERVAL_STATE,
+    "hours_since_last_lab", "signal_quality", "state", "unit", "protocol", INTERVAL_STATE, "measured", "measured_at",
 )  # fmt: skip
-"""``last_lab`` is the last result that the estimate knows; ``unit`` that of estimate, bounds and last result."""
+"""``last_lab`` is the last result that the estimate knows; ``measured`` and ``measured_at`` (when it was drawn) are a
+result that became known since the row before (``measured_draws``); ``unit`` is that of estimate, bounds and results."""
 
 
 def predict(
@@ -161,8 +162,10 @@ class Predictor:
     def _sequence(self, live: LiveSequence, filters: Sequence[PatientFilter | None]) -> pd.DataFrame:
         estimate = np.full((live.n_rows, len(LAB_NAMES)), np.nan)
         spread, log_scale = np.full_like(estimate, np.nan), np.zeros(len(LAB_NAMES), dtype=bool)
+        reads_waveform = np.ones(len(LAB_NAMES), dtype=bool)
         for forecaster, own in zip(self.forecasters, filters, strict=True):
             columns = [LAB_NAMES.index(lab) for lab in forecaster.labs]
+            reads_waveform[columns] = forecaster.model.reads_waveform
             if own is not None:
                 estimate[:, columns], spread[:, columns] = answers(live, own)
                 log_scale[columns] = own.model.log_scale
@@ -171,7 +174,7 @@ class Predictor:
                 for piece in restarts(live):
                     scaled[piece.rows] = piece.estimates(forecaster)
                 estimate[:, columns] = forecaster.scaler.unscale(scaled, forecaster.labs)
-        return live.table(estimate, spread, log_scale)
+        return live.table(estimate, spread, log_scale, reads_waveform)
 
     def _bounded(self, rows: pd.DataFrame) -> pd.DataFrame:
         rows = rows.assign(
