@@ -20,6 +20,7 @@ from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.base import WindowStore
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.foundation.number_format import UNITS
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_NAMES
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.history import LabSeries
@@ -119,7 +120,7 @@ class Predictor:
         """
         stays = pd.DataFrame(columns=list(ADMISSION_COLUMNS)) if admissions is None else admissions
         series = series_by_patient(labs.frame)
-        for patient in dict.fromkeys(patients):
+        for patient in tracked(list(dict.fromkeys(patients)), "estimating", "patients"):
             sequences = cut_sequences(self.store, [patient], stays, self.config.sequences)
             if exclusions is not None:
                 exclusions.update(sequences.exclusions)
