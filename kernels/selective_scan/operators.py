@@ -6,6 +6,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from .namespace import NAMESPACE
 from .operands import ScanOperands
 from .validation import check_bounds, check_finite
 
@@ -35,7 +36,7 @@ def _gather(tensors: tuple[Tensor | None, ...], delta_softplus: bool) -> ScanOpe
     return ScanOperands(**dict(zip(names, (*tensors, delta_softplus), strict=True)))  # pyright: ignore
 
 
-@torch.library.custom_op("uniphy::selective_scan", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::selective_scan", mutates_args=())
 def scan_forward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
     delta_bias: Tensor | None, initial_state: Tensor | None, step_mask: Tensor | None,
@@ -48,7 +49,7 @@ def scan_forward(
     return _backend(backend).forward(_gather(tensors, delta_softplus), save)
 
 
-@torch.library.custom_op("uniphy::selective_scan_backward", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::selective_scan_backward", mutates_args=())
 def scan_backward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
     delta_bias: Tensor | None, initial_state: Tensor | None, step_mask: Tensor | None,
