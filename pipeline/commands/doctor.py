@@ -213,6 +213,6 @@ def _extras() -> list[Finding]:
     rows = []
     for module, (use, extra) in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
-        how = "installed" if there else f"not installed; pip install '{PACKAGE}[{extra}]' where it is wanted"
+        how = "installed" if there else f"not installed; where it is wanted: pip install '.[{extra}]'"
         rows.append(Finding(about="extras", told=f"{module} ({use}): {how}"))
     return rows

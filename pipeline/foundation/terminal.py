@@ -2,24 +2,37 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 from pipeline.foundation.progress import Meter, rate_text, time_text
 
 DRAWN_A_SECOND = 4
 """Often enough to be seen moving, seldom enough to cost nothing."""
+SHOWN_AFTER_SECONDS = 1.0
+"""What is over sooner would only flicker."""
+
+
+class _Bars(Progress):
+    """Those bars that have been there for a while."""
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+        """Return what is drawn."""
+        return super().make_tasks_table(
+            [task for task in tasks if _meter(task).seconds >= SHOWN_AFTER_SECONDS]
+        )
 
 
 class RichDisplay:
     """Bars at the foot of a terminal while any job runs; nothing of them is left behind."""
 
     def __init__(self, stream: Any) -> None:
-        self._bars = Progress(
+        self._bars = _Bars(
             TextColumn("{task.description}"), BarColumn(bar_width=24), _Counts(), _Pace(), _TimeLeft(),
             console=Console(file=stream), transient=True, refresh_per_second=DRAWN_A_SECOND,
             # What the terminal does not show (a pipe, a file) must not be turned into something drawn on it.

@@ -118,23 +118,30 @@ def test_the_wheel_holds_every_source_and_needs_torch_alone(wheel: Path) -> None
     assert any(name.endswith("LICENSE") for name in names)
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give an empty folder with a cache of its own: kernels are built once."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.mark.slow
-def test_the_example_runs_beside_torch_and_nothing_of_ours(python: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_the_example_runs_beside_torch_and_nothing_of_ours(python: Path, home: Path, tmp_path: Path) -> None:
     lonely = (
         "import importlib.util as u; assert not any(map(u.find_spec, ('kernels', 'models', 'pipeline')))\n"
     )
     said = "import uniphy_scan.backends as b; print(b.resolve_backend('auto', h.device), h0.grad.abs().sum() > 0)"
-    compiled = typed(python, "-c", f"{lonely}{BLOCKS[0]}{said}", home=tmp_path)
+    compiled = typed(python, "-c", f"{lonely}{BLOCKS[0]}{said}", home=home)
     assert compiled.split() == ["cpu" if shutil.which("c++") else "torch", "tensor(True)"]
-    assert list((tmp_path / "cache").rglob("*.so")), "the wheel's own sources were built"
-    without = typed(python, "-W", "ignore", "-c", f"{BLOCKS[0]}{said}", home=tmp_path / "cache",
-                    PATH="", XDG_CACHE_HOME=str(tmp_path / "other"))  # fmt: skip
+    assert list((home / "cache").rglob("*.so")), "the wheel's own sources were built"
+    assert "backend" in typed(python, "-m", NAME, home=home)
+    without = typed(python, "-W", "ignore", "-c", f"{BLOCKS[0]}{said}", home=tmp_path, PATH="")
     assert without.split() == ["torch", "tensor(True)"]
-    assert "backend" in typed(python, "-m", NAME, home=tmp_path)
 
 
 @pytest.mark.slow
-def test_wheel_and_product_can_be_used_side_by_side(python: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_wheel_and_product_can_be_used_side_by_side(python: Path, home: Path) -> None:
     """Both register operators with torch, in one process."""
     both = f"""
 import sys, torch, uniphy_scan
@@ -150,4 +157,4 @@ for scan in (product.selective_scan, uniphy_scan.selective_scan, product.selecti
     found.append(torch.cat([y.flatten(), h.flatten(), h0.grad.flatten()]))
 assert all(torch.equal(found[0], one) for one in found)
 """
-    typed(python, "-W", "error", "-c", both, home=tmp_path)
+    typed(python, "-W", "error", "-c", both, home=home)
