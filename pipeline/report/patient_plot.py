@@ -13,20 +13,26 @@ from matplotlib.figure import Figure
 
 from pipeline.foundation.atomic import require_writable, write_bytes
 from pipeline.foundation.schema import LAB_NAMES
+from pipeline.prediction.config import HISTORY_ONLY, NO_HISTORY, NO_SIGNAL, STALE
 from pipeline.prediction.one_patient import OnePatient
 from pipeline.report import style
 
 FORMATS = (".svg", ".png")
 WIDTH_INCHES, PANEL_INCHES, DOTS_PER_INCH = 9.0, 1.25, 200
-WEAKER = ("stale", "no_history")
-"""States whose estimates are drawn lighter."""
-_LOOKS = {
-    "estimate": dict(color=style.BLUE, linewidth=1.1),
-    "estimate, stale or without an earlier result": dict(
-        color=style.BLUE, linewidth=1.1, alpha=0.45, linestyle=(0, (2, 1.2))
-    ),
-    "measured": dict(color=style.INK, marker="o", markersize=4.5, linestyle="none"),
+_LOOKS: dict[str, dict[str, Any]] = {
+    "estimate": {"color": style.BLUE, "linewidth": 1.1},
+    "estimate from earlier results alone": {"color": style.GREEN, "linewidth": 1.1},
+    "estimate, stale or without an earlier result": {
+        "color": style.BLUE, "linewidth": 1.1, "alpha": 0.45, "linestyle": (0, (2, 1.2)),
+    },
+    "measured": {"color": style.INK, "marker": "o", "markersize": 4.5, "linestyle": "none"},
 }  # fmt: skip
+_LINE_OF = {
+    HISTORY_ONLY: "estimate from earlier results alone",
+    STALE: "estimate, stale or without an earlier result",
+    NO_HISTORY: "estimate, stale or without an earlier result",
+}
+"""How the estimates of a state are drawn; the others' as "estimate"."""
 _FOOT = "Research only, not a medical device."
 _TRAINED = "This patient helped to train the model: a new patient's estimates are worse."
 
@@ -87,15 +93,15 @@ def _panel(axes: Axes, estimates: pd.DataFrame, draws: pd.DataFrame) -> None:
         axes.fill_between(
             hours, lower, upper, where=list(bounded), color=style.BLUE, alpha=0.14, linewidth=0, label="interval"
         )  # fmt: skip
-    for first, last in _stretches(state == "no_signal"):
+    for first, last in _stretches(state == NO_SIGNAL):
         axes.axvspan(
             hours[first], hours[last], color=style.RULE, alpha=0.5, linewidth=0, label="no usable signal"
         )
-    weak = np.isin(state, WEAKER)
-    for (label, look), chosen in zip(_LOOKS.items(), (~weak, weak), strict=False):
-        shown = np.where(chosen, value, np.nan)
+    line = np.array([_LINE_OF.get(name, "estimate") for name in state])
+    for label in list(_LOOKS)[:-1]:
+        shown = np.where(line == label, value, np.nan)
         if np.isfinite(shown).any():
-            axes.plot(hours, shown, label=label, **look)
+            axes.plot(hours, shown, label=label, **_LOOKS[label])
     if len(draws):
         axes.plot(draws["hours"], draws["value"], label="measured", **_LOOKS["measured"])
     axes.set_ylabel(f"{lab}\n{unit}", color=style.INK)

@@ -58,6 +58,11 @@ def test_what_is_weaker_is_drawn_weaker_and_silence_is_shown() -> None:
     assert np.flatnonzero(np.isfinite(fresh.get_ydata())).tolist() == list(range(100))
     assert np.flatnonzero(np.isfinite(stale.get_ydata())).tolist() == list(range(100, 150))
     assert stale.get_alpha() < 1
+    assert labels(drawn(one(state="history_only"))) == [
+        "interval",
+        "estimate from earlier results alone",
+        "measured",
+    ]
 
 
 def test_bounds_that_are_not_known_are_not_drawn_and_a_lab_without_anything_has_no_panel() -> None:
