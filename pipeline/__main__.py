@@ -1,17 +1,21 @@
 """Command line: one sub-command a stage.
 
-``python -m pipeline <stage> [--experiment NAME] [--waveforms DIR] [--labs DIR] [--artifacts DIR] [--set field=value]``
+``uniphy <stage> [--experiment NAME] [--waveforms DIR] [--labs DIR] [--artifacts DIR] [--set field=value]``, or, without
+the console command, ``python -m pipeline <stage> …``.
 """
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from pipeline import stages
 from pipeline.commands.configuration import add_config_command
+from pipeline.commands.doctor import add_doctor_command
 from pipeline.commands.evaluation import add_evaluation_commands
+from pipeline.commands.parser import Command, program, version_text
+from pipeline.commands.prediction import add_prediction_commands
 from pipeline.commands.pretraining import add_pretraining_commands
 from pipeline.commands.project_options import add_project_options, project
 from pipeline.commands.projection import add_projection_command
@@ -19,6 +23,7 @@ from pipeline.commands.rehearsal import add_rehearsal_commands
 from pipeline.commands.store import add_store_commands
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.errors import ConfigError, ProjectError
+from pipeline.foundation.progress import log_to_standard_error, progress, shown_on_terminal
 from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
@@ -43,17 +48,29 @@ STAGES: dict[str, tuple[Stage, str]] = {
 }
 
 
+INTERRUPTED, PIPE_CLOSED = 130, 141
+"""Exit statuses of a shell: 128 and the signal's number."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one stage and print its summary; return the exit status."""
+    """Run one sub-command and return the exit status; what a user can mend ends in one line on standard error."""
     parsed = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    log_to_standard_error()
     try:
         _refuse_several_processes(parsed)
-        parsed.run(parsed)
+        with shown_on_terminal():
+            status = parsed.run(parsed) or 0
+        sys.stdout.flush()
+        return status
     except ProjectError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept: the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
 
 
 def _refuse_several_processes(parsed: argparse.Namespace) -> None:
@@ -67,15 +84,14 @@ def _refuse_several_processes(parsed: argparse.Namespace) -> None:
     if parsed.command not in TOGETHER and processes.isdigit() and int(processes) > 1:
         raise ConfigError(
             f"torchrun started {processes} processes of '{parsed.command}', which would work on one folder at the same "
-            f"time: run it alone, python -m pipeline {parsed.command} …; only {' and '.join(TOGETHER)} run together."
+            f"time: run it alone, {program()} {parsed.command} …; only {' and '.join(TOGETHER)} run together."
         )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline", description="Lab values from PPG, stage by stage."
-    )
-    commands = parser.add_subparsers(required=True, metavar="stage", dest="command")
+    parser = Command(prog=program(), description="Lab values from PPG, stage by stage.")
+    parser.add_argument("--version", action="version", version=version_text())
+    commands = parser.add_subparsers(metavar="command", dest="command")
     for name, (stage, help_text) in STAGES.items():
         _add_stage(commands, name, help_text, stage)
     train = _add_stage(commands, "train", "train one method, or all of the experiment's", _train_all)
@@ -94,14 +110,15 @@ def _parser() -> argparse.ArgumentParser:
         "table1", help="train what is missing and print the paper's Table 1 beside ours"
     )
     add_project_options(table1)
-    table1.set_defaults(run=lambda parsed: print(stages.reproduce_table1(*project(parsed))))
+    table1.set_defaults(run=partial(_printed, stages.reproduce_table1))
     delay = commands.add_parser(
         "result-delay",
         help="score the trained models with results known 0, 30 and 60 minutes after their draw",
     )
     add_project_options(delay)
-    delay.set_defaults(run=lambda parsed: print(stages.printed_result_delay(*project(parsed))))
-    _add_predict(commands)
+    delay.set_defaults(run=partial(_printed, stages.printed_result_delay))
+    add_prediction_commands(commands, _text)
+    add_doctor_command(commands)
     add_config_command(commands)
     add_store_commands(commands)
     add_pretraining_commands(commands, _text)
@@ -123,7 +140,20 @@ def _run_stage(stage: Callable, parsed: argparse.Namespace) -> None:
     if stage in (_train_all, _everything):
         stage(workspace, config, parsed.method)
     else:
-        print(_text(stage(workspace, config)))
+        _show(parsed.command, stage, workspace, config)
+
+
+def _show(name: str, stage: Stage, workspace: Workspace, config: ExperimentConfig) -> None:
+    """Run one stage, with a clock on a terminal meanwhile, and print what came of it."""
+    with progress(name):
+        summary = stage(workspace, config)
+    print(_text(summary))
+
+
+def _printed(make: Callable[[Workspace, ExperimentConfig], str], parsed: argparse.Namespace) -> None:
+    with progress(parsed.command):
+        text = make(*project(parsed))
+    print(text)
 
 
 def _train_all(workspace: Workspace, config: ExperimentConfig, method: str | None) -> None:
@@ -144,28 +174,11 @@ def _everything(workspace: Workspace, config: ExperimentConfig, method: str | No
         training_stage(method)
     names = list(STAGES)
     for name in names[: names.index("score")]:
-        print(_text(STAGES[name][0](workspace, config)))
+        _show(name, STAGES[name][0], workspace, config)
     _train_all(workspace, config, method)
     for name in names[names.index("score") :]:
-        print(_text(STAGES[name][0](workspace, config)))
+        _show(name, STAGES[name][0], workspace, config)
     print(stages.printed_table(workspace, config))
-
-
-def _add_predict(commands) -> None:
-    command = commands.add_parser(
-        "predict", help="estimate labs of new patients every 30 s, into a Parquet or CSV file"
-    )
-    add_project_options(command)
-    command.add_argument(
-        "--checkpoint", required=True, help="folder of a trained method, such as .../mt_pcs/seed0"
-    )
-    command.add_argument("--out", required=True, help="file to write; its name ends in .parquet or .csv")
-    command.set_defaults(run=_predict)
-
-
-def _predict(parsed: argparse.Namespace) -> None:
-    workspace, config = project(parsed)
-    print(_text(stages.predict_new_patients(workspace, config, parsed.checkpoint, parsed.out)))
 
 
 def _text(summary: StageSummary) -> str:

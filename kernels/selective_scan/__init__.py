@@ -11,16 +11,27 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .interface import causal_conv1d, causal_conv1d_step, selective_scan, selective_state_step
+    from .mamba_layer import run_mamba_layer, take_initial_state
     from .operands import state_dtype
 
-__all__ = ["causal_conv1d", "causal_conv1d_step", "selective_scan", "selective_state_step", "state_dtype"]
+__all__ = [
+    "causal_conv1d",
+    "causal_conv1d_step",
+    "run_mamba_layer",
+    "selective_scan",
+    "selective_state_step",
+    "state_dtype",
+    "take_initial_state",
+]
+_HOMES = {"run_mamba_layer": ".mamba_layer", "state_dtype": ".operands", "take_initial_state": ".mamba_layer"}
+"""Modules of the names above that are not in ``.interface``."""
 
 
 def __getattr__(name: str) -> object:
     """Return a name that needs torch, from its module, when it is first used (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = import_module(".operands" if name == "state_dtype" else ".interface", __name__)
+    home = import_module(_HOMES.get(name, ".interface"), __name__)
     return globals().setdefault(name, getattr(home, name))
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from .namespace import NAMESPACE
 from .operands import ScanOperands, skip_and_gate, step_sizes
 from .validation import check_bounds, check_finite
 
@@ -69,7 +70,7 @@ def _scan_pack(x: ScanOperands) -> tuple[Tensor, Tensor]:
     return y[inside][None], state
 
 
-@torch.library.custom_op("uniphy::chunked_recurrence", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::chunked_recurrence", mutates_args=())
 def chunked_recurrence(
     drive: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,7 +102,7 @@ def _chunk_states(drive: Tensor, delta: Tensor, A: Tensor, B: Tensor, state: Ten
     return decay, states
 
 
-@torch.library.custom_op("uniphy::chunked_recurrence_backward", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::chunked_recurrence_backward", mutates_args=())
 def chunked_recurrence_backward(
     drive: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, entries: Tensor, dy: Tensor, dstate: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

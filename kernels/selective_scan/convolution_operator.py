@@ -5,6 +5,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from .namespace import NAMESPACE
 from .operands import state_dtype
 from .validation import check_bounds
 
@@ -30,7 +31,7 @@ def convolve(
     return convolution(x, weight.to(wide), bias, initial_state, cu_seqlens, activation == "silu", backend)
 
 
-@torch.library.custom_op("uniphy::causal_conv1d", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::causal_conv1d", mutates_args=())
 def convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None,
     silu: bool, backend: str,
@@ -40,7 +41,7 @@ def convolution(
     return _backend(backend).forward(x, weight, bias, initial_state, cu_seqlens, silu)
 
 
-@torch.library.custom_op("uniphy::causal_conv1d_backward", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::causal_conv1d_backward", mutates_args=())
 def convolution_backward(
     x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None,
     dy: Tensor, d_final_state: Tensor, silu: bool, backend: str,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import chunked, reference
+from .namespace import NAMESPACE
 from .operands import ScanOperands, time_major
 from .validation import check_bounds, check_finite
 
@@ -107,7 +108,7 @@ class Scan(torch.autograd.Function):
         return None, None, *gradients, None, None
 
 
-@torch.library.custom_op("uniphy::selective_scan", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::selective_scan", mutates_args=())
 def scan_forward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
     delta_bias: Tensor | None, initial_state: Tensor | None, step_mask: Tensor | None,
@@ -120,7 +121,7 @@ def scan_forward(
     return y, last_state, A.new_empty(0) if entries is None else entries
 
 
-@torch.library.custom_op("uniphy::selective_scan_backward", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::selective_scan_backward", mutates_args=())
 def scan_backward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
     delta_bias: Tensor | None, initial_state: Tensor | None, step_mask: Tensor | None,

@@ -125,6 +125,11 @@ class LabAssimilation(nn.Module):
         """Which labs' logarithms are assimilated."""
         return np.array([lab in self.config.log_scale for lab in self.config.task_labs])
 
+    @property
+    def reads_waveform(self) -> Bool[np.ndarray, " labs"]:
+        """Which labs have a line that reads the waveform; the others' filters see results alone."""
+        return (self.has_line & (self.line_weight != 0).any(dim=1)).cpu().numpy()
+
     def noise_of(self, code: str) -> float:
         """Return the noise variance of an assay over that of its lab's main one."""
         codes = self.config.assays

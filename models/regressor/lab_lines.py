@@ -103,6 +103,11 @@ class LabLines(nn.Module):
         self.history_line[column].copy_(torch.as_tensor(history))
         self.bias[column] = bias
 
+    @property
+    def reads_waveform(self) -> Bool[np.ndarray, " labs"]:
+        """Which labs' estimates change with the waveform; the others are a line through the lab's own history."""
+        return self.waveform.reads
+
     def hold_lines(self) -> None:
         """Do nothing: no line learns."""
 

@@ -132,6 +132,12 @@ class LabRegressor(nn.Module):
             if task.patient_state.line is not None:
                 task.patient_state.line.weight[0].copy_(torch.as_tensor(history))
 
+    @property
+    def reads_waveform(self) -> Bool[np.ndarray, " labs"]:
+        """Which labs' estimates change with the waveform: through the network, or through line and reader."""
+        network = [bool((task.head.weight != 0).any()) for task in self._tasks]
+        return np.array(network) | self.waveform.reads
+
     def hold_lines(self) -> None:
         """Leave the lines and the reader as they are in training."""
         self.waveform.hold()

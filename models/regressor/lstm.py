@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -60,6 +61,11 @@ class WindowLSTM(WindowReader):
         self.config = config
         self.input_scale = input_scale(config.embed_width, config.slow_features)
         self.log_variance = nn.Parameter(torch.zeros(len(config.task_labs)))
+
+    @property
+    def reads_waveform(self) -> Bool[np.ndarray, " labs"]:
+        """Which labs' estimates are read from the waveform: all, for it reads nothing else."""
+        return np.ones(len(self.config.task_labs), dtype=bool)
 
     def set_output_means(self, means: Float[Tensor, " labs"]) -> None:
         """Start every lab's read-out at the training mean, in scaled units."""

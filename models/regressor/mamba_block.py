@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kernels.selective_scan import (
     causal_conv1d,
     causal_conv1d_step,
-    selective_scan,
+    run_mamba_layer,
     selective_state_step,
 )
 
@@ -130,13 +130,15 @@ class Mamba(nn.Module):
         cu_seqlens : where sequences start (and the last ends) in a pack of batch 1
         """
         state = state or MambaState()
-        u, z, conv = self._convolve(hidden, state.conv, cu_seqlens)
-        delta, b, c = self._select(u)
-        y, ssm = selective_scan(
-            u.mT, delta.mT, self._rates(), b.mT, c.mT, self.D, z.mT, self.dt_proj.bias, True, True,
-            initial_state=state.ssm, step_mask=step_mask, cu_seqlens=cu_seqlens,
-        )  # fmt: skip
-        return self.out_proj(y.mT), MambaState(ssm=ssm, conv=conv)
+        y, ssm, conv = run_mamba_layer(
+            self,
+            hidden,
+            initial_state=state.ssm,
+            initial_conv=state.conv,
+            step_mask=step_mask,
+            cu_seqlens=cu_seqlens,
+        )
+        return y, MambaState(ssm=ssm, conv=conv)
 
     def step(
         self,
@@ -169,7 +171,10 @@ class Mamba(nn.Module):
         ----------
         mode : "mean" over all channels and states, or the "slowest" of them
         """
-        u, _, _ = self._convolve(hidden, None, cu_seqlens)
+        x, _ = self.in_proj(hidden).chunk(2, dim=-1)
+        u = causal_conv1d(
+            x.mT, self.conv1d.weight[:, 0], self.conv1d.bias, activation="silu", cu_seqlens=cu_seqlens
+        ).mT
         delta = F.softplus(self._select(u)[0] + self.dt_proj.bias).masked_fill(~step_mask[..., None], 0.0)
         lengths = cu_seqlens.diff().tolist()
         elapsed = torch.cat([piece.cumsum(0) for piece in delta[0].split(lengths)])
@@ -179,17 +184,6 @@ class Mamba(nn.Module):
         if mode == "slowest":
             return torch.stack([torch.exp(elapsed * rate).amax(-1) for rate in rates]).amax(0)
         raise ValueError(f"mode is {mode!r}; it must be mean or slowest.")
-
-    def _convolve(
-        self, hidden: Tensor, conv: Tensor | None, cu_seqlens: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        x, z = self.in_proj(hidden).chunk(2, dim=-1)
-        conv = None if conv is None else conv.to(x.dtype)
-        u, conv = causal_conv1d(
-            x.mT, self.conv1d.weight[:, 0], self.conv1d.bias, activation="silu",
-            initial_state=conv, return_final_state=True, cu_seqlens=cu_seqlens,
-        )  # fmt: skip
-        return u.mT, z, conv
 
     def _select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project step sizes (their bias is added inside the scan), B and C from the convolved input."""

@@ -32,7 +32,7 @@ class WaveformReadout(nn.Module):
 
     def __init__(self, n_features: int, n_labs: int, mean_steps: Sequence[float], reader_width: int | None):
         super().__init__()
-        self.n_features = n_features
+        self.n_features, self.n_labs = n_features, n_labs
         self.means = RunningMeans(n_features, mean_steps) if mean_steps else None
         self.mean_width = len(mean_steps) * n_features
         self.line = nn.Linear(self.mean_width, n_labs, bias=False) if mean_steps else None
@@ -120,6 +120,17 @@ class WaveformReadout(nn.Module):
             self.line.weight[column].copy_(torch.as_tensor(line))
             if self.reader is not None and reading is not None:
                 self.reader.heads.weight[column].copy_(torch.as_tensor(reading))
+
+    @property
+    def reads(self) -> Bool[np.ndarray, " labs"]:
+        """Which labs' estimates change with the waveform: those whose line or read-out is not zero."""
+        weights = [
+            module.weight for module in (self.line, self.reader and self.reader.heads) if module is not None
+        ]
+        reads = torch.zeros(self.n_labs, dtype=torch.bool)
+        for weight in weights:
+            reads |= (weight != 0).any(dim=1).cpu()
+        return reads.numpy()
 
     def hold(self) -> None:
         """Leave line and reader as they are in training."""

@@ -19,6 +19,7 @@ from pipeline.cohort.sequences import Sequences
 from pipeline.cohort.splits import Splits
 from pipeline.cohort.targets import StepGrid, window_of_draw
 from pipeline.foundation.errors import StoreError
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import (
     EXAMPLE_COLUMNS,
     HISTORY_FEATURES,
@@ -113,7 +114,8 @@ def _sequences(
 ) -> Iterator[tuple[_Sequence, np.ndarray]]:
     """Yield each sequence and which of its grid steps are usable."""
     columns = ("sequence_id", "patient_id", "origin_us", "n_steps", "n_windows")
-    for name, patient, origin_us, n_steps, n_windows in zip(*(frame[c] for c in columns), strict=True):
+    rows = list(zip(*(frame[c] for c in columns), strict=True))
+    for name, patient, origin_us, n_steps, n_windows in tracked(rows, "aligning", "sequences"):
         windows = store.read(patient)
         start_us = np.asarray(windows.start_us)
         end_us = origin_us + n_steps * WINDOW_US

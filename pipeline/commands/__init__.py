@@ -11,7 +11,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "configuration": ["add_config_command"],
+        "doctor": ["add_doctor_command"],
         "evaluation": ["add_evaluation_commands"],
+        "parser": ["Command", "program", "version_text"],
+        "prediction": ["add_prediction_commands"],
         "pretraining": ["add_pretraining_commands"],
         "project_options": ["add_project_options", "project"],
         "projection": ["add_projection_command"],

@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "names": ["EncoderName", "file_name"],
         "plan": ["EmbeddingPlan", "key_template", "plan_embedding"],
-        "progress": ["ProgressMeter", "log_progress"],
+        "progress": ["ProgressMeter", "shown_progress"],
         "weights_files": ["WEIGHTS", "file_of"],
         "run": ["EmbeddingSummary", "embed", "embed_batch", "finish_embedding"],
     },

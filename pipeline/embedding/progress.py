@@ -2,10 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipeline.embedding.plan import PatientTask
+from pipeline.foundation.progress import Meter, progress, time_text
 
 log = logging.getLogger(__name__)
 
@@ -19,13 +21,16 @@ class EmbeddingProgress:
     patients_done, patients : of those to embed
     windows : through the encoder so far
     windows_per_second : since the start of the run
-    seconds_left : estimate from the records' lengths; None before the first window
+    planned_windows, left_windows : what the records' lengths promised, and what of it is still to come
+    seconds_left : by that promise and the rate of late; None before five seconds
     """
 
     patients_done: int
     patients: int
     windows: int
     windows_per_second: float
+    planned_windows: int
+    left_windows: int
     seconds_left: float | None
 
 
@@ -41,7 +46,7 @@ class ProgressMeter:
         self._left = {task.patient: task.planned_windows for task in tasks}
         self._windows_left = sum(self._left.values())
         self._windows = 0
-        self._began = time.monotonic()
+        self._meter = Meter(self._windows_left)
 
     def embedded(self, task: PatientTask, n_windows: int) -> None:
         """Count `n_windows` more of a patient."""
@@ -62,32 +67,40 @@ class ProgressMeter:
     def _tell(self) -> None:
         if self._callback is None:
             return
-        rate = self._windows / max(time.monotonic() - self._began, 1e-9)
+        planned = int(self._meter.total or 0)
+        self._meter.reach(planned - self._windows_left)
         self._callback(
             EmbeddingProgress(
                 patients_done=self._patients - len(self._left),
                 patients=self._patients,
                 windows=self._windows,
-                windows_per_second=rate,
-                seconds_left=self._windows_left / rate if rate > 0 else None,
+                windows_per_second=self._windows / max(self._meter.seconds, 1e-9),
+                planned_windows=planned,
+                left_windows=self._windows_left,
+                seconds_left=self._meter.seconds_left,
             )
         )
 
 
-def log_progress(every_seconds: float = 5.0) -> ProgressCallback:
-    """Return a callback that logs rate and time left, at most every so many seconds and at the end."""
+@contextmanager
+def shown_progress(every_seconds: float = 5.0) -> Iterator[ProgressCallback]:
+    """Give a callback that moves a bar on a terminal; elsewhere it logs rate and time left.
+
+    A line at most every so many seconds, and one at the end.
+    """
     last = -every_seconds
 
-    def callback(progress: EmbeddingProgress) -> None:
+    def callback(done: EmbeddingProgress) -> None:
         nonlocal last
+        bar.reach(done.planned_windows - done.left_windows, done.planned_windows)
         now = time.monotonic()
-        if now - last < every_seconds and progress.patients_done < progress.patients:
+        if bar.watched or (now - last < every_seconds and done.patients_done < done.patients):
             return
         last = now
-        left = "?" if progress.seconds_left is None else f"{progress.seconds_left / 60:.1f}"
         log.info(
-            "embedded %d windows of %d/%d patients, %.0f windows/s, %s min left",
-            progress.windows, progress.patients_done, progress.patients, progress.windows_per_second, left,
+            "embedded %d windows of %d/%d patients, %.0f windows/s, %s left",
+            done.windows, done.patients_done, done.patients, done.windows_per_second, time_text(done.seconds_left),
         )  # fmt: skip
 
-    return callback
+    with progress("embedding", unit="windows") as bar:
+        yield callback

@@ -24,6 +24,7 @@ from pipeline.emulation.model import Emulator
 from pipeline.emulation.recording import EmulatedRecording, emulated_quality, emulated_recordings
 from pipeline.foundation.artefact_notes import NOTE_KEY, current_note
 from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json, write_parquet
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.provenance import config_hash, versions
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Record
@@ -89,7 +90,10 @@ def write_emulated_cohort(
     provenance = cohort.store.write_provenance(_provenance(cohort))
     starts = range(0, patients, BATCH_PATIENTS)
     records: list[Record] = []
-    for done, batch in zip(starts, _batches(cohort, provenance, parts, starts, workers), strict=True):
+    batches = tracked(
+        _batches(cohort, provenance, parts, starts, workers), "drawing embeddings", "batches", len(starts)
+    )
+    for done, batch in zip(starts, batches, strict=True):
         cohort.store.commit(batch.entries)
         records += batch.records
         if progress is not None:

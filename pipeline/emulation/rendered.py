@@ -18,6 +18,7 @@ from jaxtyping import Float16, Float32, Int
 from models.encoders.base import Encoder
 from pipeline.emulation.inputs import signal_inputs
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.sources.synthetic.parameters import CohortParameters
@@ -102,10 +103,10 @@ def render_windows(
     work = partial(_of_patients, encoder, plan, window or WindowConfig())
     groups = [range(first, min(first + _GROUP, plan.patients)) for first in range(0, plan.patients, _GROUP)]
     if workers <= 1:
-        parts = list(map(work, groups))
+        parts = list(tracked(map(work, groups), "rendering", "groups of patients", len(groups)))
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_single) as pool:
-            parts = list(pool.map(work, groups))
+            parts = list(tracked(pool.map(work, groups), "rendering", "groups of patients", len(groups)))
     windows = RenderedWindows.joined(parts)
     if len(windows) < plan.patients:
         raise ConfigError(f"only {len(windows)} windows of {plan.patients} planted patients were usable")

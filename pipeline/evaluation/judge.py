@@ -15,6 +15,7 @@ import pandas as pd
 from pipeline.cohort.summed_set import SummedSet, summed_sets
 from pipeline.foundation import bootstrap
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METRICS
 
 AGGREGATIONS = ("pooled", "patient_macro")
@@ -207,7 +208,7 @@ def judge_sets(sets: Sequence[SummedSet], config: EvaluationConfig) -> list[Judg
     """
     of_seeds: dict[tuple[str, str, str], list[tuple[SummedSet, _Replicates]]] = {}
     judged = []
-    for found in sets:
+    for found in tracked(sets, "evaluating", "sets of draws"):
         run = (found, dict(_replicates(found, config)))
         of_seeds.setdefault((found.protocol, found.scoring, found.lab), []).append(run)
         judged += _judged([run], config)

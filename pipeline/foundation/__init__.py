@@ -67,6 +67,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "signed",
         ],
         "overrides": ["differences", "dotted", "overridden"],
+        "progress": [
+            "Bar",
+            "Meter",
+            "log_to_standard_error",
+            "progress",
+            "shown_on_terminal",
+            "time_text",
+            "tracked",
+        ],
         "provenance": ["canonical_json", "config_hash", "from_plain", "to_plain", "versions"],
         "schema": [
             "ADMISSION_COLUMNS",

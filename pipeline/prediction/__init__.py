@@ -12,11 +12,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["estimates_file"],
     submod_attrs={
-        "config": ["PredictionConfig"],
+        "config": ["HISTORY_ONLY", "NO_HISTORY", "NO_SIGNAL", "PredictionConfig", "STALE"],
         "dense_scoring": ["score_dense", "score_estimators_dense"],
         "files": ["PredictionWriter", "read_dense_sums", "read_predictions"],
         "intervals": ["GIVEN", "INTERVAL_STATE", "Intervals", "NO_ESTIMATE", "NO_INTERVALS", "fit_intervals"],
         "new_patients": ["Predictor", "predict"],
+        "one_patient": ["OnePatient", "read_one_patient"],
         "protocols": ["bedside_protocol", "protocols_of"],
         "scoring": ["made_of", "patients_of", "score", "score_estimator"],
     },

@@ -6,18 +6,25 @@ from pipeline.cohort.sequences import SequenceConfig
 from pipeline.foundation.schema import HOUR_US, PROTOCOLS, WINDOW_US
 
 OK, WARMING_UP, NO_SIGNAL, STALE = "ok", "warming_up", "no_signal", "stale"
-"""What a row's estimate is worth:
+NO_HISTORY, HISTORY_ONLY = "no_history", "history_only"
+"""What a row's estimate is worth; where several of these hold, the first does:
 
 ``warming_up``
     Before the first t0, the end of the first 30 minutes of a sequence; no estimate.
 ``no_signal``
     No usable window ended within `no_signal_minutes`, or none since the latest restart; no estimate.
+``no_history``
+    The estimate knows no earlier result of the lab (under protocol ``start``: none at t0): it rests on the training
+    patients and, where the method reads it, the waveform. It has no interval.
 ``stale``
-    The estimate rests on something old: the last usable window, whose estimate it is, ended more than
-    `stale_signal_minutes` ago, or the last result of the lab that it knows (under protocol ``start``: at t0) is
-    older than `stale_lab_hours`, or there is none.
+    The estimate rests on something old: the last result of the lab that it knows is older than `stale_lab_hours`, or
+    the last usable window, whose estimate it is, ended more than `stale_signal_minutes` ago.
+``history_only``
+    The method's estimate of this lab does not read the waveform: it is made of earlier results alone.
 ``ok``
     The rest."""
+STATES = (WARMING_UP, NO_SIGNAL, NO_HISTORY, STALE, HISTORY_ONLY, OK)
+"""All of them, in that order."""
 
 
 @dataclass(frozen=True, kw_only=True)

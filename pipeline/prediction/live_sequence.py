@@ -14,7 +14,16 @@ from pipeline.cohort.base import PatientWindows
 from pipeline.cohort.targets import StepGrid
 from pipeline.foundation.schema import HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US
 from pipeline.labs.history import LabHistory, LabSeries, lab_history
-from pipeline.prediction.config import NO_SIGNAL, OK, STALE, WARMING_UP, PredictionConfig
+from pipeline.prediction.config import (
+    HISTORY_ONLY,
+    NO_HISTORY,
+    NO_SIGNAL,
+    OK,
+    STALE,
+    WARMING_UP,
+    PredictionConfig,
+)
+from pipeline.prediction.measured import measured_draws
 from pipeline.training.dataset import PieceItem, pack, scale_history
 from pipeline.training.embedding_cache import CachedPatient
 from pipeline.training.filter_forecaster import PatientFilter
@@ -95,6 +104,7 @@ class LiveSequence:
         estimate: Float[np.ndarray, "rows labs"],
         spread: Float[np.ndarray, "rows labs"],
         log_scale: Bool[np.ndarray, " labs"],
+        reads_waveform: Bool[np.ndarray, " labs"],
     ) -> pd.DataFrame:
         """Return a row per window end and lab, with the state of each.
 
@@ -102,6 +112,7 @@ class LiveSequence:
         ----------
         estimate : clinical units
         spread, log_scale : see ``schema.SPREAD_COLUMNS``
+        reads_waveform : whether a lab's estimate changes with the waveform
         """
         config = self.config
         steps = np.arange(self.n_rows)
@@ -118,9 +129,10 @@ class LiveSequence:
         minutes = (steps - self.last_usable) * WINDOW_US / MINUTE_US
         held[(minutes > config.no_signal_minutes) | warming_up] = np.nan
         hours = np.where(np.isnan(last), np.nan, (self.grid.end_us[:, None] - sampled_us) / HOUR_US)
-        silent = (minutes > config.stale_signal_minutes)[:, None]
-        old = np.isnan(last) | (hours > config.stale_lab_hours) | silent
-        state = np.where(old, STALE, OK).astype(object)
+        silent = (minutes > config.stale_signal_minutes)[:, None] & reads_waveform
+        state = np.tile(np.where(reads_waveform, OK, HISTORY_ONLY).astype(object), (self.n_rows, 1))
+        state[(hours > config.stale_lab_hours) | silent] = STALE
+        state[np.isnan(last)] = NO_HISTORY
         state[np.isnan(held)] = NO_SIGNAL
         state[warming_up] = WARMING_UP
         shown = np.flatnonzero(steps - self.last_usable <= config.silent_steps)
@@ -134,6 +146,7 @@ class LiveSequence:
     ) -> pd.DataFrame:
         n_labs = len(LAB_NAMES)
         ends = self.grid.end_us[shown].astype("datetime64[us]")
+        draws = measured_draws(self.grid.end_us[shown], self.origin_us, self.series)
         return pd.DataFrame(
             {
                 "window_end": np.repeat(ends, n_labs),
@@ -143,6 +156,8 @@ class LiveSequence:
                 "hours_since_last_lab": hours[shown].ravel(),
                 "signal_quality": np.repeat(self._quality()[shown], n_labs),
                 "state": state[shown].ravel(),
+                "measured": draws.value.ravel(),
+                "measured_at": draws.sampled_at.ravel(),
             }
         )
 

@@ -20,6 +20,7 @@ from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.base import WindowStore
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.foundation.number_format import UNITS
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LAB_NAMES
 from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.history import LabSeries
@@ -36,9 +37,10 @@ from pipeline.training.ten_minute_means import BlockReader
 
 PREDICT_COLUMNS = (
     "patient", "sequence", "window_end", "lab", "estimate", "lower", "upper", "last_lab",
-    "hours_since_last_lab", "signal_quality", "state", "unit", "protocol", INTERVAL_STATE,
+    "hours_since_last_lab", "signal_quality", "state", "unit", "protocol", INTERVAL_STATE, "measured", "measured_at",
 )  # fmt: skip
-"""``last_lab`` is the last result that the estimate knows; ``unit`` that of estimate, bounds and last result."""
+"""``last_lab`` is the last result that the estimate knows; ``measured`` and ``measured_at`` (when it was drawn) are a
+result that became known since the row before (``measured_draws``); ``unit`` is that of estimate, bounds and results."""
 
 
 def predict(
@@ -118,7 +120,7 @@ class Predictor:
         """
         stays = pd.DataFrame(columns=list(ADMISSION_COLUMNS)) if admissions is None else admissions
         series = series_by_patient(labs.frame)
-        for patient in dict.fromkeys(patients):
+        for patient in tracked(list(dict.fromkeys(patients)), "estimating", "patients"):
             sequences = cut_sequences(self.store, [patient], stays, self.config.sequences)
             if exclusions is not None:
                 exclusions.update(sequences.exclusions)
@@ -161,8 +163,10 @@ class Predictor:
     def _sequence(self, live: LiveSequence, filters: Sequence[PatientFilter | None]) -> pd.DataFrame:
         estimate = np.full((live.n_rows, len(LAB_NAMES)), np.nan)
         spread, log_scale = np.full_like(estimate, np.nan), np.zeros(len(LAB_NAMES), dtype=bool)
+        reads_waveform = np.ones(len(LAB_NAMES), dtype=bool)
         for forecaster, own in zip(self.forecasters, filters, strict=True):
             columns = [LAB_NAMES.index(lab) for lab in forecaster.labs]
+            reads_waveform[columns] = forecaster.model.reads_waveform
             if own is not None:
                 estimate[:, columns], spread[:, columns] = answers(live, own)
                 log_scale[columns] = own.model.log_scale
@@ -171,7 +175,7 @@ class Predictor:
                 for piece in restarts(live):
                     scaled[piece.rows] = piece.estimates(forecaster)
                 estimate[:, columns] = forecaster.scaler.unscale(scaled, forecaster.labs)
-        return live.table(estimate, spread, log_scale)
+        return live.table(estimate, spread, log_scale, reads_waveform)
 
     def _bounded(self, rows: pd.DataFrame) -> pd.DataFrame:
         rows = rows.assign(

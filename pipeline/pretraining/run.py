@@ -24,6 +24,7 @@ from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, PPGGPTConfig, scale_
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import make_private_dir, write_json
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.progress import progress, tracked
 from pipeline.foundation.provenance import config_hash, to_plain, versions
 from pipeline.foundation.tensor_files import write_tensors
 from pipeline.pretraining.config import PretrainingConfig, PretrainingState
@@ -131,16 +132,20 @@ class _Run:
         make_private_dir(self.folder)
         state = self._resume()
         before = self._probed(0) if state.epoch == 0 else {}
-        while state.epoch < self.config.epochs:
-            started = time.monotonic()
-            row = self._train_epoch(state.epoch)
-            row["validation"] = {name: self._loss_of(windows) for name, windows in self.held_out.items()}
-            row["seconds"] = round(time.monotonic() - started, 3)
-            row |= self._probed(state.epoch + 1) | {f"{name}_before": value for name, value in before.items()}
-            before = {}
-            self._finish(state, row)
-            if listener is not None and self.ranks.first:
-                listener(row)
+        with progress("pretraining", self.config.epochs, "epochs", state.epoch) as bar:
+            while state.epoch < self.config.epochs:
+                started = time.monotonic()
+                row = self._train_epoch(state.epoch)
+                row["validation"] = {name: self._loss_of(windows) for name, windows in self.held_out.items()}
+                row["seconds"] = round(time.monotonic() - started, 3)
+                row |= self._probed(state.epoch + 1) | {
+                    f"{name}_before": value for name, value in before.items()
+                }
+                before = {}
+                self._finish(state, row)
+                if listener is not None and self.ranks.first:
+                    listener(row)
+                bar.reach(state.epoch)
         return state
 
     def _probed(self, epoch: int) -> dict[str, Any]:
@@ -158,7 +163,7 @@ class _Run:
         self.model.train()
         losses = [
             self._step(batch, epoch, number, epoch + number / len(batches))
-            for number, batch in enumerate(batches)
+            for number, batch in enumerate(tracked(batches, f"epoch {epoch + 1} of {c.epochs}", "batches"))
         ]
         rate = self.optimizer.param_groups[0]["lr"]
         return {

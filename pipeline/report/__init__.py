@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "made_of": ["made_of_table"],
         "page": ["write_report"],
         "paper_table": ["table1", "table1_text"],
+        "patient_plot": ["picture_names", "write_pictures"],
         "recovery_text": ["recovery_text"],
         "result_delay_text": ["delay_text"],
         "scale_text": ["scale_text"],

@@ -6,7 +6,7 @@ Columns are found by name whatever their case; cells stay text, so nothing is gu
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from pipeline.foundation.errors import LabError
+from pipeline.foundation.progress import progress
 from pipeline.sources.rows import PADDING
 
 BLOCK_BYTES = 16 * 2**20
@@ -75,7 +76,7 @@ def stream_csv(
     )  # a table without rows has its columns all the same
     try:
         with pa.input_stream(str(path), compression="detect") as stream:
-            for batch in pa_csv.open_csv(stream, **options):
+            for batch in _counted(pa_csv.open_csv(stream, **options)):
                 frame = _frame(batch, found, columns, keep)
                 rows_kept += len(frame)
                 if rows_kept > MAX_ROWS_KEPT:
@@ -86,6 +87,13 @@ def stream_csv(
     except (pa.ArrowInvalid, OSError) as error:
         raise LabError(f"{path} cannot be read as CSV ({str(error).splitlines()[0][:120]}).") from error
     exclusions.update(bad_rows)
+
+
+def _counted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    with progress("reading a table", unit="rows") as bar:
+        for batch in batches:
+            yield batch
+            bar.advance(batch.num_rows)
 
 
 def _header(path: Path) -> list[str]:

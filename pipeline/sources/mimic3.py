@@ -15,6 +15,7 @@ import pandas as pd
 
 from pipeline.foundation.errors import LabError, RecordError
 from pipeline.foundation.memory import collector_paused
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import ADMISSION_COLUMNS, LABS
 from pipeline.sources.base import Catalog, ClinicalTables, Record, Stretch
 from pipeline.sources.csv_stream import find_table, stream_csv
@@ -56,7 +57,7 @@ class Mimic3Waveforms:
         exclusions: Counter[str] = Counter()
         records = []
         with collector_paused():  # 880,000 paths at full size
-            for path in sorted(self.root.rglob("p*.hea")):
+            for path in tracked(sorted(self.root.rglob("p*.hea")), "reading headers", "files"):
                 match = _MASTER.fullmatch(path.name)
                 if match is None:
                     continue

@@ -12,6 +12,7 @@ from pipeline.embedding.weights_files import file_of
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import add_licences
 from pipeline.foundation.atomic import require_writable
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import WINDOW_SECONDS
 from pipeline.foundation.summary import Scalar, StageSummary
 from pipeline.foundation.workspace import Workspace, require
@@ -126,13 +127,14 @@ def embed_patient_batch(
     workspace: Workspace, experiment: ExperimentConfig, patient_keys: Sequence[str]
 ) -> BatchCounts:
     """Embed and commit what is still stale among `patient_keys`; return counts."""
-    from pipeline.embedding.progress import ProgressMeter, log_progress
+    from pipeline.embedding.progress import ProgressMeter, shown_progress
     from pipeline.embedding.run import embed_batch
 
     inputs = _inputs(workspace, experiment)
     tasks = inputs.plan(patient_keys).stale
-    meter = ProgressMeter(tasks, log_progress())
-    done = embed_batch(tasks, inputs.source, inputs.store, inputs.encoder, inputs.config, meter)
+    with shown_progress() as told:
+        meter = ProgressMeter(tasks, told)
+        done = embed_batch(tasks, inputs.source, inputs.store, inputs.encoder, inputs.config, meter)
     inputs.store.commit(done.entries)
     return {
         "embedded": len(done.entries) - done.adopted,
@@ -169,7 +171,7 @@ def ppg_embeddings(workspace: Workspace, experiment: ExperimentConfig) -> StageS
     """Bring the store up to date in one call."""
     batches = [
         embed_patient_batch(workspace, experiment, keys)
-        for keys in plan_embedding_batches(workspace, experiment)
+        for keys in tracked(plan_embedding_batches(workspace, experiment), "embedding", "batches of patients")
     ]
     return finish_embedding(workspace, experiment, batches)
 

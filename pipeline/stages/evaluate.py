@@ -18,6 +18,7 @@ from pipeline.foundation.artefact_notes import apart
 from pipeline.foundation.atomic import write_json, write_parquet, write_text
 from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.number_format import UNITS, short_label
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS, TWINS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
@@ -152,7 +153,7 @@ def _scored(
         yield score_estimator(
             method, fitted.estimate, inputs.aligned, inputs.splits, seed=min(experiment.seeds)
         )
-    for method, seed in itertools.product(trained, experiment.seeds):
+    for method, seed in tracked(list(itertools.product(trained, experiment.seeds)), "scoring", "models"):
         logger.info("scoring %s, seed %d", METHOD_LABELS[method], seed)
         with apart() as note:
             scored = score(workspace.checkpoint(method, seed), inputs.aligned, inputs.store, inputs.splits)
@@ -180,7 +181,8 @@ def _write_dense(
         estimators, inputs.aligned, inputs.splits, split=split, seed=min(experiment.seeds)
     )
     writer.write_dense(sums)
-    for method, seed in itertools.product(trained, experiment.seeds):
+    models = list(itertools.product(trained, experiment.seeds))
+    for method, seed in tracked(models, "scoring interpolated points", "models"):
         logger.info("scoring %s, seed %d, interpolated points", METHOD_LABELS[method], seed)
         checkpoint = workspace.checkpoint(method, seed)
         with apart() as note:

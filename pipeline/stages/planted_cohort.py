@@ -15,7 +15,7 @@ from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.alignment import align
 from pipeline.cohort.sequences import cut_sequences
 from pipeline.cohort.splits import Splits, split_subjects
-from pipeline.embedding.progress import log_progress
+from pipeline.embedding.progress import shown_progress
 from pipeline.embedding.run import embed
 from pipeline.emulation.cohort import EmulatedCohort, write_emulated_cohort
 from pipeline.emulation.fit import emulator_key
@@ -128,7 +128,8 @@ def _rendered(
     )  # fmt: skip
     source = Mimic3Waveforms(plan.root / "waveforms")
     encoder = experiment_encoder(experiment)
-    done = embed(source, store, encoder, encoding_config(experiment, encoder), progress=log_progress())
+    with shown_progress() as told:
+        done = embed(source, store, encoder, encoding_config(experiment, encoder), progress=told)
     patients = sorted({record.patient_id for record in source.catalog().records})
     return patients, Embedded(done.embedded_windows, done.seconds, done.windows)
 

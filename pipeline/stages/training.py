@@ -13,6 +13,7 @@ from pipeline.cohort.splits import Splits
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import make_private_dir
 from pipeline.foundation.errors import OtherRunError
+from pipeline.foundation.progress import Bar, progress
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.stages.encoder_files import plain_experiment
@@ -75,9 +76,10 @@ def _trained(
         provenance = {"source": source_note(workspace), "data_version": store.data_version()}
     scored = workspace.summary(asset)
 
-    def heard(progress: "TrainingProgress") -> None:
+    def heard(count: Callable[["TrainingProgress"], None], now: "TrainingProgress") -> None:
         scored.unlink(missing_ok=True)  # half trained, it must not be scored
-        _log_epoch(progress)
+        count(now)
+        _log_epoch(now)
 
     def unscored(work: Callable[[], None]) -> None:
         ranks.alone(lambda: (scored.unlink(missing_ok=True), work()))
@@ -85,23 +87,32 @@ def _trained(
     results = []
     for seed in experiment.seeds:
         folder = workspace.checkpoint(method, seed)
-        train_once = partial(
-            train_method,
-            method,
-            aligned,
-            store,
-            scaler,
-            splits,
-            dataclasses.asdict(experiment.shape_of(method)),
-            dataclasses.replace(experiment.training, seed=seed),
-            folder,
-            heard,
-            experiment=plain_experiment(experiment),
-            provenance=provenance,
-        )
-        on_these_data = partial(_on_these_data, folder, workspace, experiment, train_once, ranks)
-        results.append(_anew_where_inputs_changed(folder, on_these_data, unscored))
+        with progress(f"training {method}, seed {seed}", unit="batches") as bar:
+            train_once = partial(
+                train_method, method, aligned, store, scaler, splits,
+                dataclasses.asdict(experiment.shape_of(method)), dataclasses.replace(experiment.training, seed=seed),
+                folder, partial(heard, _batch_counter(bar)),
+                experiment=plain_experiment(experiment), provenance=provenance,
+            )  # fmt: skip
+            on_these_data = partial(_on_these_data, folder, workspace, experiment, train_once, ranks)
+            results.append(_anew_where_inputs_changed(folder, on_these_data, unscored))
     return results
+
+
+def _batch_counter(bar: Bar) -> Callable[["TrainingProgress"], None]:
+    """Return what moves a bar over all batches of a model, those that early stopping may leave out included."""
+    counted = ""
+
+    def told(now: "TrainingProgress") -> None:
+        nonlocal counted
+        of = f"training {now.method}{'' if now.part == 'all' else f' {now.part}'}"
+        done, total = (now.epoch - 1) * now.batches + now.batch, now.epochs * now.batches
+        if of != counted:  # a resumed run begins in the middle
+            bar.begin(of, total, done - 1)
+            counted = of
+        bar.reach(done, total, f"{of}, epoch {now.epoch} of {now.epochs}")
+
+    return told
 
 
 def _on_these_data(

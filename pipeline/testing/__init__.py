@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "conformance",
         "damage",
         "emulators",
+        "estimates",
         "fake_ray",
         "fake_source",
         "handmade",

@@ -25,6 +25,7 @@ from models.errors import BadAssimilationInput
 from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.base import WindowStore
 from pipeline.foundation.errors import ConfigError, LabError
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import LABS
 from pipeline.labs.history import LabSeries
 from pipeline.training.embedding_cache import EmbeddingCache
@@ -147,7 +148,7 @@ def fit_assimilation(
         for number, (patient, fold) in enumerate(fold_of(there).items())
     ]
     try:
-        labs = tuple(_fit_one(name, training, config) for name in config.labs)
+        labs = tuple(_fit_one(name, training, config) for name in tracked(config.labs, "fitting", "labs"))
     except BadAssimilationInput as error:
         raise LabError(f"The filters cannot be fitted. {error}") from error
     return FittedAssimilation(labs=labs, directions=directions, folds=fold_of(there), config=config)

@@ -21,6 +21,7 @@ from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.base import WindowStore
 from pipeline.cohort.normalization import LabScaler
 from pipeline.foundation.errors import LabError
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import DAY_US
 from pipeline.labs.history import LabSeries
 from pipeline.training.dataset import twin_mapping
@@ -136,7 +137,8 @@ class FilterForecaster:
         column = columns_of(examples["lab"], self.labs)
         asked = examples[["prediction_window_end_us", "t0_us"]].to_numpy(dtype=np.int64)
         patient_of = self.of_patients(aligned, store, patients, cache)
-        for patient, rows in examples.groupby("patient_id", sort=False).indices.items():
+        of_patients = examples.groupby("patient_id", sort=False).indices
+        for patient, rows in tracked(of_patients.items(), "estimating", "patients"):
             questions, which = np.unique(asked[rows], axis=0, return_inverse=True)
             answers = patient_of(str(patient)).at(questions[:, 0], questions[:, 1])
             value[rows] = answers.median[which, column[rows]]

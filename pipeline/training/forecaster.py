@@ -16,6 +16,7 @@ from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.base import PatientWindows, WindowStore
 from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.targets import StepGrid
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import LAB_NAMES, TWINS
 from pipeline.training.checkpoints import LoadedModel
 from pipeline.training.dataset import PieceDataset, PieceItem, pack
@@ -121,7 +122,8 @@ class Forecaster:
         pieces = sorted(rows, key=index.__getitem__)
         wanted = ((index[piece], int(steps[rows[piece]].max()) + 1) for piece in pieces)
         table = np.full((len(examples), len(self.labs)), np.nan)
-        for piece, output in zip(pieces, self.each_piece(dataset, wanted, exact=exact), strict=True):
+        outputs = self.each_piece(dataset, wanted, exact=exact)
+        for piece, output in zip(tracked(pieces, "estimating", "pieces"), outputs, strict=True):
             table[rows[piece]] = output[steps[rows[piece]]]
         return table
 

@@ -20,6 +20,7 @@ from models.regressor.lab_lines import LabLines
 from models.regressor.lab_regressor import LabRegressor
 from models.regressor.window_reader import WindowReader
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.progress import tracked
 from pipeline.training.batches import PieceSource
 from pipeline.training.reader_fit import Draws, cross_fit, reading_of
 from pipeline.training.ridge import FOLDS, ridge, weigh
@@ -94,7 +95,7 @@ def fit_lines(model: LabRegressor | LabLines, source: PieceSource, seed: int) ->
     if model.waveform.reader is not None and rows.drawn.sum() >= LEAST_ROWS:
         reading = _fit_reader(rows, model.waveform.reader.lstm.hidden_size, seed)
         model.waveform.set_reader(reading.reader)
-    for column, lab in enumerate(source.labs):
+    for column, lab in enumerate(tracked(source.labs, "fitting lines", "labs")):
         known, measured = np.isfinite(rows.target[:, column]), rows.measured[:, column]
         if measured.sum() >= LEAST_ROWS:
             _fit_lab(model, lab, rows, column, known, measured, reading)
@@ -134,11 +135,11 @@ def _fit_lab(
 
 
 def _rows(model: LabRegressor | LabLines, source: PieceSource) -> _Rows:
-    starts = source.item_starts()
+    starts, patients = source.item_starts(), source.item_patients()
+    runs = [(group, run) for group, own in patients.items() for run in _runs(source, group, len(own))]
     parts = [
-        _rows_of(model, source, group, run, patients[run], starts[group][run])
-        for group, patients in source.item_patients().items()
-        for run in _runs(source, group, len(patients))
+        _rows_of(model, source, group, run, patients[group][run], starts[group][run])
+        for group, run in tracked(runs, "reading embeddings", "runs of pieces")
     ]
     return _Rows(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in _Rows.__dataclass_fields__})
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.regressor.losses import parameter_groups
 from models.regressor.window_reader import WindowReader
+from pipeline.foundation.progress import tracked
 from pipeline.training.ridge import FOLDS, folds
 from pipeline.training.schedule import seed_of
 
@@ -58,7 +59,7 @@ def cross_fit(draws: Draws, width: int, seed: int) -> tuple[WindowReader, Float[
     once = np.zeros(len(fold), dtype=bool)
     once[np.unique(draws.draw, return_index=True)[1]] = True
     left_out = np.zeros(draws.target.shape)
-    for k in range(FOLDS):
+    for k in tracked(range(FOLDS), "fitting the reader", "folds"):
         held = np.flatnonzero(fold == k)
         if len(held) and (fold != k).any():
             others = draws.take(np.flatnonzero(once & (fold != k)))

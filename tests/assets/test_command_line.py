@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.foundation.schema import LAB_NAMES
+from pipeline.prediction.config import STATES
 from pipeline.store.embeddings import EmbeddingStore
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +139,7 @@ def test_new_patients_are_estimated_by_a_job(home: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     table = pd.read_parquet(out / "estimates.parquet")
     assert set(table["lab"]) == set(LAB_NAMES)
-    assert set(table["state"]) <= {"ok", "warming_up", "no_signal", "stale"}
+    assert set(table["state"]) <= set(STATES)
     store = EmbeddingStore.open(home / "artifacts" / "tiny" / "embeddings")
     assert not any(entry.retired for entry in store.manifest().values())
 

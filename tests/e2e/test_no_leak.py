@@ -20,6 +20,7 @@ from pipeline.cohort.splits import Splits
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.provenance import to_plain
 from pipeline.foundation.workspace import Workspace
+from pipeline.prediction.config import STATES
 from pipeline.prediction.estimates_file import ESTIMATES_COLUMNS
 from pipeline.sources.detect import DESCRIPTION
 from pipeline.sources.mimic3 import Mimic3Waveforms
@@ -187,7 +188,7 @@ def test_estimates_come_every_30_s_with_their_state(
     assert tuple(table.columns) == ESTIMATES_COLUMNS
     assert table[["lower", "upper"]].isna().all(axis=None)  # one calibration patient
     assert table["interval_state"].str.startswith(("too few calibration patients", "no e")).all()
-    assert set(table["state"]) <= {"ok", "warming_up", "no_signal", "stale"}
+    assert set(table["state"]) <= set(STATES)
     assert set(table["lab"]) == {"potassium", "calcium", "sodium", "glucose", "lactate"}
     steps = np.diff(np.unique(microseconds(table["window_end"])))
     assert steps.min() == 30_000_000

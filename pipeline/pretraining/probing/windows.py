@@ -18,6 +18,7 @@ from models.encoders.base import Encoder
 from pipeline.embedding.encoders import prepare_for
 from pipeline.emulation.rendered import BurstPlan, rendered_patient
 from pipeline.foundation.errors import ConfigError, RecordError
+from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_SECONDS
 from pipeline.sources.base import UNKNOWN_RAILS
 from pipeline.sources.bidmc import NUMERICS, Bidmc
@@ -159,10 +160,10 @@ def planted_windows(plan: BurstPlan, *, window: WindowConfig | None = None, work
     work = partial(_planted_patients, plan, window or WindowConfig())
     groups = [range(first, min(first + _GROUP, plan.patients)) for first in range(0, plan.patients, _GROUP)]
     if workers <= 1:
-        parts = list(map(work, groups))
+        parts = list(tracked(map(work, groups), "rendering", "groups of patients", len(groups)))
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            parts = list(pool.map(work, groups))
+            parts = list(tracked(pool.map(work, groups), "rendering", "groups of patients", len(groups)))
     samples, patients, truth, dropped = zip(*parts, strict=True)
     inputs = np.concatenate(truth).astype(np.float64)
     return ProbeWindows(

@@ -26,6 +26,7 @@ from pipeline.foundation.atomic import (
     write_json,
     write_text,
 )
+from pipeline.foundation.progress import tracked
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.physiology import random_stream
 from pipeline.sources.synthetic.plan import CohortPlan, CohortSize, claim, patient_count, plan_patient
@@ -151,7 +152,8 @@ def write_cohort(
         return CohortSummary(root=plan.root, reused=True, **json.loads(complete.read_text(encoding="utf-8")))
     patients = patient_count(plan)
     written = []
-    for done, result in enumerate(_results(plan, patients, workers), start=1):
+    results = tracked(_results(plan, patients, workers), "writing the cohort", "patients", patients)
+    for done, result in enumerate(results, start=1):
         written.append(result)
         if progress is not None:
             progress(done, patients)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.foundation.errors import ConfigError, RecordError
+from pipeline.foundation.progress import tracked
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.sources.rows import normalise_patient_id
 from pipeline.sources.wfdb.header import BadRecord, Header, read_header
@@ -104,7 +105,7 @@ class WfdbFolder:
 
     def _headers(self) -> tuple[dict[Path, Header], dict[Path, str]]:
         headers, problems = {}, {}
-        for path in sorted(self.root.rglob("*.hea")):
+        for path in tracked(sorted(self.root.rglob("*.hea")), "reading headers", "files"):
             try:
                 headers[path] = read_header(path, self.root)
             except BadRecord as problem:

@@ -23,6 +23,7 @@ from models.encoders.lab_heads import LabHeads
 from models.encoders.ppg_gpt import PPGGPT
 from pipeline.cohort.encoder_patients import LearnedFrom
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.progress import progress, tracked
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.training.curves import write_curves
 from pipeline.training.distributed import pick_device
@@ -138,14 +139,16 @@ class _Run:
         if not state.rows:
             start = {"epoch": 0, "loss": None, "learning_rate": 0.0, "seconds": 0.0}
             self._finish(state, start | _told(judgement), listener)
-        while state.epoch < self.config.epochs and not self._given_up(state):
-            began = time.monotonic()
-            self._set_heads(judgement)
-            row = self._train_epoch(state.epoch)
-            state.epoch += 1
-            judgement = self._judge()
-            row |= _told(judgement) | {"seconds": round(time.monotonic() - began, 3)}
-            self._finish(state, row, listener)
+        with progress("fine-tuning", self.config.epochs, "epochs", state.epoch) as bar:
+            while state.epoch < self.config.epochs and not self._given_up(state):
+                began = time.monotonic()
+                self._set_heads(judgement)
+                row = self._train_epoch(state.epoch)
+                state.epoch += 1
+                judgement = self._judge()
+                row |= _told(judgement) | {"seconds": round(time.monotonic() - began, 3)}
+                self._finish(state, row, listener)
+                bar.reach(state.epoch)
         return state
 
     def _given_up(self, state: EncoderTrainingState) -> bool:
@@ -170,7 +173,7 @@ class _Run:
         self.encoder.train()
         losses = [
             self._step(groups, epoch, number, epoch + number / len(batches))
-            for number, groups in enumerate(batches)
+            for number, groups in enumerate(tracked(batches, f"epoch {epoch + 1} of {c.epochs}", "batches"))
         ]
         rate = self.optimizer.param_groups[0]["lr"]
         return {"epoch": epoch + 1, "loss": float(np.mean(losses)), "learning_rate": rate}

@@ -54,6 +54,7 @@ def test_what_was_set_comes_back() -> None:
     model = made()
     assert model.transforms == (PLAIN, LOG)
     assert model.log_scale.tolist() == [False, True]
+    assert model.reads_waveform.tolist() == [True, False]
     assert model.parameters_by_lab.drift_hours.tolist() == pytest.approx([20.0, 12.0])
     assert not list(model.parameters())  # nothing learns
 

@@ -90,3 +90,15 @@ def test_nothing_learns_and_an_empty_pack_is_empty() -> None:
 def test_shapes_that_cannot_be_are_refused(shape, message) -> None:
     with pytest.raises(ValueError, match=message):
         LabLinesConfig(**{"embed_width": 5} | shape)
+
+
+@pytest.mark.parametrize("reader_width", [None, 4])
+def test_a_lab_reads_the_waveform_if_another_one_changes_its_estimate(reader_width) -> None:
+    model, pack = with_lines(reader_width=reader_width), inputs()
+    other = replace(pack, embeddings=pack.embeddings.flip(0), pooled=-pack.pooled)
+    changed = (model(pack) != model(other)).any(dim=0)
+    assert model.reads_waveform.tolist() == changed.tolist() == [True, False]
+    line = model.waveform.line
+    assert line is not None
+    line.weight.zero_()
+    assert model.reads_waveform.tolist() == [reader_width is not None, False]

@@ -10,7 +10,7 @@ from pipeline.foundation.errors import CheckpointError, ConfigError
 from pipeline.foundation.number_format import UNITS
 from pipeline.foundation.schema import ADMISSION_COLUMNS, HOUR_US, LAB_NAMES, WINDOW_US
 from pipeline.labs.cleaning import LabEvents, clean_labs
-from pipeline.prediction.config import NO_SIGNAL, OK, STALE, WARMING_UP, PredictionConfig
+from pipeline.prediction.config import STATES, PredictionConfig
 from pipeline.prediction.intervals import Intervals
 from pipeline.prediction.new_patients import PREDICT_COLUMNS, Predictor, predict
 from pipeline.prediction.scoring import score
@@ -65,12 +65,12 @@ def predicted(cohort, checkpoints):
 def test_there_is_a_row_every_30_s_and_lab(cohort, predicted, method):
     rows = predicted[method]
     assert tuple(rows.columns) == PREDICT_COLUMNS
-    assert set(rows["state"]) <= {OK, WARMING_UP, NO_SIGNAL, STALE}
+    assert set(rows["state"]) <= set(STATES)
     assert not rows.duplicated(["patient", "window_end", "lab"]).any()
     for _, part in rows[rows["lab"] == "sodium"].groupby("patient"):
         assert (np.diff(part["window_end"].to_numpy()) == np.timedelta64(30, "s")).all()
     assert (rows.groupby(["patient", "window_end"])["lab"].nunique() == len(LAB_NAMES)).all()
-    given = rows["state"].isin(["ok", "stale"])
+    given = ~rows["state"].isin(["warming_up", "no_signal"])
     assert np.isfinite(rows.loc[given, "estimate"]).all()
     assert rows.loc[~given, "estimate"].isna().all()
     assert rows["window_end"].dtype == np.dtype("datetime64[us]")
@@ -101,15 +101,15 @@ def test_scoring_gives_what_prediction_gives_where_both_do(cohort, checkpoints, 
     )  # the draw comes a little after its window
     hours = both["hours_since_last_lab_live"].to_numpy() + wait / np.timedelta64(1, "h")
     assert hours == pytest.approx(both["hours_since_last_lab"].to_numpy())
-    assert set(both["state"]) <= {"ok", "stale"}
+    assert set(both["state"]) <= {"ok", "stale", "history_only"}
 
 
 def past(rows, until_us):
     """The bytes of every row up to a time."""
     chosen = rows[rows["window_end"] <= np.datetime64(until_us, "us")]
-    columns = ["estimate", "lower", "upper", "last_lab", "hours_since_last_lab", "signal_quality"]
-    numbers = chosen[columns].to_numpy(dtype=np.float64)
-    return len(chosen), numbers.tobytes(), tuple(chosen["state"]), tuple(chosen["lab"])
+    columns = ["estimate", "lower", "upper", "last_lab", "hours_since_last_lab", "signal_quality", "measured"]
+    numbers = chosen[columns].to_numpy(dtype=np.float64).tobytes(), chosen["measured_at"].to_numpy().tobytes()
+    return len(chosen), *numbers, tuple(chosen["state"]), tuple(chosen["lab"])
 
 
 def change_future(cohort, until_us, how, rng):
@@ -231,7 +231,7 @@ def test_states_by_hand(cohort, checkpoints):
         assert set(state[lab][last + 121 :]) == {"no_signal"}
     assert set(state["sodium"][last + 11 : last + 121]) == {"stale"}
     assert state["sodium"][last] == "ok"
-    assert set(state["lactate"][last : last + 121]) == {"stale"}  # never measured
+    assert set(state["lactate"][last : last + 121]) == {"no_history"}  # never measured
     sodium_rows, lactate_rows = rows.loc["sodium"], rows.loc["lactate"]
     held = sodium_rows["estimate"].to_numpy()[last : last + 121]
     assert len(set(held.tolist())) == 1
@@ -270,8 +270,8 @@ def test_a_restart_gives_no_estimate_before_its_first_usable_window(cohort, chec
 def test_no_lab_one_lab_no_history_and_no_window_have_defined_results(cohort, checkpoints):
     patient, _ = one_patient(cohort, range(150))
     rows = rows_of(patient, checkpoints / "mt_pcs")
-    assert np.isfinite(rows.loc[rows["state"] == "stale", "estimate"]).all()
-    assert "ok" not in set(rows["state"])
+    assert np.isfinite(rows.loc[rows["state"] == "no_history", "estimate"]).all()
+    assert not {"ok", "history_only", "stale"} & set(rows["state"])
     exclusions = Counter()
     nobody = replace(cohort, store=MemoryStore(windows={}))
     empty = rows_of(nobody, checkpoints / "mt_pcs", ["1", "2"], exclusions=exclusions)
@@ -344,7 +344,9 @@ def test_a_start_estimate_knows_no_result_after_t0(cohort, checkpoints, predicte
     fewer = replace(cohort, labs=cohort.labs[cohort.labs["available_at_us"] <= t0_us])
     assert len(fewer.labs) < len(cohort.labs)
     whole = predicted["from_start"]
-    pd.testing.assert_frame_equal(rows_of(fewer, checkpoints / "from_start"), whole, check_exact=True)
+    beside = ["measured", "measured_at"]  # later results stand beside the estimates, and change none of them
+    alone = rows_of(fewer, checkpoints / "from_start").drop(columns=beside)
+    pd.testing.assert_frame_equal(alone, whole.drop(columns=beside), check_exact=True)
     # What was available by t0 does count, to the last microsecond.
     known = (
         fewer.labs.groupby(["patient_id", "lab"])["sampled_at_us"].transform("max")
