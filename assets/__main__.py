@@ -1,4 +1,4 @@
-"""``python -m assets demo``: the whole job through Dagster, in this process, with readable progress; ``ui``: its face."""
+"""``python -m assets demo``: the whole job through Dagster, in this process, with readable progress; ``ui``: pages."""
 
 import sys
 import time

@@ -29,7 +29,7 @@ report = stage_asset(
     group="evaluate",
     deps=[evaluation],
     kinds={"html"},
-    description="Self-contained HTML: Table 1, what PPG added, trajectories, calibration, subgroups, model card, and a "
-    "summary of one page to print. **open the report** below opens it while `make ui` runs; else open the file named by "
-    "*report*.",
+    description="Self-contained HTML: Table 1, what PPG added, trajectories, calibration, subgroups, model card, and "
+    "a summary of one page to print. **open the report** below opens it while `make ui` runs; else open the file that "
+    "*report* names.",
 )

@@ -101,7 +101,9 @@ def metadata(
     return shown
 
 
-def result(summary: StageSummary, experiment: str, links: Mapping[str, str] | None = None) -> dg.MaterializeResult:
+def result(
+    summary: StageSummary, experiment: str, links: Mapping[str, str] | None = None
+) -> dg.MaterializeResult:
     """Return what an asset hands to Dagster."""
     version = dg.DataVersion(summary.data_version) if summary.data_version else None
     return dg.MaterializeResult(metadata=metadata(summary, experiment, links), data_version=version)

@@ -1,4 +1,4 @@
-"""The report's pages on this machine's own address, so that Dagster can link to them: browsers open no file from a page.
+"""The report's pages at this machine's own address, so that Dagster can link to them: no page may open a file.
 
 Only the two pages of an experiment's folder are served, only to this machine, and only while ``make ui`` runs.
 """
@@ -29,7 +29,9 @@ def pages_port() -> int:
     """
     told = os.environ.get(PORT_VARIABLE) or str(USUAL_PORT)
     if not told.isdecimal() or not 0 < int(told) < 65536:
-        raise ConfigError(f"{PORT_VARIABLE} is {told!r}: give a port, 1 to 65535, or leave it out ({USUAL_PORT}).")
+        raise ConfigError(
+            f"{PORT_VARIABLE} is {told!r}: give a port, 1 to 65535, or leave it out ({USUAL_PORT})."
+        )
     return int(told)
 
 

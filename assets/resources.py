@@ -40,8 +40,14 @@ class Project(dg.ConfigurableResource):
     overrides: dict[str, str] = Field(
         default={}, description="fields of the experiment by dotted name, for example training.epochs: '3'"
     )
-    waveforms: str = Field(default="", description="folder of waveform records; empty: the synthetic cohort. Of new patients, for predict_new_patients")
-    labs: str = Field(default="", description="folder of lab tables; empty: the synthetic cohort's. Of new patients, for predict_new_patients")
+    waveforms: str = Field(
+        default="",
+        description="folder of waveform records; empty: the synthetic cohort. predict_new_patients: the new patients'",
+    )
+    labs: str = Field(
+        default="",
+        description="folder of lab tables; empty: the synthetic cohort's. Of new patients, for predict_new_patients",
+    )
     artifacts: str = Field(
         default="", description="folder for everything that is written; empty: ./artifacts"
     )

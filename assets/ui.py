@@ -45,13 +45,19 @@ def run_ui(port: int = 3000) -> int:
         return dagster.returncode or 0
     sys.stderr.write("\nStopping ...\n")
     end_session(dagster)
-    sys.stderr.write("Stopped. A run that was going on is marked as failed at the next start; launched again, it goes on.\n")
+    sys.stderr.write(
+        "Stopped. A run that was going on is marked as failed at the next start; launched again, it goes on.\n"
+    )
     return 0
 
 
 def end_session(leader: subprocess.Popen[bytes]) -> None:
     """End a process and everything in its session: asked first, then told, then killed."""
-    for number, seconds in ((signal.SIGINT, GENTLE_SECONDS), (signal.SIGTERM, FIRM_SECONDS), (signal.SIGKILL, 1.0)):
+    for number, seconds in (
+        (signal.SIGINT, GENTLE_SECONDS),
+        (signal.SIGTERM, FIRM_SECONDS),
+        (signal.SIGKILL, 1.0),
+    ):
         members = session_members(leader.pid)
         if leader.poll() is not None and not members:
             return

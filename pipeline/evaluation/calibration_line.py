@@ -23,7 +23,12 @@ LEAST_PATIENTS = 5
 
 
 def calibration_lines(
-    predictions: pd.DataFrame, *, replicates: int = 500, seed: int = 0, level: float = 0.95, split: str = "test"
+    predictions: pd.DataFrame,
+    *,
+    replicates: int = 500,
+    seed: int = 0,
+    level: float = 0.95,
+    split: str = "test",
 ) -> pd.DataFrame:
     """Fit truth = intercept + slope x estimate by least squares, per method, lab, protocol, scoring and seed.
 

@@ -114,7 +114,9 @@ def source_commit() -> str:
         return ""
 
     def ask(*words: str) -> str:
-        done = subprocess.run([git, "-C", str(root), *words], capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(
+            [git, "-C", str(root), *words], capture_output=True, text=True, check=False, timeout=30
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = ask("rev-parse", "--short=12", "HEAD")

@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "emulation_text": ["EMULATED_TOO", "RENDERED", "emulation_text"],
         "figures": ["added_svg", "forest_svg", "loss_curve_svg", "trajectory_svg"],
         "inputs": ["ReportInputs"],
-        "made_of": ["headline_text", "made_of_sentence", "made_of_table", "of_method", "tested_sentence"],
+        "made_of": ["headline_text", "made_of_sentence", "made_of_table", "of_method", "patients_sentence"],
         "page": ["write_report"],
         "paper_table": ["table1"],
         "paper_text": ["table1_text"],

@@ -38,18 +38,36 @@ def _lines(inputs: ReportInputs) -> list[Block]:
             rows.append(Row(cells=[f"{lab}, {UNITS[lab]}"], kind="group"))
         for row in part.to_dict(orient="records"):
             cells = [
-                Cell(value=number(row[name], places), bounds=interval(row[f"{name}_lower"], row[f"{name}_upper"], places))
+                Cell(
+                    value=number(row[name], places),
+                    bounds=interval(row[f"{name}_lower"], row[f"{name}_upper"], places),
+                )
                 for name, places in (("slope", 2), ("intercept", error_digits(lab)))
             ]
             rows.append(Row(cells=[short_label(row["method"]), *cells]))
-    caption = "Calibration line: truth = intercept + slope x estimate, [95 % interval by bootstrap over patients]."
-    note = "Slope 1 and intercept 0: an estimate means what it says. Slope below 1: estimates are too extreme."
-    return [Table(columns=["", "slope", "intercept"], rows=rows, caption=caption), Words(text=note, kind="note")]
+    caption = (
+        "Calibration line: truth = intercept + slope x estimate, [95 % interval by bootstrap over patients]."
+    )
+    note = (
+        "Slope 1 and intercept 0: an estimate means what it says. Slope below 1: estimates are too extreme."
+    )
+    return [
+        Table(columns=["", "slope", "intercept"], rows=rows, caption=caption),
+        Words(text=note, kind="note"),
+    ]
 
 
 def _coverage(inputs: ReportInputs, mine: pd.DataFrame) -> list[Block]:
     table = coverage(mine, inputs.interval_level)
-    columns = ["", "draws", "patients", "coverage, %", "mean over patients, %", "mean width", "without interval, %"]
+    columns = [
+        "",
+        "draws",
+        "patients",
+        "coverage, %",
+        "mean over patients, %",
+        "mean width",
+        "without interval, %",
+    ]
     rows: list[Row] = []
     hidden: list[str] = []
     for lab in LAB_NAMES:

@@ -33,7 +33,9 @@ def checklist(anchors: Sequence[str]) -> Section:
         rows.append(Row(cells=[item["item"], item["asks"], answer, Cell(links=links)]))
     table = Table(columns=["item", "asks for", "here", "where"], rows=rows, text_columns=(0, 1, 2, 3),
                   folded="The checklist, item by item")  # fmt: skip
-    return Section(anchor="tripod", title="TRIPOD+AI checklist", blocks=[table, Words(text=SOURCE, kind="note")])
+    return Section(
+        anchor="tripod", title="TRIPOD+AI checklist", blocks=[table, Words(text=SOURCE, kind="note")]
+    )
 
 
 @cache

@@ -84,7 +84,10 @@ def clarke_svg(blocks: Sequence[ScoredSet], methods: Sequence[str]) -> str:
             colour, events = style.METHOD_COLOURS.get(method, style.BLUE), glucose_events(block.truth)
             for chosen, look in (
                 (~events, {"marker": "o", "alpha": 0.5, "markersize": 3.5, "markeredgewidth": 0}),
-                (events, {"marker": "D", "markersize": 5, "markeredgewidth": 0.8, "markeredgecolor": style.INK}),
+                (
+                    events,
+                    {"marker": "D", "markersize": 5, "markeredgewidth": 0.8, "markeredgecolor": style.INK},
+                ),
             ):
                 drawn = block.truth[chosen], block.estimates[method][chosen]
                 axes.plot(*drawn, linestyle="", color=colour, rasterized=True, **look)

@@ -11,8 +11,8 @@ from pipeline.foundation.schema import PROTOCOLS, TWINS
 
 SIGNIFICANT = 0.05
 RULE = (
-    "One rule holds for every claim here: the difference in R2 on the same draws, paired by patient; it counts where its "
-    "95 % interval is clear of 0 and p < 0.05 after Holm over the labs."
+    "One rule holds for every claim here: the difference in R2 on the same draws, paired by patient; it counts where "
+    "its 95 % interval is clear of 0 and p < 0.05 after Holm over the labs."
 )
 NOT_ESTIMABLE = "not estimable: both give the same estimates"
 
@@ -42,14 +42,26 @@ class Claim:
         """Whether it tells what PPG added."""
         return TWINS.get(self.other) == self.method
 
-    def sentence(self) -> str:
-        """Say it in words."""
-        method, other = short_label(self.method), short_label(self.other)
-        about = f"What PPG added to {method}" if self.of_waveform else f"{method} against {other}"
+    def verdict(self) -> str:
+        """Say in words what counts."""
         if self.same:
-            return f"{about}, protocol {self.protocol}: {NOT_ESTIMABLE}."
-        worse = f"; lower for {listed(self.worse, len(self.labs))}" if self.worse else ""
-        return f"{about}, protocol {self.protocol}: R2 higher for {listed(self.better, len(self.labs))}{worse}."
+            return NOT_ESTIMABLE
+        worse = f", lower for {listed(self.worse, len(self.labs))}" if self.worse else ""
+        return f"R2 higher for {listed(self.better, len(self.labs))}{worse}"
+
+
+def claim_sentences(found: Sequence[Claim]) -> list[str]:
+    """Say what counts, a sentence a pair of methods, its protocols side by side."""
+    by_pair: dict[tuple[str, str], list[Claim]] = {}
+    for claim in found:
+        by_pair.setdefault((claim.method, claim.other), []).append(claim)
+    sentences = []
+    for (method, other), mine in by_pair.items():
+        of_waveform = f"What PPG added to {short_label(method)}"
+        about = of_waveform if mine[0].of_waveform else f"{short_label(method)} against {short_label(other)}"
+        told = "; ".join(f"{claim.protocol}: {claim.verdict()}" for claim in mine)
+        sentences.append(f"{about}. {told}.")
+    return sentences
 
 
 def claims(comparisons: pd.DataFrame | None, methods: Sequence[str] | None = None) -> list[Claim]:
@@ -62,7 +74,9 @@ def claims(comparisons: pd.DataFrame | None, methods: Sequence[str] | None = Non
     """
     if comparisons is None or comparisons.empty:
         return []
-    pairs = comparisons.drop_duplicates(["method_a", "method_b"])[["method_a", "method_b"]].to_records(index=False)
+    pairs = comparisons.drop_duplicates(["method_a", "method_b"])[["method_a", "method_b"]].to_records(
+        index=False
+    )
     found = []
     for a, b in sorted(pairs.tolist(), key=lambda pair: TWINS.get(pair[1]) != pair[0]):
         if methods is not None and a not in methods:
@@ -94,4 +108,6 @@ def listed(labs: Sequence[str], n_labs: int) -> str:
     """Name some of `n_labs` labs."""
     if not labs:
         return f"none of {n_labs} labs"
-    return f"all {n_labs} labs" if len(labs) == n_labs else f"{len(labs)} of {n_labs} labs ({', '.join(labs)})"
+    return (
+        f"all {n_labs} labs" if len(labs) == n_labs else f"{len(labs)} of {n_labs} labs ({', '.join(labs)})"
+    )

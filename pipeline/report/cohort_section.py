@@ -24,7 +24,9 @@ def data(inputs: ReportInputs) -> Section:
     """Show who is in: how much went in, who is in which split, how much was left out and why."""
     blocks: list[Block] = []
     if inputs.flow is not None:
-        caption = "Flow of patients and draws, from the recordings to the draws that every method is tested on."
+        caption = (
+            "Flow of patients and draws, from the recordings to the draws that every method is tested on."
+        )
         blocks.append(Figure(svg=flow_svg(inputs.flow), caption=caption))
     if inputs.characteristics is not None and not inputs.characteristics.empty:
         blocks += _characteristics(inputs.characteristics)
@@ -33,7 +35,9 @@ def data(inputs: ReportInputs) -> Section:
         blocks.append(Heading(text="Left out, by reason"))
     for stage, reasons in dropped.items():
         rows = [Row(cells=[reason, count(n)]) for reason, n in reasons.items()]
-        told = f"{_STAGES.get(stage, stage)}: {count(len(rows))} reasons, {count(sum(reasons.values()))} in all"
+        told = (
+            f"{_STAGES.get(stage, stage)}: {count(len(rows))} reasons, {count(sum(reasons.values()))} in all"
+        )
         blocks.append(Table(columns=["reason", "count"], rows=rows, folded=told))
     return Section(anchor="data", title="Patients, data and exclusions", blocks=blocks)
 

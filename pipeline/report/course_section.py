@@ -19,7 +19,7 @@ def trajectories(inputs: ReportInputs) -> Section | None:
     blocks: list[Block] = [
         Words(
             text=f"Estimates of {short_label(inputs.method)} every 30 s for some test patients; a long recording is "
-            f"thinned to what a picture can show. The band is the {100 * inputs.interval_level:g} % prediction interval."
+            f"thinned to what a picture can show. Bands are the {100 * inputs.interval_level:g} % prediction intervals."
             f"{_without_band(inputs.trajectories)} Hours count from t0; no dates are shown."
         )
     ]
@@ -47,7 +47,8 @@ def learning(inputs: ReportInputs) -> Section | None:
         return None
     blocks = [
         Figure(
-            svg=report_figures.loss_curve_svg(curves[name]), caption=f"{short_label(name)}{kept_epochs(curves[name])}"
+            svg=report_figures.loss_curve_svg(curves[name]),
+            caption=f"{short_label(name)}{kept_epochs(curves[name])}",
         )
         for name in in_method_order(list(curves))
     ]

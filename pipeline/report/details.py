@@ -49,7 +49,9 @@ def agreement(inputs: ReportInputs) -> Section:
         caption=f"{short_label(method)}, protocol {inputs.protocol}: every dot is a test draw; lines are bias "
         "and 95 % limits of agreement by one-way random effects, since patients give several draws.",
     )
-    note = Words(text="Slope: of the difference on the mean; below 0, high values are read too low.", kind="note")
+    note = Words(
+        text="Slope: of the difference on the mean; below 0, high values are read too low.", kind="note"
+    )
     body = [figure, Table(columns=columns, rows=rows, folded="Bias and limits of agreement in numbers"), note]
     return Section(anchor="agreement", title="Agreement (Bland-Altman)", blocks=body)
 
@@ -75,7 +77,9 @@ def glucose(inputs: ReportInputs) -> Section | None:
             rows.append(Row(cells=[short_label(row["method"]), *zones, number(row["mard_percent"], 1)]))
     columns = ["share of draws, %", *ZONES, "MARD, %"]
     zone_d = Words(text=_zone_d(inputs, methods))
-    sources = [Words(text=f"{grid['title']}: {grid['source']}", kind="note") for grid in error_grids().values()]
+    sources = [
+        Words(text=f"{grid['title']}: {grid['source']}", kind="note") for grid in error_grids().values()
+    ]
     body = [figure, zone_d, Table(columns=columns, rows=rows), *sources]
     return Section(anchor="glucose", title="Glucose error grids", blocks=body)
 
@@ -84,12 +88,10 @@ def _zone_d(inputs: ReportInputs, methods: list[str]) -> str:
     """Say what zone D means and how many of the events lie in it."""
     block = next(block for block in inputs.blocks if block.lab == "glucose")
     events = report_checks.glucose_events(block.truth)
-    told = [
-        f"{short_label(name)} {count(report_checks.missed_events(block, name))}" for name in methods
-    ]
+    told = [f"{short_label(name)} {count(report_checks.missed_events(block, name))}" for name in methods]
     return (
-        "Zone D is the dangerous one for estimates that keep to the mean: glucose is below 70 or above 240 mg/dL and the "
-        f"estimate says that all is well. Of {count(int(events.sum()))} events here, so many lie in zone D: "
+        "Zone D is the dangerous one for estimates that keep to the mean: glucose is below 70 or above 240 mg/dL and "
+        f"the estimate says that all is well. Of {count(int(events.sum()))} events here, so many lie in zone D: "
         f"{', '.join(told)}."
     )
 
@@ -114,9 +116,9 @@ def alarms(inputs: ReportInputs) -> Section | None:
                 Cell(
                     value=number(row["auroc"]),
                     bounds=interval(row["auroc_lower"], row["auroc_upper"]),
-                    best=round(float(row["auroc"]), 2) == best["auroc"],
+                    best=bool(round(float(row["auroc"]), 2) == best["auroc"]),
                 ),
-                Cell(value=number(row["auprc"]), best=round(float(row["auprc"]), 2) == best["auprc"]),
+                Cell(value=number(row["auprc"]), best=bool(round(float(row["auprc"]), 2) == best["auprc"])),
                 count(row["n_events"]),
                 number(100 * row["prevalence"], 1),
             ]
@@ -124,7 +126,7 @@ def alarms(inputs: ReportInputs) -> Section | None:
     body: list[Block] = [Table(columns=columns, rows=rows)]
     if skipped:
         body.append(Words(text=_not_judged(skipped)))
-    note = f"Protocol {inputs.protocol}. The estimate is the score; AUPRC by chance is the prevalence. Not an alarm for use."
+    note = f"Protocol {inputs.protocol}. The estimate is the score; AUPRC by chance is the prevalence. Not for use."
     return Section(anchor="alarms", title="Thresholds", blocks=[*body, Words(text=note, kind="note")])
 
 

@@ -68,14 +68,18 @@ def flow_svg(flow: Flow) -> str:
             arrows.append((_LEFT + _WIDTH // 2, before, _LEFT + _WIDTH // 2, top))
         bottom = top + height
         if gone:
-            side = _Box(x=_RIGHT, y=top, width=_RIGHT_WIDTH, height=_height(gone), title="left out", lines=gone)
+            side = _Box(
+                x=_RIGHT, y=top, width=_RIGHT_WIDTH, height=_height(gone), title="left out", lines=gone
+            )
             boxes.append(side)
             arrows.append((_LEFT + _WIDTH, top + 14, _RIGHT, top + 14))
             bottom = max(bottom, top + side.height)
         before = top + height
         top = bottom + _GAP
     top = _arms(flow.arms, top, before, boxes, arrows)
-    return render_page("flow.svg.jinja", boxes=boxes, arrows=arrows, width=_TOTAL, height=top, line=_LINE, head=_HEAD)
+    return render_page(
+        "flow.svg.jinja", boxes=boxes, arrows=arrows, width=_TOTAL, height=top, line=_LINE, head=_HEAD
+    )
 
 
 def _arms(
@@ -91,7 +95,11 @@ def _arms(
         boxes.append(_Box(x=x, y=top, width=width, height=height, title=arm.title, lines=lines))
         middle = x + width // 2
         start = _LEFT + _WIDTH // 2
-        arrows += [(start, before, start, top - 12), (start, top - 12, middle, top - 12), (middle, top - 12, middle, top)]
+        arrows += [
+            (start, before, start, top - 12),
+            (start, top - 12, middle, top - 12),
+            (middle, top - 12, middle, top),
+        ]
     return top + height + 8
 
 

@@ -71,7 +71,9 @@ def _spread(shares: pd.DataFrame | None) -> dict[str, tuple[float, float]]:
     if shares is None or shares.empty:
         return {}
     known = shares[[name for name in SHOWN if name in shares]].astype(float).dropna()
-    return {name: (float(known[name].min()), float(known[name].max())) for name in known} if len(known) else {}
+    return (
+        {name: (float(known[name].min()), float(known[name].max())) for name in known} if len(known) else {}
+    )
 
 
 def _share(spread: Mapping[str, tuple[float, float]], part: str) -> str:
@@ -82,7 +84,7 @@ def _share(spread: Mapping[str, tuple[float, float]], part: str) -> str:
     return f" ({percent} of the variance)"
 
 
-def tested_sentence(predictions: pd.DataFrame, split: str = "test") -> str:
+def patients_sentence(predictions: pd.DataFrame, split: str = "test") -> str:
     """Say how many patients and draws everything was tested on.
 
     Parameters
@@ -103,7 +105,7 @@ def headline_text(
 ) -> str:
     """Return what every table needs said under it: what made the estimates, on whom they were tested, and the rule."""
     sentences = [made_of_sentence(makeup, of_method(shares, makeup.method)) for makeup in makeups]
-    return "\n".join([*sentences, tested_sentence(predictions, split), RULE])
+    return "\n".join([*sentences, patients_sentence(predictions, split), RULE])
 
 
 def of_method(shares: pd.DataFrame | None, method: str) -> pd.DataFrame | None:

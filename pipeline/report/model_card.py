@@ -22,7 +22,10 @@ def model_card(inputs: ReportInputs) -> Section:
     pairs = [
         ("Task", "estimate potassium, total calcium, sodium, glucose and lactate from PPG and earlier labs"),
         ("Intended use", "research on retrospective recordings"),
-        ("Not for", "any decision about a patient; it is not a medical device and nothing here is a lab result"),
+        (
+            "Not for",
+            "any decision about a patient; it is not a medical device and nothing here is a lab result",
+        ),
         ("Encoder", inputs.encoder or "not stated"),
         ("Data", inputs.source or "not stated"),
         ("Licence of the data", inputs.data_licence or "not stated"),
@@ -34,6 +37,10 @@ def model_card(inputs: ReportInputs) -> Section:
         for one in inputs.makeups
     ]  # fmt: skip
     columns = ["parameters, first seed", *_PARTS, "all"]
-    table = [Table(columns=columns, rows=rows, caption="How many numbers each method holds, by part.")] if rows else []
+    table = (
+        [Table(columns=columns, rows=rows, caption="How many numbers each method holds, by part.")]
+        if rows
+        else []
+    )
     blocks = [Facts(pairs=pairs), *table, Heading(text="Limits"), Bullets(items=_LIMITS)]
     return Section(anchor="card", title="Model card", blocks=blocks)

@@ -19,9 +19,7 @@ RESEARCH_ONLY = (
     "Research only. Not a medical device: no number on this page may guide the care of a patient, and "
     "none is a laboratory result."
 )
-LEAD = (
-    "Estimates of five laboratory values from the bedside pulse waveform, judged on patients that no model has seen."
-)
+LEAD = "Estimates of five laboratory values from the bedside pulse waveform, judged on patients that no model has seen."
 
 
 def write_report(path: Path, inputs: ReportInputs, one_page: Path | None = None) -> None:

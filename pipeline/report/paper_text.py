@@ -13,8 +13,8 @@ from pipeline.report.synthetic import SyntheticCohort
 
 FOOTNOTES = (
     "Estimate minus truth in clinical units; skill = 1 - MAE / MAE of LOCF; [95 % interval by bootstrap over "
-    "patients]. With several seeds: their mean, the envelope of their intervals, and \N{PLUS-MINUS SIGN} their SD. Bold: "
-    "the best of a lab, by the printed figure; whether a difference counts is told by the rule.",
+    "patients]. With several seeds: their mean, the envelope of their intervals, and \N{PLUS-MINUS SIGN} their SD. "
+    "Bold: the best of a lab, by the printed figure; whether a difference counts is told by the rule.",
     "Live LOCF sees labs that the model does not: under protocol start it is the paper's LOCF row.",
 )
 PAPER_FOOTNOTE = (
@@ -50,7 +50,10 @@ def table1_text(
     for lab, part in table.groupby("lab", sort=False):
         lines.append(heading(str(lab), part))
         lines += [_ours_line(row, width) for row in part.to_dict(orient="records")]
-    return "\n".join([*lines, "", *([below] if below else []), *FOOTNOTES, "", *_paper_lines(table, synthetic)]) + "\n"
+    return (
+        "\n".join([*lines, "", *([below] if below else []), *FOOTNOTES, "", *_paper_lines(table, synthetic)])
+        + "\n"
+    )
 
 
 def _ours_line(row: dict[Any, Any], width: int) -> str:
@@ -76,7 +79,8 @@ def _paper_lines(table: pd.DataFrame, synthetic: SyntheticCohort | None) -> list
 def _paper_line(row: dict[Any, Any]) -> str:
     widths = {"r2": (2, 6), "skill": (2, 7), "mae": (3, 8), "me": (3, 8), "rmse": (3, 8)}
     institutional = [
-        f"{number(row[f'paper_institutional_{name}'], places):>{width}}" for name, (places, width) in widths.items()
+        f"{number(row[f'paper_institutional_{name}'], places):>{width}}"
+        for name, (places, width) in widths.items()
     ]
     mimic = [f"{number(row[f'paper_mimic3_{name}']):>8}" for name in ("r2", "skill")]
     return f"  {short_label(row['method']):<13}{''.join(institutional)}   {''.join(mimic)}"
@@ -110,9 +114,8 @@ def paper_columns(table: pd.DataFrame) -> Table:
     rows: list[Row] = []
     for lab in LAB_NAMES:
         rows.append(Row(cells=[f"{lab} ({UNITS[lab]})"], kind="group"))
-        for row in table.loc[table["lab"] == lab].to_dict(orient="records"):
-            if row["method"] in PAPER_METHODS.values():
-                rows.append(_paper_row(row))
+        of_paper = table.loc[(table["lab"] == lab) & table["method"].isin(list(PAPER_METHODS.values()))]
+        rows += [_paper_row(row) for row in of_paper.to_dict(orient="records")]
     return Table(
         columns=["", "R2", "skill", "MAE", "ME", "RMSE", "R2", "skill"],
         rows=rows,
@@ -123,7 +126,8 @@ def paper_columns(table: pd.DataFrame) -> Table:
 
 def _paper_row(row: dict[Any, Any]) -> Row:
     institutional = [
-        number(row[f"paper_institutional_{name}"], 2 if name in ("r2", "skill") else 3) for name in PAPER_METRICS
+        number(row[f"paper_institutional_{name}"], 2 if name in ("r2", "skill") else 3)
+        for name in PAPER_METRICS
     ]
     mimic = [number(row[f"paper_mimic3_{name}"]) for name in ("r2", "skill")]
     return Row(cells=[short_label(row["method"]), *institutional, *mimic])

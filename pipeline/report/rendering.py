@@ -1,5 +1,6 @@
 """Pages from documents: Jinja2 templates beside this module, everything escaped, everything inline."""
 
+import re
 from collections.abc import Sequence
 from functools import cache
 
@@ -7,6 +8,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pipeline.report.document import MINUS, Section
+
+_NEGATIVE = re.compile(r"(?:(?<=^)|(?<=[\[(\N{PLUS-MINUS SIGN}])|(?<=, ))-(?=\d|unbounded)")
+"""A hyphen before a number that begins a text or a bracket, or follows a comma or a plus-minus sign."""
+_GROUPS = re.compile(r"(?<=\d) (?=\d{3}\b)")
 
 
 def render_page(template: str, **values: object) -> str:
@@ -34,21 +39,17 @@ def _environment() -> Environment:
 
 
 def shown(value: object) -> str:
-    """Return text in which the hyphen before a number, also inside an interval, is a minus sign."""
-    words = str(value)
-    for before in ("", "[", ", ", "\N{PLUS-MINUS SIGN}"):
-        for digit in "0123456789":
-            if not before:
-                words = f"{MINUS}{words[1:]}" if words.startswith(f"-{digit}") else words
-            else:
-                words = words.replace(f"{before}-{digit}", f"{before}{MINUS}{digit}")
-    return words.replace("-unbounded", f"{MINUS}unbounded")
+    """Return text as it is set: a minus sign before numbers, no line break between the groups of a number's digits."""
+    words = _NEGATIVE.sub(MINUS, str(value))
+    return _GROUPS.sub("\N{NO-BREAK SPACE}", words)
 
 
 def _drawing(svg: str, caption: str) -> Markup:
     """Let our own SVG through as it is, with its caption as its name."""
-    return Markup(svg.replace("<svg", f'<svg aria-label="{escape(caption)}"', 1))  # noqa: S704 - drawn here
+    return Markup(svg.replace("<svg", f'<svg aria-label="{escape(caption)}"', 1))
 
 
 def _kinds(place: int, text_columns: Sequence[int], starts: set[int]) -> str:
-    return " ".join(name for name, holds in (("text", place in text_columns), ("start", place in starts)) if holds)
+    return " ".join(
+        name for name, holds in (("text", place in text_columns), ("start", place in starts)) if holds
+    )

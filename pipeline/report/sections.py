@@ -22,11 +22,11 @@ from pipeline.foundation.number_format import (
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
 from pipeline.report import figures as report_figures
 from pipeline.report.best import best_of
-from pipeline.report.claims import NOT_ESTIMABLE, RULE, claims
+from pipeline.report.claims import NOT_ESTIMABLE, RULE, claim_sentences, claims
 from pipeline.report.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
 from pipeline.report.document import Banner, Block, Bullets, Cell, Figure, Heading, Row, Section, Table, Words
 from pipeline.report.inputs import ReportInputs
-from pipeline.report.made_of import made_of_sentence, of_method, tested_sentence
+from pipeline.report.made_of import made_of_sentence, of_method, patients_sentence
 from pipeline.report.paper_table import heading, table1
 from pipeline.report.paper_text import FOOTNOTES, PAPER_FOOTNOTE, WHY_NOT_COMPARED, ours_table, paper_columns
 from pipeline.report.result_delay_text import method_label
@@ -40,15 +40,19 @@ _METRIC_ORDER = ("r2", "skill_vs_locf", "skill_vs_shrunk_locf", "mae", "me", "rm
 def sentences(inputs: ReportInputs) -> list[Block]:
     """Say what no table may be read without: what made the estimates, on whom they were tested, the rule."""
     made = [made_of_sentence(one, of_method(inputs.made_of, one.method)) for one in inputs.makeups]
-    return [Bullets(items=[*made, tested_sentence(inputs.predictions), RULE], kind="sentence")]
+    return [Bullets(items=[*made, patients_sentence(inputs.predictions), RULE], kind="sentence")]
 
 
 def summary(inputs: ReportInputs) -> Section:
     """Say what came out, from the numbers alone and by one rule."""
     shown = (*CLAIMED, inputs.method)
     found = claims(inputs.comparisons, shown)
-    luck = [Words(text=training_luck(inputs.comparisons), kind="note")] if inputs.comparisons is not None and found else []
-    said = [Bullets(items=[claim.sentence() for claim in found])] if found else []
+    luck = (
+        [Words(text=training_luck(inputs.comparisons), kind="note")]
+        if inputs.comparisons is not None and found
+        else []
+    )
+    said = [Bullets(items=claim_sentences(found))] if found else []
     departures = [Words(text=words, kind="note") for words in inputs.departures]
     blocks = [*sentences(inputs), *said, *luck, *departures, *caveat(inputs)]
     return Section(anchor="summary", title="What came out", blocks=blocks)
@@ -98,7 +102,9 @@ def added(inputs: ReportInputs) -> Section | None:
             "what PPG added."
         ),
     ]
-    for number_of_pair, pair in enumerate(table.drop_duplicates(["method_a", "method_b"]).to_dict(orient="records")):
+    for number_of_pair, pair in enumerate(
+        table.drop_duplicates(["method_a", "method_b"]).to_dict(orient="records")
+    ):
         a, b = pair["method_a"], pair["method_b"]
         rows = table.loc[(table["method_a"] == a) & (table["method_b"] == b)]
         luck = f" {training_luck(rows)}" if number_of_pair == 0 else ""
@@ -128,7 +134,10 @@ def _difference_table(table: pd.DataFrame, folded: str) -> Table:
             for metric, places in (("r2", 2), ("skill_vs_locf", 2), ("mae", error_digits(lab))):
                 row = by_metric[metric]
                 bounds = interval(row["lower"], row["upper"], places)
-                cells += [Cell(value=signed(row["difference"], places), bounds=bounds), p_value(row["p_holm"])]
+                cells += [
+                    Cell(value=signed(row["difference"], places), bounds=bounds),
+                    p_value(row["p_holm"]),
+                ]
             body.append(Row(cells=[f"{lab}, {UNITS[lab]}", *cells]))
     return Table(columns=columns, rows=body, folded=folded)
 
@@ -174,7 +183,9 @@ def _delay_cells(row: Mapping[Any, Any] | None, lab: str, method: str) -> list[C
         return [number(None)] * 2
     show = signed if method == ADDED else number
     return [
-        Cell(value=show(row[name], places), bounds=interval(row[f"{name}_lower"], row[f"{name}_upper"], places))
+        Cell(
+            value=show(row[name], places), bounds=interval(row[f"{name}_lower"], row[f"{name}_upper"], places)
+        )
         for name, places in (("r2", 2), ("mae", error_digits(lab)))
     ]
 
@@ -210,7 +221,9 @@ def _method_table(rows: pd.DataFrame, folded: str) -> Table:
         by_method = {row["method"]: row for row in part.to_dict(orient="records")}
         best = {name: best_of(name, part) for name in _METRIC_ORDER}
         for method in in_method_order(list(by_method)):
-            cells = [_metric_cell(by_method[method], name, lab, method in best[name]) for name in _METRIC_ORDER]
+            cells = [
+                _metric_cell(by_method[method], name, lab, method in best[name]) for name in _METRIC_ORDER
+            ]
             kind = "ours" if method == "mt_pcs" else ""
             body.append(Row(cells=[short_label(method), *cells], kind=kind))
     return Table(columns=columns, rows=body, folded=folded)

@@ -29,7 +29,9 @@ class SyntheticCohort:
         who = "Real labs with planted waveforms: no PPG of these patients exists." if self.real_labs else (
             "Synthetic cohort: no patient, and no evidence about patients."
         )  # fmt: skip
-        coupling = f"Labs follow the physiology behind the pulse at coupling {self.coupling:g} (0 not at all, 1 wholly)."
+        coupling = (
+            f"Labs follow the physiology behind the pulse at coupling {self.coupling:g} (0 not, 1 wholly)."
+        )
         return " ".join([who, coupling, *self._oracle_sentences()])
 
     def _oracle_sentences(self) -> list[str]:

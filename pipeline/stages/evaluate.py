@@ -23,9 +23,15 @@ from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.files import PredictionWriter, read_dense_sums, read_predictions
 from pipeline.prediction.intervals import fit_intervals
-from pipeline.report.claims import RULE, claims
+from pipeline.report.claims import RULE, claim_sentences, claims
 from pipeline.report.comparison_text import comparison_table
-from pipeline.report.made_of import headline_text, made_of_sentence, made_of_table, of_method, tested_sentence
+from pipeline.report.made_of import (
+    headline_text,
+    made_of_sentence,
+    made_of_table,
+    of_method,
+    patients_sentence,
+)
 from pipeline.stages.provenance import recorded
 from pipeline.store.embeddings import EmbeddingStore
 
@@ -39,7 +45,8 @@ logger = logging.getLogger(__name__)
 INTERVAL_LEVEL = 0.9
 PAIRS = (
     *((method, twin) for twin, method in TWINS.items()),
-    ("mt_pcs", "locf"), ("mt_assim", "locf"), ("mt_pcs", "shrunk_locf"), ("mt_assim", "shrunk_locf"), ("mt_assim", "lines"), ("mt_assim", "mt_pcs"),
+    ("mt_pcs", "locf"), ("mt_assim", "locf"), ("mt_pcs", "shrunk_locf"), ("mt_assim", "shrunk_locf"),
+    ("mt_assim", "lines"), ("mt_assim", "mt_pcs"),
 )  # fmt: skip
 """Differences that are reported; those from twins first, which are what PPG added."""
 MADE_OF = "made_of.json"
@@ -239,24 +246,32 @@ def evaluation(workspace: Workspace, experiment: ExperimentConfig) -> StageSumma
     ).save(workspace.summary("evaluation"))
 
 
-def _headline_counts(workspace: Workspace, experiment: ExperimentConfig, table: pd.DataFrame) -> dict[str, str]:
+def _headline_counts(
+    workspace: Workspace, experiment: ExperimentConfig, table: pd.DataFrame
+) -> dict[str, str]:
     """Say, first of all, what made the estimates, on whom they were tested and by which rule anything is claimed."""
     shares = made_of_shares(workspace, experiment)
     made = {
         f"made of, {short_label(one.method)}": made_of_sentence(one, of_method(shares, one.method))
         for one in makeups(workspace, experiment)
     }
-    return {**made, "tested on": tested_sentence(table, experiment.evaluation.split), "rule for every claim": RULE}
+    return {
+        **made,
+        "tested on": patients_sentence(table, experiment.evaluation.split),
+        "rule for every claim": RULE,
+    }
 
 
 def _claimed(compared: pd.DataFrame | None) -> dict[str, list[dict]]:
-    rows: list[dict] = [{"by the rule": claim.sentence()} for claim in claims(compared, FOLLOWED)]
+    rows: list[dict] = [{"by the rule": sentence} for sentence in claim_sentences(claims(compared, FOLLOWED))]
     return {"what is shown": rows}
 
 
 def _what_ppg_added(compared: pd.DataFrame | None) -> dict[str, str]:
     """Draw each method minus its twin."""
-    from pipeline.report.figures import added_svg  # draws with matplotlib, which definitions need not wait for
+    from pipeline.report.figures import (
+        added_svg,
+    )  # draws with matplotlib, which definitions need not wait for
 
     figures = {}
     for twin, method in TWINS.items() if compared is not None else ():

@@ -9,7 +9,7 @@ from pipeline.report.synthetic import SyntheticCohort
 
 
 def synthetic_cohort_of(workspace: Workspace, experiment: ExperimentConfig) -> SyntheticCohort | None:
-    """Return the cohort of an experiment whose waveforms are planted, with the oracle's R2 on its scored draws; else None.
+    """Return the cohort of an experiment whose waveforms are planted, with the oracle's R2 on its draws; else None.
 
     The oracle is left out where the labs are real, which nobody planted, and where the truth is no longer there.
     """

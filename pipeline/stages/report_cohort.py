@@ -41,7 +41,9 @@ def summaries_of(workspace: Workspace, experiment: ExperimentConfig) -> Iterator
 
 def flow_of(workspace: Workspace, summaries: Mapping[str, dict]) -> Flow:
     """Count patients and draws from the recordings to the test, from the stages' own summaries."""
-    catalog, embedded, aligned = (summaries[name] for name in ("waveform_catalog", "ppg_embeddings", "lab_alignment"))
+    catalog, embedded, aligned = (
+        summaries[name] for name in ("waveform_catalog", "ppg_embeddings", "lab_alignment")
+    )
     labs = summaries["lab_events"]
     examples = pd.read_parquet(workspace.aligned / "examples.parquet")
     results = sum(n for name, n in labs["counts"].items() if name.endswith("_results"))
@@ -102,16 +104,17 @@ def card_facts(workspace: Workspace, experiment: ExperimentConfig) -> list[tuple
     networks = [method for method in experiment.methods if method not in FITTED_METHODS]
     pairs = []
     if networks:
-        sizes = f"{model.n_blocks} blocks, {model.d_model} wide, {model.d_state} states a channel, dropout {model.dropout:g}"
+        sizes = f"{model.n_blocks} blocks, {model.d_model} wide, {model.d_state} states a channel"
         pairs += [
-            ("Sequence model", f"Mamba with one layer a lab: {sizes}; LSTM baseline {model.hidden} wide"),
+            ("Sequence model", f"Mamba with one layer a lab: {sizes}, dropout {model.dropout:g}; LSTM {model.hidden} wide"),
             ("Training", f"at most {training.epochs} epochs, learning rate {training.learning_rate:g}, batches of "
              f"{training.batch_pieces} pieces; kept: {_kept(training.selection)}"),
         ]  # fmt: skip
     train, validation, test = (f"{100 * share:.0f} %" for share in division.fractions)
     counts = Splits.load(workspace.splits).counts
     told = ", ".join(f"{split} {n}" for split, n in counts.items())
-    shares = f"{train} train, {validation} validation (of which {division.calibration_share:.0%} calibrate), {test} test"
+    aside = f"of which {100 * division.calibration_share:.0f} % calibrate"
+    shares = f"{train} train, {validation} validation ({aside}), {test} test"
     pairs += [
         ("Division", f"by patient, seed {division.seed}: {shares}; patients: {told}"),
         ("Seeds", f"training {', '.join(map(str, experiment.seeds))}; bootstrap {experiment.evaluation.seed}, "

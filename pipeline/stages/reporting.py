@@ -24,7 +24,9 @@ from pipeline.training.curves import read_curves
 @recorded("report")
 def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Write the self-contained report."""
-    from pipeline.report.page import write_report  # draws with matplotlib, which definitions need not wait for
+    from pipeline.report.page import (
+        write_report,
+    )  # draws with matplotlib, which definitions need not wait for
 
     inputs = _inputs(workspace, experiment)
     write_report(workspace.report, inputs, workspace.one_page)

@@ -218,7 +218,7 @@ def _summary(asset: str, results: list["TrainingResult"], unchanged: str) -> Sta
 
 
 def _where_it_ended(epochs: list[dict]) -> dict[str, float]:
-    """Loss of the last epoch, and the validation error of the model that is kept: means over the parts (st_pcs: labs)."""
+    """Loss of the last epoch, and the validation error of what is kept: means over the parts (st_pcs: labs)."""
     last = {row["part"]: row["loss"] for row in epochs if row["loss"] is not None}
     kept = {
         row["part"]: row["selection_error"]

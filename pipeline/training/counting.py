@@ -16,6 +16,7 @@ from pipeline.foundation.schema import LAB_NAMES
 from pipeline.training.checkpoints import TrainedModel, checkpoint_folders, load_model
 from pipeline.training.makeup import Makeup
 
+
 def makeup_of(folder: Path | str) -> Makeup:
     """Count the numbers of the checkpoint, or of the checkpoints by lab (st_pcs), in a run's folder.
 
@@ -32,8 +33,8 @@ def makeup_of(folder: Path | str) -> Makeup:
             loaded = load_model(place)
         method = loaded.method
         labs += loaded.labs
-        counted, silent = _counted(loaded.model, loaded.labs)
-        numbers.update(counted)
+        found, silent = counted(loaded.model, loaded.labs)
+        numbers.update(found)
         without += silent
     in_order = [lab for lab in LAB_NAMES if lab in labs]
     return Makeup(
@@ -44,7 +45,8 @@ def makeup_of(folder: Path | str) -> Makeup:
     )
 
 
-def _counted(model: TrainedModel, labs: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
+def counted(model: TrainedModel, labs: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
+    """Return the numbers of a model by part, and the labs whose estimate no waveform enters."""
     if isinstance(model, LabAssimilation):
         return _of_filters(model, labs)
     if isinstance(model, LabLines):
@@ -58,8 +60,8 @@ def _counted(model: TrainedModel, labs: tuple[str, ...]) -> tuple[dict[str, int]
     states = [part for part in model.modules() if isinstance(part, PatientState)]
     history = [state.line.weight for state in states if state.line is not None]
     held = [*history, *model.waveform.parameters(), model.log_variance]
-    counted = _of_waveform(model.waveform) | {"history": sum(_present(weight) for weight in history)}
-    return {"network": total - sum(weight.numel() for weight in held), **counted}, []
+    parts = _of_waveform(model.waveform) | {"history": sum(_present(weight) for weight in history)}
+    return {"network": total - sum(weight.numel() for weight in held), **parts}, []
 
 
 def _of_waveform(readout: WaveformReadout) -> dict[str, int]:

@@ -46,8 +46,9 @@ class RunState:
     epoch : epochs finished
     best_epoch, best_error : the epoch (from 1) kept as best and its mean scaled validation error
     start_shares : of the validation error before the first epoch, where that stands for selection
-    rows : one row per finished epoch, and one of epoch 0 where the lines before training may be kept; of its time, ``training_seconds`` is its batches alone,
-        ``validation_seconds`` the validation, ``saving_seconds`` its checkpoints, ``seconds`` all before these
+    rows : one row per finished epoch, and one of epoch 0 where the lines before training may be kept; of its time,
+        ``training_seconds`` is its batches alone, ``validation_seconds`` the validation,
+        ``saving_seconds`` its checkpoints, ``seconds`` all before these
     steps_per_micro_batch : that the run has trained with, where it has
     """
 
@@ -234,7 +235,12 @@ class TrainingRun:
         }  # fmt: skip
         state.rows.append(row)
         errors = ", ".join(f"{name} {error:.4f}" for name, error in validation.errors.items())
-        logger.info("%s (%s): epoch 0, lines fitted before training, validation error %s", self.method, self.part, errors)
+        logger.info(
+            "%s (%s): epoch 0, lines fitted before training, validation error %s",
+            self.method,
+            self.part,
+            errors,
+        )
         self.ranks.alone(lambda: self._save(self.folder / "best", state))
         self.ranks.alone(lambda: write_curves(self.folder, state.rows, tensorboard=self.config.tensorboard))
 
