@@ -106,7 +106,7 @@ def card_facts(workspace: Workspace, experiment: ExperimentConfig) -> list[tuple
     if networks:
         sizes = f"{model.n_blocks} blocks, {model.d_model} wide, {model.d_state} states a channel"
         pairs += [
-            ("Sequence model", f"Mamba with one layer a lab: {sizes}, dropout {model.dropout:g}; LSTM {model.hidden} wide"),
+            ("Sequence model", f"Mamba, one layer a lab: {sizes}, dropout {model.dropout:g}; LSTM {model.hidden} wide"),
             ("Training", f"at most {training.epochs} epochs, learning rate {training.learning_rate:g}, batches of "
              f"{training.batch_pieces} pieces; kept: {_kept(training.selection)}"),
         ]  # fmt: skip
