@@ -24,12 +24,13 @@ def mark(instance: dg.DagsterInstance, run: dg.DagsterRun, experiment: str) -> N
     stored = instance.get_run_by_id(run.run_id)
     if stored is None:
         return
-    tags = {EXPERIMENT_TAG: experiment}
-    if stored.remote_job_origin is None:
-        origin = _origin(stored.job_name)
-        instance.run_storage.replace_job_origin(stored, origin)
-        tags[REPOSITORY_LABEL_TAG] = origin.repository_origin.get_label()
-    instance.add_run_tags(run.run_id, tags)
+    origin = _origin(stored.job_name)
+    placed = stored.remote_job_origin is not None
+    label = {} if placed else {REPOSITORY_LABEL_TAG: origin.repository_origin.get_label()}
+    instance.add_run_tags(run.run_id, {EXPERIMENT_TAG: experiment, **label})
+    tagged = instance.get_run_by_id(run.run_id)
+    if tagged is not None and not placed:
+        instance.run_storage.replace_job_origin(tagged, origin)
 
 
 def _origin(job: str) -> RemoteJobOrigin:

@@ -51,8 +51,9 @@ def _of_split(
     patients = admissions.drop_duplicates("patient_id")
     yield _count("patients", n_patients)
     yield _median("age, years", patients["age_years"].to_numpy(dtype=float), n_patients)
-    yield from _shares("sex", patients["sex"], n_patients)
-    windows = sequences.groupby("patient_id")["n_windows"].sum().to_numpy(dtype=float)
+    yield from _shares("sex", patients["sex"].to_numpy(), n_patients)
+    patient, _ = pd.factorize(sequences["patient_id"])
+    windows = np.bincount(patient, sequences["n_windows"].to_numpy(dtype=float))
     yield _median("hours of usable PPG a patient", windows * WINDOW_SECONDS / 3600, n_patients)
     draws = examples.drop_duplicates(["patient_id", "lab", "sampled_at_us"])
     yield _count("scored draws", len(draws))
@@ -60,9 +61,10 @@ def _of_split(
         values = draws.loc[draws["lab"] == lab]
         name = f"{lab}, {LABS_BY_NAME[lab].unit}"
         yield _median(name, values["truth"].to_numpy(dtype=float), values["patient_id"].nunique())
-    yield from _shares("care unit", patients["care_unit"], n_patients)
-    recorded = pd.Series(ethnicity_groups(patients["ethnicity"].to_numpy()), dtype=object)
-    yield from _shares("ethnicity as recorded", recorded, n_patients)
+    yield from _shares("care unit", patients["care_unit"].to_numpy(), n_patients)
+    yield from _shares(
+        "ethnicity as recorded", ethnicity_groups(patients["ethnicity"].to_numpy()), n_patients
+    )
 
 
 def _count(name: str, n: int) -> _Row:
@@ -77,7 +79,7 @@ def _median(name: str, values: np.ndarray, n_patients: int) -> _Row:
     return name, "median", len(known), (float(middle), float(lower), float(upper))
 
 
-def _shares(name: str, recorded: pd.Series, n_patients: int) -> Iterator[_Row]:
+def _shares(name: str, recorded: np.ndarray, n_patients: int) -> Iterator[_Row]:
     words = [UNKNOWN_GROUP if pd.isna(value) else str(value) for value in recorded]
     counts = Counter(words)
     told = _told(counts)

@@ -11,9 +11,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "baseline_text": ["baseline_table"],
+        "claims": ["RULE", "claim_sentences", "claims"],
         "comparison_text": ["comparison_table"],
         "emulation_text": ["EMULATED_TOO", "RENDERED", "emulation_text"],
         "figures": ["added_svg", "forest_svg", "loss_curve_svg", "trajectory_svg"],
+        "flow": ["Flow", "FlowArm", "FlowStep"],
         "inputs": ["ReportInputs"],
         "made_of": ["headline_text", "made_of_sentence", "made_of_table", "of_method", "patients_sentence"],
         "page": ["write_report"],

@@ -99,7 +99,7 @@ def _zone_d(inputs: ReportInputs, methods: list[str]) -> str:
 def alarms(inputs: ReportInputs) -> Section | None:
     """AUROC and AUPRC per alarm; None where no threshold has enough draws on both sides."""
     table = alarm_table(of_methods(inputs, (inputs.method, "mt_pcs_twin", *REFERENCES)))
-    if table["skipped"].astype(bool).all():
+    if bool(table["skipped"].to_numpy(dtype=bool).all()):
         return None
     columns = ["", "AUROC", "AUPRC", "events", "prevalence, %"]
     rows: list[Row] = []
@@ -138,7 +138,11 @@ def _not_judged(names: Sequence[str]) -> str:
 def no_alarms(inputs: ReportInputs) -> str:
     """Name the thresholds in one line where none of them can be judged; "" where one can."""
     table = alarm_table(of_methods(inputs, (inputs.method,)), replicates=1)
-    return _not_judged(list(dict.fromkeys(table["alarm"]))) if table["skipped"].astype(bool).all() else ""
+    return (
+        _not_judged(list(dict.fromkeys(table["alarm"])))
+        if bool(table["skipped"].to_numpy(dtype=bool).all())
+        else ""
+    )
 
 
 def subgroups(inputs: ReportInputs) -> Section:

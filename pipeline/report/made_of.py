@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from pipeline.foundation.number_format import count, number, short_label
@@ -70,10 +71,12 @@ def _spread(shares: pd.DataFrame | None) -> dict[str, tuple[float, float]]:
     """Return the lowest and highest share of each part over protocols and labs."""
     if shares is None or shares.empty:
         return {}
-    known = shares[[name for name in SHOWN if name in shares]].astype(float).dropna()
-    return (
-        {name: (float(known[name].min()), float(known[name].max())) for name in known} if len(known) else {}
-    )
+    names = [name for name in SHOWN if name in shares]
+    known = shares[names].to_numpy(dtype=float)
+    known = known[np.isfinite(known).all(axis=1)]
+    if not len(known):
+        return {}
+    return {name: (float(known[:, i].min()), float(known[:, i].max())) for i, name in enumerate(names)}
 
 
 def _share(spread: Mapping[str, tuple[float, float]], part: str) -> str:

@@ -273,8 +273,10 @@ def _what_ppg_added(compared: pd.DataFrame | None) -> dict[str, str]:
         added_svg,
     )  # draws with matplotlib, which definitions need not wait for
 
-    figures = {}
-    for twin, method in TWINS.items() if compared is not None else ():
+    figures: dict[str, str] = {}
+    if compared is None:
+        return figures
+    for twin, method in TWINS.items():
         rows = compared.loc[(compared["method_a"] == method) & (compared["method_b"] == twin)]
         if len(rows):
             figures[f"What PPG added to {short_label(method)}"] = added_svg(rows, short_label(method))

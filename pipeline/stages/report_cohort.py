@@ -1,5 +1,6 @@
 """What the report says of patients and models beside the results: the flow, who is in which split, the model card."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import pandas as pd
@@ -65,14 +66,10 @@ def flow_of(workspace: Workspace, summaries: Mapping[str, dict]) -> Flow:
         ),
         FlowStep(
             title="Recordings and results brought together",
-            counts={
-                "patients": examples["patient_id"].nunique(),
-                **{f"draws, protocol {name}": int((examples["protocol"] == name).sum()) for name in PROTOCOLS
-                   if name in set(examples["protocol"])},
-            },
+            counts=_patients_and_draws(examples, "draws, protocol"),
             dropped=aligned["exclusions"],
         ),
-    ]  # fmt: skip
+    ]
     return Flow(steps=steps, arms=_arms(workspace, examples))
 
 
@@ -81,11 +78,15 @@ def _arms(workspace: Workspace, examples: pd.DataFrame) -> list[FlowArm]:
     arms = []
     for split in SPLITS:
         mine = examples.loc[examples["patient_id"].isin(splits.patients(split))]
-        counts = {"patients": mine["patient_id"].nunique()}
-        counts |= {f"draws, {name}": int((mine["protocol"] == name).sum()) for name in PROTOCOLS
-                   if name in set(examples["protocol"])}  # fmt: skip
-        arms.append(FlowArm(title=split, purpose=PURPOSES[split], counts=counts))
+        arms.append(FlowArm(title=split, purpose=PURPOSES[split], counts=_patients_and_draws(mine, "draws,")))
     return arms
+
+
+def _patients_and_draws(examples: pd.DataFrame, draws: str) -> dict[str, int]:
+    """Count the patients of some examples, and their draws by protocol."""
+    by_protocol = Counter(examples["protocol"].to_list())
+    told = {f"{draws} {name}": by_protocol[name] for name in PROTOCOLS if by_protocol[name]}
+    return {"patients": len(set(examples["patient_id"])), **told}
 
 
 def characteristics_of(workspace: Workspace) -> pd.DataFrame:

@@ -155,7 +155,7 @@ def test_metadata_shows_counts_and_drops() -> None:
     )
     shown = metadata(summary, "demo", {"open the report": "http://127.0.0.1:3001/demo/report.html"})
     assert shown["n windows \N{MIDDLE DOT} demo"] == dg.MetadataValue.int(3)
-    assert shown["used"] == dg.MetadataValue.bool(True)
+    assert shown["what is used"] == dg.MetadataValue.bool(True)
     assert shown["share"] == dg.MetadataValue.text("")
     assert isinstance(shown["dropped, by reason"], dg.TableMetadataValue)
     assert [column.name for column in shown["rows"].schema.columns] == ["a", "b"]
