@@ -216,7 +216,9 @@ def loss_curve_svg(rows: Sequence[Mapping[str, Any]]) -> str:
                         epochs, errors, ".-", color=style.LAB_COLOURS[lab], linewidth=1.2, label=lab
                     )
         training.set_title("Training loss")
-        validation.set_title("Validation error (mean absolute, share of the lab's range; dashed: epoch kept)")
+        training.set_ylabel("share of the labs' range")
+        validation.set_title("Validation error (dashed: epoch kept)")
+        validation.set_ylabel("mean absolute, share of range")
         for axes in (training, validation):
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)

@@ -44,12 +44,12 @@ def render(inputs: ReportInputs) -> str:
     parts = [
         sections.summary(inputs),
         sections.table_one(inputs),
+        cohort_section.data(inputs),
         sections.skill(inputs),
         sections.added(inputs),
         made_of_section(inputs),
         sections.delays(inputs),
         course_section.trajectories(inputs),
-        cohort_section.data(inputs),
         course_section.learning(inputs),
         details.agreement(inputs),
         details.glucose(inputs),
