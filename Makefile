@@ -12,7 +12,7 @@ help:
 	@echo "make demo       the whole job on a synthetic ICU cohort, table and report at the end"
 	@echo "make test       fast tests;  make test-slow: browser, kill, S3 and ahead-of-time compilation tests"
 	@echo "make check      format, lint, types, import rules, declared packages"
-	@echo "make ui         open Dagster on http://127.0.0.1:3000"
+	@echo "make ui         open Dagster on http://127.0.0.1:3000; Ctrl-C ends it"
 
 setup: $(READY)
 
@@ -56,7 +56,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix $(SOURCES)
 
 ui: $(READY)
-	@. $(BIN)/activate && dagster dev -h 127.0.0.1 -p 3000
+	@. $(BIN)/activate && exec python -m assets ui
 
 clean:
 	rm -rf .venv .dagster artifacts

@@ -1,4 +1,4 @@
-"""``python -m assets demo``: the whole job through Dagster, in this process, with readable progress."""
+"""``python -m assets demo``: the whole job through Dagster, in this process, with readable progress; ``ui``: pages."""
 
 import sys
 import time
@@ -8,14 +8,22 @@ import dagster as dg
 from assets.definitions import defs
 from assets.resources import Project
 from assets.training import training_assets
+from assets.ui import run_ui
 from pipeline import stages
 
 
 def main(arguments: list[str]) -> int:
+    """Run the demo, or serve Dagster and the report's pages until Ctrl-C."""
+    if arguments == ["ui"]:
+        return run_ui()
+    if arguments == ["demo"]:
+        return demo()
+    sys.stderr.write("usage: python -m assets demo | ui\n")
+    return 2
+
+
+def demo() -> int:
     """Materialise everything up to the report, print the comparison table and where the report lies."""
-    if arguments != ["demo"]:
-        sys.stderr.write("usage: python -m assets demo\n")
-        return 2
     began = time.monotonic()
     project = Project()
     job = defs.resolve_job_def("everything")
@@ -33,7 +41,9 @@ def main(arguments: list[str]) -> int:
         return 1
     sys.stdout.write(stages.printed_table(project.workspace(), project.config()))
     minutes = (time.monotonic() - began) / 60
-    sys.stdout.write(f"\nReport: {project.workspace().report}\nFinished in {minutes:.1f} minutes.\n")
+    workspace = project.workspace()
+    sys.stdout.write(f"\nReport: {workspace.report}\nOne page to print: {workspace.one_page}\n")
+    sys.stdout.write(f"Finished in {minutes:.1f} minutes. See it in Dagster: make ui\n")
     return 0
 
 

@@ -20,7 +20,8 @@ from assets.resources import Project
 from pipeline.foundation.workspace import Workspace
 from pipeline.sources.landing import labs_state, landing_state
 
-STATE_TAG = "uniphy/landing_state"
+STATE_TAG = ".dagster/uniphy_landing_state"
+"""Hidden on the page: a hash tells a person nothing."""
 MAX_ATTEMPTS = 5
 """A state whose runs fail is asked for again so often; then the nightly schedule, or a new state, takes over."""
 FIRST_PAUSE_SECONDS = 60.0

@@ -8,6 +8,7 @@ from pydantic import Field
 from assets.code_versions import code_version
 from assets.failures import explained
 from assets.metadata import result
+from assets.pages import links
 from assets.resources import Project
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.summary import StageSummary
@@ -58,7 +59,9 @@ def stage_asset(
 
     def materialized(project: Project) -> dg.MaterializeResult:
         with explained(asset_name):
-            return result(stage(project.workspace(), project.config()))
+            workspace, experiment = project.workspace(), project.config()
+            summary = stage(workspace, experiment)
+            return result(summary, experiment.name, links(workspace) if summary.stage == "report" else {})
 
     def run(project: Project) -> dg.MaterializeResult:
         return materialized(project)

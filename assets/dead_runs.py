@@ -12,7 +12,10 @@ import dagster as dg
 
 from assets.executors import runs_in_one_process
 
-PROCESS_TAG = "uniphy/process"
+PROCESS_TAG = ".dagster/uniphy_process"
+"""Dagster shows no tag that begins like this: it tells a person nothing."""
+EARLIER_TAG = "uniphy/process"
+"""Of runs that an earlier version started."""
 
 
 def announce(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
@@ -24,7 +27,11 @@ def announce(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
 def settle_dead_runs(instance: dg.DagsterInstance) -> int:
     """Mark runs of this machine whose process is gone as failed and free their slots; return how many there were."""
     unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
-    dead = [run for run in instance.get_runs(filters=unfinished) if _is_dead(run.tags.get(PROCESS_TAG))]
+    dead = [
+        run
+        for run in instance.get_runs(filters=unfinished)
+        if _is_dead(run.tags.get(PROCESS_TAG) or run.tags.get(EARLIER_TAG))
+    ]
     for run in dead:
         instance.report_run_failed(
             run,

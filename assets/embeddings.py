@@ -39,7 +39,7 @@ def commit_manifest(context: dg.OpExecutionContext, project: Project, batches: l
     with explained("ppg_embeddings"):
         summary = stages.finish_embedding(project.workspace(), project.config(), batches)
     version = dg.DataVersion(summary.data_version or "")
-    return dg.Output(None, metadata=dict(metadata(summary)), data_version=version)
+    return dg.Output(None, metadata=dict(metadata(summary, project.config().name)), data_version=version)
 
 
 @dg.graph_asset(

@@ -18,7 +18,7 @@ evaluation = stage_asset(
     deps=[predictions],
     kinds={"parquet"},
     description="Errors of every method on the same draws of test patients, with 95 % intervals by bootstrap over "
-    "patients.\n\n"
+    "patients. *What PPG added* opens as a picture.\n\n"
     "* **R2**: 1 perfect, 0 no better than the mean of the draws, below 0 worse\n"
     "* **MAE**: mean absolute error, in the unit of the lab\n"
     "* **skill**: how much smaller the MAE is than LOCF's, which repeats the last result; 0 no better, 1 perfect\n"
@@ -29,6 +29,7 @@ report = stage_asset(
     group="evaluate",
     deps=[evaluation],
     kinds={"html"},
-    description="Self-contained HTML: Table 1, what PPG added, trajectories, calibration, subgroups, model card. Copy "
-    "the path of *report* below and open it in the browser; the two most telling pictures open here.",
+    description="Self-contained HTML: Table 1, what PPG added, trajectories, calibration, subgroups, model card, and "
+    "a summary of one page to print. **open the report** below opens it while `make ui` runs; else open the file that "
+    "*report* names.",
 )

@@ -76,12 +76,20 @@ def _picture(svg: str) -> dg.MetadataValue:
     return dg.MetadataValue.md(f"![](data:image/svg+xml;base64,{data})")
 
 
-def metadata(summary: StageSummary) -> Mapping[str, dg.MetadataValue]:
-    """Return pictures first, then counts as numbers, exclusions and tables as tables, artefacts as paths."""
-    shown: dict[str, dg.MetadataValue] = {
-        f"{name} (picture)": _picture(svg) for name, svg in summary.figures.items()
-    }
-    shown.update({label(name): _number_or_text(value) for name, value in summary.counts.items()})
+def metadata(
+    summary: StageSummary, experiment: str, links: Mapping[str, str] | None = None
+) -> Mapping[str, dg.MetadataValue]:
+    """Return the experiment first, then links, pictures, counts, exclusions and tables as tables, artefacts as paths.
+
+    Dagster draws each number over all runs of an asset, whatever experiment they were of: the experiment is part of a
+    number's name, so that each has a plot of its own.
+    """
+    shown: dict[str, dg.MetadataValue] = {"experiment": dg.MetadataValue.text(experiment)}
+    shown.update({name: dg.MetadataValue.url(address) for name, address in (links or {}).items()})
+    shown.update({f"{name} (picture)": _picture(svg) for name, svg in summary.figures.items()})
+    for name, value in summary.counts.items():
+        drawn = isinstance(value, int | float) and not isinstance(value, bool)
+        shown[f"{label(name)} \N{MIDDLE DOT} {experiment}" if drawn else label(name)] = _number_or_text(value)
     dropped = [
         {"reason": reason, "count": count}
         for reason, count in sorted(summary.exclusions.items(), key=lambda item: (-item[1], item[0]))
@@ -93,7 +101,9 @@ def metadata(summary: StageSummary) -> Mapping[str, dg.MetadataValue]:
     return shown
 
 
-def result(summary: StageSummary) -> dg.MaterializeResult:
+def result(
+    summary: StageSummary, experiment: str, links: Mapping[str, str] | None = None
+) -> dg.MaterializeResult:
     """Return what an asset hands to Dagster."""
     version = dg.DataVersion(summary.data_version) if summary.data_version else None
-    return dg.MaterializeResult(metadata=metadata(summary), data_version=version)
+    return dg.MaterializeResult(metadata=metadata(summary, experiment, links), data_version=version)

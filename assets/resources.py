@@ -1,12 +1,15 @@
 """Paths and the experiment's name: all that Dagster knows of the science."""
 
 import enum
+from contextlib import suppress
 
 import dagster as dg
 from pydantic import Field
 
 from assets.dead_runs import announce, settle_dead_runs
+from assets.run_marks import mark
 from pipeline.experiments import ExperimentConfig, default_experiment_name, experiment
+from pipeline.foundation.errors import ProjectError
 from pipeline.foundation.workspace import Workspace
 from pipeline.sources.landing import quiet_seconds_from_environment
 
@@ -37,8 +40,14 @@ class Project(dg.ConfigurableResource):
     overrides: dict[str, str] = Field(
         default={}, description="fields of the experiment by dotted name, for example training.epochs: '3'"
     )
-    waveforms: str = Field(default="", description="folder of waveform records; empty: the synthetic cohort")
-    labs: str = Field(default="", description="folder of lab tables; empty: the synthetic cohort's")
+    waveforms: str = Field(
+        default="",
+        description="folder of waveform records; empty: the synthetic cohort. predict_new_patients: the new patients'",
+    )
+    labs: str = Field(
+        default="",
+        description="folder of lab tables; empty: the synthetic cohort's. Of new patients, for predict_new_patients",
+    )
     artifacts: str = Field(
         default="", description="folder for everything that is written; empty: ./artifacts"
     )
@@ -54,10 +63,12 @@ class Project(dg.ConfigurableResource):
     )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Free what killed runs hold before this run needs it."""
+        """Free what killed runs hold before this run needs it, and write on the run which experiment it is of."""
         if context.run is not None and context.instance is not None:
             announce(context.instance, context.run)
             settle_dead_runs(context.instance)
+            with suppress(ProjectError):  # the step that reads the configuration says it
+                mark(context.instance, context.run, self.config().name)
 
     def seconds_of_quiet(self) -> float:
         """Return how long a landing folder must have been left alone."""

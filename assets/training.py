@@ -9,10 +9,10 @@ from assets.common import Stage, stage_asset
 from pipeline import stages
 
 READING = (
-    "\n\nOpen *loss curve* below to see whether training has settled. **best validation error** chose the epoch that "
-    "is kept: the mean absolute error over the labs, on a scale where 1 is the range of a lab among training patients; "
-    "*Plots* shows it over all runs. **best epoch, kept** is 0 where no epoch was clearly better than lines fitted "
-    "before training (training.fit_lines). An interrupted training goes on where it was."
+    "\n\nOpen *loss curve* below to see whether training has settled. **validation error of what is kept** chose "
+    "the epoch: the mean absolute error over the labs, on a scale where 1 is the range of a lab among training "
+    "patients; *Plots* shows it over the runs of each experiment. **best epoch, kept** is 0 where no epoch was clearly "
+    "better than lines fitted before training (training.fit_lines). An interrupted training goes on where it was."
 )
 DESCRIPTIONS = {
     "lstm": "Shared LSTM over the ten latest windows (5 min), five heads, no history: the paper's baseline.",
@@ -30,8 +30,8 @@ FITTED = {
     "mt_assim_twin": "The same, fitted and scored with another patient's waveform: what results alone achieve.",
 }
 FITTED_READING = (
-    "\n\nFitted in one go on training patients, without gradients. **best validation error** is the mean absolute "
-    "error over the labs, on a scale where 1 is the range of a lab among training patients, as for the networks."
+    "\n\nFitted in one go on training patients, without gradients. **validation error of what is kept** is the mean "
+    "absolute error over the labs, on a scale where 1 is the range of a lab among training patients, as for networks."
 )
 
 

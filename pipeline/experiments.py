@@ -180,11 +180,16 @@ class ExperimentConfig:
             raise ValueError(f"seeds = {list(self.seeds)} must be different numbers from 0 on, at least one")
 
     @property
-    def above_tables(self) -> str:
-        """What stands above every table: why the protocol flatters, and what of the paper's methods is ours here."""
+    def departures(self) -> tuple[str, ...]:
+        """What of the methods that carry the paper's names is ours here."""
         ours = "ST+PCS and MT+PCS show each lab's own layer the history at every step (model.history_skip): ours, not "
         ours += "the paper's, whose history enters through h0 alone."
-        return "\n".join([*filter(None, [self.caveat]), *([ours] if self.model.history_skip else [])])
+        return (ours,) if self.model.history_skip else ()
+
+    @property
+    def above_tables(self) -> str:
+        """What stands above every table: why the protocol flatters, and what of the paper's methods is ours here."""
+        return "\n".join([*filter(None, [self.caveat]), *self.departures])
 
     def shape_of(self, method: str) -> ModelShape | LinesShape | AssimilationShape:
         """Return what decides the size of a trained method."""

@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "mamba_block": ["Mamba", "MambaState"],
         "patient_state": ["PatientState"],
         "slow_features": ["SlowFeatures"],
+        "waveform_readout": ["WaveformReadout"],
         "window_reader": ["N_WINDOWS", "WindowReader"],
     },
 )

@@ -14,9 +14,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "agreement": ["agreement_table", "repeated_bland_altman"],
         "alarms": ["MINIMUM_EVENTS", "alarm_table"],
+        "calibration_line": ["calibration_lines"],
+        "characteristics": ["characteristics"],
         "coverage": ["GAP_EDGES_HOURS", "coverage", "gap_names", "reliability"],
         "delay_methods": ["ADDED", "DELAY_METHODS"],
-        "grids": ["ZONES", "allowable_error_table", "error_grids", "grid_table"],
+        "grids": ["ZONES", "clarke_zones", "allowable_error_table", "error_grids", "grid_table"],
         "judge": [
             "AGGREGATIONS",
             "ALL_SEEDS",

@@ -76,7 +76,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "time_text",
             "tracked",
         ],
-        "provenance": ["canonical_json", "config_hash", "from_plain", "to_plain", "versions"],
+        "provenance": [
+            "canonical_json",
+            "config_hash",
+            "from_plain",
+            "source_commit",
+            "to_plain",
+            "versions",
+        ],
         "schema": [
             "ADMISSION_COLUMNS",
             "DAY_US",

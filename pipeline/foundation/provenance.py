@@ -4,10 +4,13 @@ import hashlib
 import json
 import math
 import platform
+import shutil
+import subprocess
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, no_type_check
@@ -101,3 +104,21 @@ def _restore(hint: Any, value: Any) -> Any:
         inner = arguments[0] if arguments else Any
         return tuple(_restore(inner, item) for item in value)
     return value
+
+
+@cache
+def source_commit() -> str:
+    """Return the commit of this project's own checkout, with "+ changes" where files differ from it; "" outside one."""
+    root, git = Path(__file__).parents[2], shutil.which("git")
+    if git is None or not (root / ".git").exists():
+        return ""
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(
+            [git, "-C", str(root), *words], capture_output=True, text=True, check=False, timeout=30
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    commit = ask("rev-parse", "--short=12", "HEAD")
+    changed = bool(ask("status", "--porcelain", "--untracked-files=no"))
+    return f"{commit} + changes" if commit and changed else commit

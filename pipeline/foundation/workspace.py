@@ -174,6 +174,11 @@ class Workspace:
         return self.root / "report.html"
 
     @property
+    def one_page(self) -> Path:
+        """The report in one page, to print."""
+        return self.root / "summary.html"
+
+    @property
     def table1_text(self) -> Path:
         """The paper's Table 1 beside ours, as text."""
         return self.root / "table1.txt"

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 
 from pipeline.cohort.scored_set import ScoredSet
 from pipeline.evaluation.agreement import repeated_bland_altman
 from pipeline.evaluation.coverage import GAP_EDGES_HOURS, gap_names
+from pipeline.evaluation.grids import clarke_zones
 from pipeline.foundation.number_format import UNITS, error_digits, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.report import style
-from pipeline.report.html import MINUS
+from pipeline.report.document import MINUS
 
 
 def bland_altman_svg(blocks: Sequence[ScoredSet], method: str) -> str:
@@ -54,6 +56,20 @@ def bland_altman_svg(blocks: Sequence[ScoredSet], method: str) -> str:
         return style.to_svg(figure)
 
 
+LOW_GLUCOSE, HIGH_GLUCOSE = 70.0, 240.0
+"""mg/dL; a draw beyond them that is estimated between 70 and 180 lies in Clarke's zone D."""
+
+
+def glucose_events(truth: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Return which draws are events: glucose, mg/dL, so low or so high that somebody must act."""
+    return (truth < LOW_GLUCOSE) | (truth > HIGH_GLUCOSE)
+
+
+def missed_events(block: ScoredSet, method: str) -> int:
+    """Count the events that a method's estimate hides: zone D of Clarke's grid."""
+    return int((clarke_zones(block.truth, block.estimates[method]) == "D").sum())
+
+
 def clarke_svg(blocks: Sequence[ScoredSet], methods: Sequence[str]) -> str:
     """Glucose estimate against truth on Clarke's grid, a panel per method."""
     block = next(block for block in blocks if block.lab == "glucose")
@@ -65,10 +81,16 @@ def clarke_svg(blocks: Sequence[ScoredSet], methods: Sequence[str]) -> str:
         panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
         for axes, method in zip(panels, methods, strict=True):
             _clarke_borders(axes, top)
-            axes.plot(
-                block.truth, block.estimates[method], "o", color=style.METHOD_COLOURS.get(method, style.BLUE),
-                alpha=0.5, markersize=3.5, markeredgewidth=0, rasterized=True,
-            )  # fmt: skip
+            colour, events = style.METHOD_COLOURS.get(method, style.BLUE), glucose_events(block.truth)
+            for chosen, look in (
+                (~events, {"marker": "o", "alpha": 0.5, "markersize": 3.5, "markeredgewidth": 0}),
+                (
+                    events,
+                    {"marker": "D", "markersize": 5, "markeredgewidth": 0.8, "markeredgecolor": style.INK},
+                ),
+            ):
+                drawn = block.truth[chosen], block.estimates[method][chosen]
+                axes.plot(*drawn, linestyle="", color=colour, rasterized=True, **look)
             axes.set_title(short_label(method))
             axes.set_xlabel("truth, mg/dL")
             axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
@@ -163,7 +185,7 @@ def gap_svg(subgroups: pd.DataFrame, methods: Sequence[str]) -> str:
     """MAE by hours since the last lab, a panel per lab; ``subgroups`` of one protocol, scoring and seed."""
     rows = subgroups.loc[(subgroups["grouping"] == "gap") & ~subgroups["suppressed"].astype(bool)]
     names = gap_names(GAP_EDGES_HOURS)
-    labs = [lab for lab in LAB_NAMES if lab in set(subgroups["lab"])]
+    labs = [lab for lab in LAB_NAMES if lab in set(rows["lab"])]
     with style.styled():
         figure = style.new_figure(9.6, 2.6)
         panels = figure.subplots(1, len(labs), squeeze=False)[0]

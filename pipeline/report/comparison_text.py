@@ -8,12 +8,12 @@ from pipeline.cohort.scored_set import in_method_order
 from pipeline.evaluation.judge import select
 from pipeline.foundation.number_format import error_digits, interval, number, p_value, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS, TWINS
+from pipeline.report.claims import NOT_ESTIMABLE
 from pipeline.report.paper_table import heading
 
 COMPARISON_METHODS = (
     "locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs", "mt_pcs_twin", "lines", "mt_assim", "mt_assim_twin",
 )  # fmt: skip
-NOT_ESTIMABLE = "not estimable: both give the same estimates"
 PROTOCOL_TITLES = {
     "start": "Protocol start: the model sees no lab after the first 30 minutes",
     "anchored": "Protocol anchored: the model sees every result that has become available",

@@ -1,4 +1,4 @@
-"""The report's sections on agreement, calibration, alarms, subgroups and the model card."""
+"""The report's sections on agreement, error grids, alarms, subgroups and allowable errors."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,6 @@ import pandas as pd
 
 from pipeline.evaluation.agreement import agreement_table
 from pipeline.evaluation.alarms import MINIMUM_EVENTS, alarm_table
-from pipeline.evaluation.coverage import coverage, reliability
 from pipeline.evaluation.grids import ZONES, allowable_error_table, error_grids, grid_table
 from pipeline.evaluation.subgroups import GROUPINGS, SubgroupConfig, subgroup_table
 from pipeline.foundation.number_format import (
@@ -20,146 +19,88 @@ from pipeline.foundation.number_format import (
 )
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.report import checks as report_checks
-from pipeline.report import html as report_html
-from pipeline.report.html import Row, Section, paragraph, text
+from pipeline.report.document import Block, Cell, Figure, Row, Section, Table, Words
 from pipeline.report.inputs import ReportInputs
 
-_REFERENCES = ("locf", "shrunk_locf")
-_LEAST = SubgroupConfig().minimum_patients
+REFERENCES = ("locf", "shrunk_locf")
+LEAST_PATIENTS = SubgroupConfig().minimum_patients
 """Cells with fewer patients are hidden."""
-
-
-def _hidden(names: Sequence[str]) -> list[Row]:
-    """Name the cells that are not shown, all in one row; nothing when there are none."""
-    words = f"hidden: under {_LEAST} patients ({', '.join(names)})"
-    return [Row(cells=["", text(words)], kind="remark")] if names else []
 
 
 def agreement(inputs: ReportInputs) -> Section:
     """Bland-Altman for repeated draws."""
     method = inputs.method
-    table = agreement_table(_of_methods(inputs, (method, *_REFERENCES)), replicates=500)
+    table = agreement_table(of_methods(inputs, (method, *REFERENCES)), replicates=500)
     columns = ["", "bias", "limits of agreement", "SD within patients", "SD between", "slope"]
     rows: list[Row] = []
     for lab in LAB_NAMES:
         part = table.loc[table["lab"] == lab]
         if len(part):
-            rows.append(Row(cells=[text(f"{lab}, {UNITS[lab]}")], kind="group"))
+            rows.append(Row(cells=[f"{lab}, {UNITS[lab]}"], kind="group"))
         for row in part.to_dict(orient="records"):
             places = error_digits(lab)
             limits = f"{signed(row['limit_low'], places)} to {signed(row['limit_high'], places)}"
-            bias = report_html.interval_cell(
-                signed(row["bias"], places), interval(row["bias_lower"], row["bias_upper"], places)
-            )
-            cells = [text(number(row[name], places)) for name in ("sd_within", "sd_between")]
-            slope = text(signed(row["slope"]))
-            rows.append(Row(cells=[text(short_label(row["method"])), bias, text(limits), *cells, slope]))
-    figure = report_html.figure(
-        report_checks.bland_altman_svg(inputs.blocks, method),
-        f"{short_label(method)}, protocol {inputs.protocol}: every dot is a test draw; lines are bias "
+            bounds = interval(row["bias_lower"], row["bias_upper"], places)
+            bias = Cell(value=signed(row["bias"], places), bounds=bounds)
+            cells = [number(row[name], places) for name in ("sd_within", "sd_between")]
+            rows.append(Row(cells=[short_label(row["method"]), bias, limits, *cells, signed(row["slope"])]))
+    figure = Figure(
+        svg=report_checks.bland_altman_svg(inputs.blocks, method),
+        caption=f"{short_label(method)}, protocol {inputs.protocol}: every dot is a test draw; lines are bias "
         "and 95 % limits of agreement by one-way random effects, since patients give several draws.",
     )
-    note = paragraph("Slope: of the difference on the mean; below 0, high values are read too low.", "note")
-    return Section(
-        anchor="agreement",
-        title="Agreement (Bland-Altman)",
-        body=figure + report_html.table(columns, rows) + note,
+    note = Words(
+        text="Slope: of the difference on the mean; below 0, high values are read too low.", kind="note"
     )
+    body = [figure, Table(columns=columns, rows=rows, folded="Bias and limits of agreement in numbers"), note]
+    return Section(anchor="agreement", title="Agreement (Bland-Altman)", blocks=body)
 
 
 def glucose(inputs: ReportInputs) -> Section | None:
     """Clarke's grid, both grids' zones, MARD."""
     if not any(block.lab == "glucose" for block in inputs.blocks):
         return None
-    methods = [name for name in (inputs.method, *_REFERENCES) if name in inputs.blocks[0].estimates]
-    figure = report_html.figure(
-        report_checks.clarke_svg(inputs.blocks, methods),
-        f"Clarke error grid, protocol {inputs.protocol}, measured test draws.",
+    methods = [name for name in (inputs.method, *REFERENCES) if name in inputs.blocks[0].estimates]
+    figure = Figure(
+        svg=report_checks.clarke_svg(inputs.blocks, methods),
+        caption=f"Clarke error grid, protocol {inputs.protocol}, measured test draws. Diamonds are the events: draws "
+        f"below {report_checks.LOW_GLUCOSE:g} or above {report_checks.HIGH_GLUCOSE:g} mg/dL.",
     )
-    table = grid_table(_of_methods(inputs, tuple(methods)))
+    table = grid_table(of_methods(inputs, tuple(methods)))
     rows: list[Row] = []
     for name in dict.fromkeys(table["grid"]):
         grid = error_grids()[name]
         remark = "" if grid["verified"] else " (borders not verified)"
-        rows.append(Row(cells=[text(grid["title"] + remark)], kind="group"))
+        rows.append(Row(cells=[grid["title"] + remark], kind="group"))
         for row in table.loc[table["grid"] == name].to_dict(orient="records"):
             zones = [f"{100 * row[f'zone_{zone.lower()}']:.1f}" for zone in ZONES]
-            cells = [text(short_label(row["method"])), *zones, text(number(row["mard_percent"], 1))]
-            rows.append(Row(cells=cells))
+            rows.append(Row(cells=[short_label(row["method"]), *zones, number(row["mard_percent"], 1)]))
     columns = ["share of draws, %", *ZONES, "MARD, %"]
-    sources = "".join(
-        paragraph(f"{grid['title']}: {grid['source']}", "note") for grid in error_grids().values()
-    )
-    body = figure + report_html.table(columns, rows) + sources
-    return Section(anchor="glucose", title="Glucose error grids", body=body)
-
-
-def calibration(inputs: ReportInputs) -> Section:
-    """Coverage of the intervals, reliability of the estimates."""
-    mine = inputs.focus.loc[inputs.focus["method"] == inputs.method]
-    levels = reliability(mine)
-    n_patients = mine.loc[mine["split"] == "calibration", "patient"].nunique()
-    figure = report_html.figure(
-        report_checks.reliability_svg(levels, inputs.blocks, inputs.method),
-        f"{short_label(inputs.method)}, protocol {inputs.protocol}. Left: split conformal intervals, "
-        f"calibrated on {count(n_patients)} patients, at several levels. Right: test draws in fifths of "
-        "the estimate; on the diagonal, an estimate means what it says.",
-    )
-    table = coverage(mine, inputs.interval_level)
-    columns = [
-        "",
-        "draws",
-        "patients",
-        "coverage, %",
-        "mean over patients, %",
-        "mean width",
-        "without interval, %",
+    zone_d = Words(text=_zone_d(inputs, methods))
+    sources = [
+        Words(text=f"{grid['title']}: {grid['source']}", kind="note") for grid in error_grids().values()
     ]
-    rows: list[Row] = []
-    for lab in LAB_NAMES:
-        part = table.loc[table["lab"] == lab]
-        if len(part):
-            rows.append(Row(cells=[text(f"{lab}, {UNITS[lab]}")], kind="group"))
-        cells = sorted(part.to_dict(orient="records"), key=lambda row: _gap_order(row["gap"]))
-        shown = [row for row in cells if row["n_patients"] >= _LEAST or row["gap"] == "all"]
-        rows += [Row(cells=_coverage_cells(row, lab)) for row in shown]
-        rows += _hidden([row["gap"] for row in cells if row not in shown])
-    promise = paragraph(
-        f"Intervals promise {100 * inputs.interval_level:g} % for a draw of a new patient, over patients. Coverage and "
-        f"width are of the draws that have an interval.{_without_interval(table)} Cells under 10 patients are hidden.",
-        "note",
-    )
-    return Section(
-        anchor="calibration",
-        title="Calibration and coverage",
-        body=figure + report_html.table(columns, rows) + promise,
+    body = [figure, zone_d, Table(columns=columns, rows=rows), *sources]
+    return Section(anchor="glucose", title="Glucose error grids", blocks=body)
+
+
+def _zone_d(inputs: ReportInputs, methods: list[str]) -> str:
+    """Say what zone D means and how many of the events lie in it."""
+    block = next(block for block in inputs.blocks if block.lab == "glucose")
+    events = report_checks.glucose_events(block.truth)
+    told = [f"{short_label(name)} {count(report_checks.missed_events(block, name))}" for name in methods]
+    return (
+        "Zone D is the dangerous one for estimates that keep to the mean: glucose is below 70 or above 240 mg/dL and "
+        f"the estimate says that all is well. Of {count(int(events.sum()))} events here, so many lie in zone D: "
+        f"{', '.join(told)}."
     )
 
 
-def _without_interval(table: pd.DataFrame) -> str:
-    """Say which labs have draws without an interval, and why; nothing where all have one."""
-    missing = table.loc[(table["gap"] == "all") & (table["missing_share"] > 0)]
-    told = [f"{row['lab']} ({row['missing_reason']})" for row in missing.to_dict(orient="records")]
-    return f" Without interval: {', '.join(told)}." if told else ""
-
-
-def _coverage_cells(row: dict, lab: str) -> list[str]:
-    label = "all" if row["gap"] == "all" else f"{row['gap']} since the last lab"
-    shares = [number(100 * row[name], 1) for name in ("coverage", "coverage_patient_macro")]
-    width = number(row["mean_width"], error_digits(lab))
-    missing = number(100 * row["missing_share"], 0)
-    return [text(label), count(row["n_labs"]), count(row["n_patients"]), *shares, text(width), missing]
-
-
-def _gap_order(gap: str) -> float:
-    if gap == "all":
-        return -1.0
-    return float("inf") if gap.startswith(">") else float(gap.split("-")[0])
-
-
-def alarms(inputs: ReportInputs) -> Section:
-    """AUROC and AUPRC per alarm."""
-    table = alarm_table(_of_methods(inputs, (inputs.method, "mt_pcs_twin", *_REFERENCES)))
+def alarms(inputs: ReportInputs) -> Section | None:
+    """AUROC and AUPRC per alarm; None where no threshold has enough draws on both sides."""
+    table = alarm_table(of_methods(inputs, (inputs.method, "mt_pcs_twin", *REFERENCES)))
+    if bool(table["skipped"].to_numpy(dtype=bool).all()):
+        return None
     columns = ["", "AUROC", "AUPRC", "events", "prevalence, %"]
     rows: list[Row] = []
     skipped: list[str] = []
@@ -168,137 +109,113 @@ def alarms(inputs: ReportInputs) -> Section:
         if part["skipped"].astype(bool).all():
             skipped.append(name)
             continue
-        rows.append(Row(cells=[text(name)], kind="group"))
+        rows.append(Row(cells=[name], kind="group"))
+        best = {column: part[column].astype(float).round(2).max() for column in ("auroc", "auprc")}
         for row in part.to_dict(orient="records"):
-            auroc = report_html.interval_cell(
-                number(row["auroc"]), interval(row["auroc_lower"], row["auroc_upper"])
-            )
-            cells = [text(number(row["auprc"])), count(row["n_events"]), number(100 * row["prevalence"], 1)]
-            rows.append(Row(cells=[text(short_label(row["method"])), auroc, *cells]))
-    note = paragraph(
-        f"Protocol {inputs.protocol}. The estimate is the score; AUPRC by chance is the prevalence. Not "
-        "an alarm for use.",
-        "note",
-    )
-    body = report_html.table(columns, rows) if rows else ""
+            cells: list[Cell | str] = [
+                Cell(
+                    value=number(row["auroc"]),
+                    bounds=interval(row["auroc_lower"], row["auroc_upper"]),
+                    best=bool(round(float(row["auroc"]), 2) == best["auroc"]),
+                ),
+                Cell(value=number(row["auprc"]), best=bool(round(float(row["auprc"]), 2) == best["auprc"])),
+                count(row["n_events"]),
+                number(100 * row["prevalence"], 1),
+            ]
+            rows.append(Row(cells=[short_label(row["method"]), *cells]))
+    body: list[Block] = [Table(columns=columns, rows=rows)]
     if skipped:
-        body += paragraph(
-            f"Skipped, with fewer than {MINIMUM_EVENTS} events or fewer than {MINIMUM_EVENTS} draws without one: "
-            f"{', '.join(skipped)}."
-        )
-    return Section(anchor="alarms", title="Thresholds", body=body + note)
+        body.append(Words(text=_not_judged(skipped)))
+    note = f"Protocol {inputs.protocol}. The estimate is the score; AUPRC by chance is the prevalence. Not for use."
+    return Section(anchor="alarms", title="Thresholds", blocks=[*body, Words(text=note, kind="note")])
+
+
+def _not_judged(names: Sequence[str]) -> str:
+    why = f"fewer than {MINIMUM_EVENTS} draws beyond the threshold, or on its other side"
+    return f"Thresholds not judged, with {why}: {', '.join(names)}."
+
+
+def no_alarms(inputs: ReportInputs) -> str:
+    """Name the thresholds in one line where none of them can be judged; "" where one can."""
+    table = alarm_table(of_methods(inputs, (inputs.method,)), replicates=1)
+    return (
+        _not_judged(list(dict.fromkeys(table["alarm"])))
+        if bool(table["skipped"].to_numpy(dtype=bool).all())
+        else ""
+    )
 
 
 def subgroups(inputs: ReportInputs) -> Section:
-    """Metrics by subgroup, small cells hidden."""
-    methods = (inputs.method, *_REFERENCES)
-    table = subgroup_table(_of_methods(inputs, methods), patients=inputs.patients, quality=inputs.quality)
-    parts = []
+    """Metrics by subgroup; what is hidden stands in one line."""
+    methods = (inputs.method, *REFERENCES)
+    table = subgroup_table(of_methods(inputs, methods), patients=inputs.patients, quality=inputs.quality)
+    blocks: list[Block] = []
     if not table.loc[table["grouping"] == "gap", "suppressed"].astype(bool).all():
         caption = (
             f"Mean absolute error by hours since the last lab, protocol {inputs.protocol}; lines are 95 % intervals by "
-            f"bootstrap over patients, bins under {_LEAST} patients hidden."
+            f"bootstrap over patients, bins under {LEAST_PATIENTS} patients hidden."
         )
-        parts.append(report_html.figure(report_checks.gap_svg(table, methods), caption))
+        blocks.append(Figure(svg=report_checks.gap_svg(table, methods), caption=caption))
     own = table.loc[table["method"] == inputs.method]
+    hidden: list[str] = []
     for grouping, title in GROUPINGS.items():
         rows = own.loc[own["grouping"] == grouping]
-        if len(rows) and rows["suppressed"].astype(bool).all():
-            words = f"Every group has under {_LEAST} patients and is hidden."
-            parts.append(f"<h3>{text(title)}</h3>{paragraph(words, 'note')}")
-        elif len(rows):
-            parts.append(f"<h3>{text(title)}</h3>{_subgroup_rows(rows)}")
-    parts.append(
-        paragraph(
-            f"{short_label(inputs.method)}; groups under 10 patients are hidden. Ethnicity is as "
-            "recorded; skin tone, which matters to PPG, is not recorded.",
-            "note",
-        )
-    )
-    return Section(anchor="subgroups", title="Subgroups", body="".join(parts))
+        if rows.empty:
+            continue
+        shown = rows.loc[~rows["suppressed"].astype(bool)]
+        away = sorted(set(rows.loc[rows["suppressed"].astype(bool), "group"]) - set(shown["group"]))
+        if len(shown):
+            blocks.append(_subgroup_table(shown, title))
+            hidden += [f"{title.lower()}: {', '.join(away)}"] if away else []
+        else:
+            hidden.append(f"{title.lower()} (all groups)")
+    told = f"Hidden, since under {LEAST_PATIENTS} patients: {'; '.join(hidden)}. " if hidden else ""
+    told += f"Shown is {short_label(inputs.method)}; a group is shown for the labs of which it has enough patients. "
+    told += "Ethnicity is as recorded; skin tone, which matters to PPG, is not recorded."
+    blocks.append(Words(text=told, kind="note"))
+    if line := no_alarms(inputs):
+        blocks.append(Words(text=line, kind="note"))
+    return Section(anchor="subgroups", title="Subgroups", blocks=blocks)
 
 
-def _subgroup_rows(table: pd.DataFrame) -> str:
+def _subgroup_table(table: pd.DataFrame, title: str) -> Table:
     columns = ["", "draws", "patients", "MAE", "ME", "skill vs LOCF"]
     rows: list[Row] = []
     for lab in dict.fromkeys(table["lab"]):
         places = error_digits(lab)
-        rows.append(Row(cells=[text(f"{lab}, {UNITS[lab]}")], kind="group"))
+        rows.append(Row(cells=[f"{lab}, {UNITS[lab]}"], kind="group"))
         for row in table.loc[table["lab"] == lab].to_dict(orient="records"):
-            if row["suppressed"]:
-                continue
             cells = [
-                report_html.interval_cell(
-                    signed(row[name], digits) if name == "me" else number(row[name], digits),
-                    interval(row[f"{name}_lower"], row[f"{name}_upper"], digits),
+                Cell(
+                    value=signed(row[name], digits) if name == "me" else number(row[name], digits),
+                    bounds=interval(row[f"{name}_lower"], row[f"{name}_upper"], digits),
                 )
                 for name, digits in (("mae", places), ("me", places), ("skill_vs_locf", 2))
             ]
-            rows.append(
-                Row(cells=[text(row["group"]), count(row["n_labs"]), count(row["n_patients"]), *cells])
-            )
-        mine = table.loc[table["lab"] == lab]
-        rows += _hidden(list(mine.loc[mine["suppressed"].astype(bool), "group"]))
-    return report_html.table(columns, rows)
+            rows.append(Row(cells=[row["group"], count(row["n_labs"]), count(row["n_patients"]), *cells]))
+    return Table(columns=columns, rows=rows, folded=title)
 
 
 def allowable(inputs: ReportInputs) -> Section:
     """Share within allowable errors, apart from the headline, with the source of every limit."""
-    table = allowable_error_table(_of_methods(inputs, (inputs.method, *_REFERENCES)))
+    table = allowable_error_table(of_methods(inputs, (inputs.method, *REFERENCES)))
     columns = ["", "within the limit, %", "limit verified"]
     rows: list[Row] = []
     for scheme in dict.fromkeys(table["scheme"]):
         part = table.loc[table["scheme"] == scheme]
-        rows.append(Row(cells=[text(f"{scheme}: {part['source'].iloc[0]}")], kind="group"))
+        rows.append(Row(cells=[f"{scheme}: {part['source'].iloc[0]}"], kind="group"))
         for row in part.to_dict(orient="records"):
             label = f"{row['lab']}, {short_label(row['method'])}"
             share = number(100 * row["share_within"], 1)
-            rows.append(Row(cells=[text(label), share, "yes" if row["verified"] else "no"]))
-    words = paragraph(
-        "Limits for laboratories, not goals that an estimate from a pulse wave is expected to meet. "
+            rows.append(Row(cells=[label, share, "yes" if row["verified"] else "no"]))
+    words = Words(
+        text="Limits for laboratories, not goals that an estimate from a pulse wave is expected to meet. "
         "A limit that is not verified was not found in a source that could be read."
     )
-    return Section(
-        anchor="limits",
-        title="Allowable errors of laboratories",
-        body=words + report_html.table(columns, rows),
-    )
+    body = [words, Table(columns=columns, rows=rows, folded="Share of draws within each limit")]
+    return Section(anchor="limits", title="Allowable errors of laboratories", blocks=body)
 
 
-def model_card(inputs: ReportInputs) -> Section:
-    """Intended use, data, licences and limits."""
-    facts = report_html.facts(
-        [
-            (
-                "Task",
-                "estimate potassium, total calcium, sodium, glucose and lactate from PPG and earlier labs",
-            ),
-            ("Intended use", "research on retrospective recordings"),
-            (
-                "Not for",
-                "any decision about a patient; it is not a medical device and nothing here is a lab result",
-            ),
-            ("Encoder", inputs.encoder or "not stated"),
-            ("Data", inputs.source or "not stated"),
-            ("Licence of the data", inputs.data_licence or "not stated"),
-        ]
-    )
-    limits = report_html.bullets(
-        [
-            "Results hold for patients like those above. Another hospital, monitor, sensor or "
-            "laboratory may differ.",
-            "Labs are drawn for a reason: scored draws are not a random sample of time.",
-            "Where result times are unknown, a result is taken as available when drawn, unless a delay "
-            "is configured; that favours every method that uses earlier labs.",
-            "Pulse oximeter signals depend on skin tone, perfusion, temperature and vasopressors; skin "
-            "tone is not recorded.",
-            "Weights, embeddings and predictions may carry traces of the patients they were made from: "
-            "share them only as the licence of the data allows.",
-            "Intervals hold on average over patients, not for each patient.",
-        ]
-    )
-    return Section(anchor="card", title="Model card", body=facts + "<h3>Limits</h3>" + limits)
-
-
-def _of_methods(inputs: ReportInputs, methods: tuple[str, ...]) -> pd.DataFrame:
+def of_methods(inputs: ReportInputs, methods: tuple[str, ...]) -> pd.DataFrame:
+    """Return the predictions of some methods under the report's protocol, lowest seed."""
     return inputs.focus.loc[inputs.focus["method"].isin(methods)]

@@ -205,9 +205,10 @@ def loss_curve_svg(rows: Sequence[Mapping[str, Any]]) -> str:
             mine = [row for row in rows if row.get("part", "all") == part]
             colour = style.LAB_COLOURS.get(part, style.INK)
             epochs = [row["epoch"] for row in mine]
-            training.plot(
-                epochs, [row["loss"] for row in mine], ".-", color=colour, linewidth=1.2, label=part
-            )
+            losses = [np.nan if row["loss"] is None else row["loss"] for row in mine]
+            training.plot(epochs, losses, ".-", color=colour, linewidth=1.2, label=part)
+            if (kept := _kept_epoch(mine)) is not None:
+                validation.axvline(kept, color=colour, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
             for lab in LAB_NAMES:
                 errors = [_error_of(lab, row["validation"] or {}) for row in mine]
                 if np.isfinite(errors).any():
@@ -215,7 +216,9 @@ def loss_curve_svg(rows: Sequence[Mapping[str, Any]]) -> str:
                         epochs, errors, ".-", color=style.LAB_COLOURS[lab], linewidth=1.2, label=lab
                     )
         training.set_title("Training loss")
-        validation.set_title("Validation error (mean absolute, scaled units)")
+        training.set_ylabel("share of the labs' range")
+        validation.set_title("Validation error (dashed: epoch kept)")
+        validation.set_ylabel("mean absolute, share of range")
         for axes in (training, validation):
             axes.set_xlabel("epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -228,6 +231,11 @@ def loss_curve_svg(rows: Sequence[Mapping[str, Any]]) -> str:
         if shown:
             figure.legend([entries[lab] for lab in shown], shown, loc="outside upper left", ncols=len(shown))
         return style.to_svg(figure)
+
+
+def _kept_epoch(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the epoch that is kept: the last that was better than all before it; None where the rows do not tell."""
+    return next((int(row["epoch"]) for row in reversed(rows) if row.get("kept")), None)
 
 
 def _error_of(lab: str, errors: Mapping[str, float]) -> float:

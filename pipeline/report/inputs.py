@@ -9,6 +9,9 @@ import pandas as pd
 
 from pipeline.cohort.scored_set import ScoredSet, scored_sets
 from pipeline.foundation.schema import METHODS, PROTOCOLS
+from pipeline.report.flow import Flow
+from pipeline.report.synthetic import SyntheticCohort
+from pipeline.training.makeup import Makeup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +43,20 @@ class ReportInputs:
     """Licence of the data and what it allows to be shared."""
     caveat: str = ""
     """Why this experiment's figures flatter, when they do; printed with every table."""
+    departures: Sequence[str] = ()
+    """What of the methods that carry the paper's names is ours here; said once."""
+    synthetic: SyntheticCohort | None = None
+    """The cohort, where it is ours: coupling and oracle."""
+    makeups: Sequence[Makeup] = ()
+    """What each trained method is made of, counted, first seed."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Further facts, shown as given: versions, seeds, data version."""
-    funnel: Sequence[tuple[str, int]] = ()
-    """Cohort counts in the order of the pipeline: (what, how many)."""
+    flow: Flow | None = None
+    """Patients and draws, from the recordings to the test."""
+    characteristics: pd.DataFrame | None = None
+    """``evaluation.characteristics.CHARACTERISTIC_COLUMNS``: who is in which split."""
+    card: Sequence[tuple[str, str]] = ()
+    """Facts of the model card: (name, value), in order."""
     exclusions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Stage -> reason -> how many were dropped."""
     made_of: pd.DataFrame | None = None

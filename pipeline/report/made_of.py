@@ -1,12 +1,16 @@
-"""What made each method's estimates, as the terminal and the report show it."""
+"""What made each method's estimates, in numbers: sentences, and the table of shares, for terminal and report."""
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 import pandas as pd
 
-from pipeline.foundation.number_format import number, short_label
+from pipeline.foundation.number_format import count, number, short_label
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
-from pipeline.report import html as report_html
-from pipeline.report.html import Row, Section, paragraph, text
+from pipeline.report.claims import RULE
+from pipeline.report.document import Row, Section, Table, Words
 from pipeline.report.inputs import ReportInputs
+from pipeline.training.makeup import Makeup
 
 SHOWN = ("network", "lines", "reading", "history")
 NOTHING = 5e-4
@@ -17,6 +21,99 @@ _NOTE = (
     "network: what gradients trained (it may use history too); lines: fitted through the waveform; reading: of\n"
     "the latest windows; history: a line through earlier results or, in assimilation, the results themselves.\n"
 )
+_COUNTS = ("no", "one", "two", "three", "four", "five")
+
+
+def made_of_sentence(makeup: Makeup, shares: pd.DataFrame | None = None) -> str:
+    """Say which parts make a method's estimates, in numbers, and which share of their variance each part has.
+
+    Parameters
+    ----------
+    makeup : the method's numbers, by part
+    shares : ``training.shares.SHARE_COLUMNS`` of this method; None or empty: not known yet
+    """
+    numbers = makeup.numbers
+    spread = _spread(shares)
+    parts = []
+    if "network" in numbers:
+        parts.append(f"a network of {count(numbers['network'])} numbers{_share(spread, 'network')}")
+    for name, words in (("lines", "through the waveform"), ("history", "through earlier results")):
+        if name in numbers:
+            lines = _lines(makeup, name)
+            parts.append(f"{lines} {words}, {count(numbers[name])} numbers{_share(spread, name)}")
+    if "reading" in numbers:
+        reader = f"an LSTM that reads the latest windows, {count(numbers['reading'])} numbers"
+        parts.append(reader + _share(spread, "reading"))
+    if "filters" in numbers:
+        each = numbers["filters"] // len(makeup.labs)
+        filters = f"{_counted(len(makeup.labs))} Kalman filters of {each} numbers each over all results"
+        parts.append(filters + _share(spread, "history"))
+    rest = [] if {"network", "reading"} & numbers.keys() else ["no network"]
+    if makeup.without_waveform:
+        verb = "uses" if len(makeup.without_waveform) == 1 else "use"
+        rest.append(f"{', '.join(makeup.without_waveform)} {verb} no waveform")
+    if "network" in numbers and spread and max(map(abs, spread.get("network", (1.0,)))) < NOTHING:
+        rest.append(f"{SILENT}: these are the estimates of the lines")
+    return f"{short_label(makeup.method)}: {'; '.join([*parts, *rest])}."
+
+
+def _lines(makeup: Makeup, part: str) -> str:
+    """Count the fitted lines: a lab that uses no waveform has none through it."""
+    n = len(makeup.labs) - (len(makeup.without_waveform) if part == "lines" else 0)
+    return f"{_counted(n)} fitted line{'' if n == 1 else 's'}"
+
+
+def _counted(n: int) -> str:
+    return _COUNTS[n] if n < len(_COUNTS) else str(n)
+
+
+def _spread(shares: pd.DataFrame | None) -> dict[str, tuple[float, float]]:
+    """Return the lowest and highest share of each part over protocols and labs."""
+    if shares is None or shares.empty:
+        return {}
+    names = [name for name in SHOWN if name in shares]
+    known = shares[names].to_numpy(dtype=float)
+    known = known[np.isfinite(known).all(axis=1)]
+    if not len(known):
+        return {}
+    return {name: (float(known[:, i].min()), float(known[:, i].max())) for i, name in enumerate(names)}
+
+
+def _share(spread: Mapping[str, tuple[float, float]], part: str) -> str:
+    if part not in spread:
+        return ""
+    low, high = (round(100 * share) for share in spread[part])
+    percent = f"{low} %" if low == high else f"{low} to {high} %"
+    return f" ({percent} of the variance)"
+
+
+def patients_sentence(predictions: pd.DataFrame, split: str = "test") -> str:
+    """Say how many patients and draws everything was tested on.
+
+    Parameters
+    ----------
+    predictions : ``schema.PREDICTION_COLUMNS`` of measured draws
+    """
+    rows = predictions.loc[predictions["split"] == split]
+    told = []
+    for protocol in (name for name in PROTOCOLS if name in set(rows["protocol"])):
+        draws = rows.loc[rows["protocol"] == protocol].drop_duplicates(["patient", "lab", "sampled_at"])
+        told.append(f"{count(len(draws))} draws (protocol {protocol})")
+    patients = rows["patient"].nunique()
+    return f"Tested on {count(patients)} patients that no model has seen, {' and '.join(told)}."
+
+
+def headline_text(
+    makeups: Sequence[Makeup], shares: pd.DataFrame, predictions: pd.DataFrame, *, split: str = "test"
+) -> str:
+    """Return what every table needs said under it: what made the estimates, on whom they were tested, and the rule."""
+    sentences = [made_of_sentence(makeup, of_method(shares, makeup.method)) for makeup in makeups]
+    return "\n".join([*sentences, patients_sentence(predictions, split), RULE])
+
+
+def of_method(shares: pd.DataFrame | None, method: str) -> pd.DataFrame | None:
+    """Return one method's rows of the shares of all; None without any."""
+    return None if shares is None or shares.empty else shares.loc[shares["method"] == method]
 
 
 def made_of_table(shares: pd.DataFrame) -> str:
@@ -44,19 +141,14 @@ def made_of_section(inputs: ReportInputs) -> Section | None:
         return None
     body: list[Row] = []
     for method in dict.fromkeys(shares["method"]):
-        body.append(Row(cells=[text(short_label(method))], kind="group"))
+        body.append(Row(cells=[short_label(method)], kind="group"))
         for row in shares.loc[shares["method"] == method].to_dict(orient="records"):
-            cells = [
-                text(f"{row['lab']}, {row['protocol']}"),
-                *(text(number(row[name], 3)) for name in SHOWN),
-            ]
-            body.append(Row(cells=[*cells, text(verdict(row))]))
-    table = report_html.table(["", *SHOWN, ""], body)
-    return Section(
-        anchor="made-of",
-        title="What made the estimates",
-        body=table + paragraph(_NOTE.replace("\n", " "), "note"),
-    )
+            cells = [f"{row['lab']}, {row['protocol']}", *(number(row[name], 3) for name in SHOWN)]
+            body.append(Row(cells=[*cells, verdict(row)]))
+    sentences = [Words(text=made_of_sentence(one, of_method(shares, one.method))) for one in inputs.makeups]
+    table = Table(columns=["", *SHOWN, ""], rows=body, folded="Shares by method, lab and protocol")
+    note = Words(text=_NOTE.replace("\n", " ").strip(), kind="note")
+    return Section(anchor="made-of", title="What made the estimates", blocks=[*sentences, table, note])
 
 
 def verdict(row: dict) -> str:

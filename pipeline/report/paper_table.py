@@ -15,17 +15,8 @@ import pandas as pd
 
 from pipeline.evaluation.judge import ALL_SEEDS
 from pipeline.foundation.errors import ConfigError
-from pipeline.foundation.number_format import (
-    UNITS,
-    count,
-    error_digits,
-    interval,
-    number,
-    short_label,
-    signed,
-)
+from pipeline.foundation.number_format import UNITS, count
 from pipeline.foundation.schema import LAB_NAMES
-from pipeline.report import html as markup
 
 PAPER_METHODS = {"LSTM": "lstm", "LOCF": "locf", "MT": "mt", "ST+PCS": "st_pcs", "MT+PCS": "mt_pcs"}
 TABLE1_METHODS = (
@@ -34,15 +25,8 @@ TABLE1_METHODS = (
 )  # fmt: skip
 """Rows per lab: the paper's five, three that tell what its figures leave open, and ours, where they were scored."""
 
-FOOTNOTES = (
-    "Ours: estimate minus truth in clinical units; skill = 1 - MAE / MAE of LOCF; [95 % interval by bootstrap over "
-    "patients]. With several seeds: their mean, the envelope of their intervals, and \N{PLUS-MINUS SIGN} their SD.",
-    "Paper: arXiv 2509.16345, Table 1; its skill is computed here from its MAE. Its MIMIC-III errors of LOCF and of "
-    "its own methods are not in clinical units: left out, and the LSTM's skill with them.",
-    "Live LOCF sees labs that the model does not: under protocol start it is the paper's LOCF row.",
-)
-_OURS = ("r2", "skill_vs_locf", "mae", "me", "rmse")
-_PAPER = ("r2", "skill", "mae", "me", "rmse")
+OURS = ("r2", "skill_vs_locf", "mae", "me", "rmse")
+PAPER_METRICS = ("r2", "skill", "mae", "me", "rmse")
 
 
 def paper_table1() -> pd.DataFrame:
@@ -122,7 +106,7 @@ def table1(evaluation: pd.DataFrame, *, protocol: str = "start", scoring: str = 
 
 def _over_seeds(rows: pd.DataFrame) -> dict[str, float]:
     cells = {"n_seeds": float(len(rows)), **{name: _max(rows, name) for name in ("n_labs", "n_patients")}}
-    for name in _OURS:
+    for name in OURS:
         values = rows[name].to_numpy(dtype=np.float64)
         cells[name] = float(values.mean()) if values.size else math.nan
         lower = rows[f"{name}_lower"].to_numpy(dtype=np.float64)
@@ -138,97 +122,7 @@ def _max(rows: pd.DataFrame, name: str) -> float:
 
 
 def _of_paper(row: dict[Any, Any] | None, prefix: str) -> dict[str, float]:
-    return {f"{prefix}{name}": float("nan") if row is None else row[name] for name in _PAPER}
-
-
-def table1_text(table: pd.DataFrame, caveat: str = "") -> str:
-    """Return Table 1 in fixed width; ``caveat`` tells why a protocol flatters and stands above it."""
-    width = 23 if max(table["n_seeds"]) > 1 else 15
-    lines = [
-        *([caveat] if caveat else []),
-        f"{'':<15}{'ours':^{32 + 2 * width}}   {'paper, institutional':^37}   {'paper, MIMIC-III':^16}",
-        f"{'':<15}{'R2':>6} {'':<{width}}{'skill':>6} {'':<{width}}{'MAE':>8}{'ME':>10}   {'R2':>6}{'skill':>7}"
-        f"{'MAE':>8}{'ME':>8}{'RMSE':>8}   {'R2':>8}{'skill':>8}",
-    ]
-    lab = ""
-    for row in table.to_dict(orient="records"):
-        if row["lab"] != lab:
-            lab = row["lab"]
-            lines.append(heading(lab, table.loc[table["lab"] == lab]))
-        lines.append(_text_row(row, width))
-    return "\n".join([*lines, "", *FOOTNOTES]) + "\n"
-
-
-def _text_row(row: dict[Any, Any], width: int) -> str:
-    digits = error_digits(row["lab"])
-    ours = [f"{number(row[name]):>6} {_bounds(row, name, 2):<{width}}" for name in ("r2", "skill_vs_locf")]
-    paper = [
-        f"{number(row[f'paper_institutional_{name}'], places):>{width}}"
-        for name, places, width in (
-            ("r2", 2, 6),
-            ("skill", 2, 7),
-            ("mae", 3, 8),
-            ("me", 3, 8),
-            ("rmse", 3, 8),
-        )
-    ]
-    mimic = [f"{number(row[f'paper_mimic3_{name}']):>8}" for name in ("r2", "skill")]
-    return (
-        f"  {short_label(row['method']):<13}{''.join(ours)}{number(row['mae'], digits):>8}"
-        f"{signed(row['me'], digits):>10}   {''.join(paper)}   {''.join(mimic)}"
-    )
-
-
-def table1_html(table: pd.DataFrame) -> str:
-    """Return Table 1 as an HTML table with its footnotes."""
-    columns = [
-        "",
-        "R2",
-        "skill vs LOCF",
-        "MAE",
-        "ME",
-        "RMSE",
-        "R2",
-        "skill",
-        "MAE",
-        "ME",
-        "RMSE",
-        "R2",
-        "skill",
-    ]
-    rows = []
-    for lab in LAB_NAMES:
-        part = table.loc[table["lab"] == lab]
-        rows.append(markup.Row(cells=[markup.text(heading(lab, part))], kind="group"))
-        rows += [_html_row(row) for row in part.to_dict(orient="records")]
-    spans = [("", 1), ("ours", 5), ("paper, institutional", 5), ("paper, MIMIC-III", 2)]
-    notes = "".join(markup.paragraph(words, "note") for words in FOOTNOTES)
-    return markup.table(columns, rows, spans=spans) + notes
-
-
-def _html_row(row: dict[Any, Any]) -> markup.Row:
-    digits = error_digits(row["lab"])
-    ours = [
-        markup.interval_cell(number(row[name], places), _bounds(row, name, places))
-        for name, places in (("r2", 2), ("skill_vs_locf", 2), ("mae", digits))
-    ]
-    ours += [markup.text(signed(row["me"], digits)), markup.text(number(row["rmse"], digits))]
-    paper = [
-        markup.text(number(row[f"paper_institutional_{name}"], 2 if name in ("r2", "skill") else 3))
-        for name in _PAPER
-    ]
-    mimic = [markup.text(number(row[f"paper_mimic3_{name}"])) for name in ("r2", "skill")]
-    kind = "ours" if row["method"] == "mt_pcs" else ""
-    return markup.Row(cells=[markup.text(short_label(row["method"])), *ours, *paper, *mimic], kind=kind)
-
-
-def _bounds(row: dict[Any, Any], name: str, places: int) -> str:
-    shown = interval(row[f"{name}_lower"], row[f"{name}_upper"], places)
-    return (
-        f"{shown} \N{PLUS-MINUS SIGN}{number(row[f'{name}_seed_sd'], places)}"
-        if row["n_seeds"] > 1
-        else shown
-    )
+    return {f"{prefix}{name}": float("nan") if row is None else row[name] for name in PAPER_METRICS}
 
 
 def heading(lab: str, rows: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""The report's sections on data and results: Table 1, what PPG added, trajectories, learning."""
+"""The report's sections on results: what came out, skill, what PPG added, results that come later, all methods."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,158 +19,74 @@ from pipeline.foundation.number_format import (
     short_label,
     signed,
 )
-from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS, TWINS
-from pipeline.prediction.intervals import GIVEN, INTERVAL_STATE, NO_ESTIMATE
+from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
 from pipeline.report import figures as report_figures
-from pipeline.report import html as report_html
-from pipeline.report.comparison_text import COMPARISON_METHODS, NOT_ESTIMABLE, PROTOCOL_TITLES, training_luck
-from pipeline.report.html import Row, Section, paragraph, text
+from pipeline.report.best import best_of
+from pipeline.report.claims import NOT_ESTIMABLE, RULE, claim_sentences, claims
+from pipeline.report.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
+from pipeline.report.document import Banner, Block, Bullets, Cell, Figure, Heading, Row, Section, Table, Words
 from pipeline.report.inputs import ReportInputs
-from pipeline.report.paper_table import heading, table1, table1_html
+from pipeline.report.made_of import made_of_sentence, of_method, patients_sentence
+from pipeline.report.paper_table import heading, table1
+from pipeline.report.paper_text import FOOTNOTES, PAPER_FOOTNOTE, WHY_NOT_COMPARED, ours_table, paper_columns
 from pipeline.report.result_delay_text import method_label
-from pipeline.training.curves import kept_epochs
 
-_STAGES = {
-    "waveform_catalog": "waveform records",
-    "lab_events": "lab results",
-    "ppg_embeddings": "segments and windows",
-    "lab_alignment": "draws, when labs and windows are brought together",
-}
+CLAIMED = ("mt_pcs", "mt_assim")
+"""Methods of which the summary speaks: the paper's, and ours."""
 _TITLES = {"pooled": "every draw weighs the same", "patient_macro": "every patient weighs the same"}
+_METRIC_ORDER = ("r2", "skill_vs_locf", "skill_vs_shrunk_locf", "mae", "me", "rmse")
+
+
+def sentences(inputs: ReportInputs) -> list[Block]:
+    """Say what no table may be read without: what made the estimates, on whom they were tested, the rule."""
+    made = [made_of_sentence(one, of_method(inputs.made_of, one.method)) for one in inputs.makeups]
+    return [Bullets(items=[*made, patients_sentence(inputs.predictions), RULE], kind="sentence")]
 
 
 def summary(inputs: ReportInputs) -> Section:
-    """Say what came out, from the numbers alone."""
-    lines = []
-    if inputs.comparisons is not None and not inputs.comparisons.empty:
-        pairs = inputs.comparisons
-        for twin, method in TWINS.items():
-            pair = pairs.loc[(pairs["method_a"] == method) & (pairs["method_b"] == twin)]
-            for protocol in PROTOCOLS:
-                rows = select(pair, protocol=protocol)
-                rows = rows.loc[rows["metric"] == "r2"]
-                if len(rows):
-                    lines.append(_added_sentence(short_label(method), protocol, rows))
-    for protocol in PROTOCOLS:
-        rows = select(inputs.evaluation, protocol=protocol)
-        rows = rows.loc[rows["method"] == inputs.method]
-        if len(rows):
-            lines.append(_skill_sentence(protocol, short_label(inputs.method), rows))
-    return Section(anchor="summary", title="What came out", body=report_html.bullets(lines) + _caveat(inputs))
-
-
-def _added_sentence(label: str, protocol: str, rows: pd.DataFrame) -> str:
-    if not len(rows["difference"].dropna()):
-        return f"What PPG added to {label}, protocol {protocol}: {NOT_ESTIMABLE} (it and its twin)."
-    better = list(rows.loc[(rows["lower"] > 0) & (rows["p_holm"] < 0.05), "lab"])
-    worse = list(rows.loc[(rows["upper"] < 0) & (rows["p_holm"] < 0.05), "lab"])
-    harm = f" and lowered it for {_listed(worse, len(rows))}" if worse else ""
-    return (
-        f"What PPG added to {label}, protocol {protocol}: the patient's own pulse wave, against another patient's, "
-        f"raised R2 for {_listed(better, len(rows))}{harm} (interval clear of 0 and p < 0.05 after Holm). "
-        f"{training_luck(rows)}"
+    """Say what came out, from the numbers alone and by one rule."""
+    shown = (*CLAIMED, inputs.method)
+    found = claims(inputs.comparisons, shown)
+    luck = (
+        [Words(text=training_luck(inputs.comparisons), kind="note")]
+        if inputs.comparisons is not None and found
+        else []
     )
-
-
-def _skill_sentence(protocol: str, label: str, rows: pd.DataFrame) -> str:
-    better = list(rows.loc[rows["skill_vs_locf_lower"] > 0, "lab"])
-    shrunk = list(rows.loc[rows["skill_vs_shrunk_locf_lower"] > 0, "lab"])
-    return (
-        f"Against carrying the last lab forward, protocol {protocol}: {label} has the smaller MAE for "
-        f"{_listed(better, len(rows))}; against shrunk LOCF, for {_listed(shrunk, len(rows))} (interval "
-        "of the skill above 0)."
-    )
-
-
-def _listed(labs: list[str], n_scored: int) -> str:
-    if not labs:
-        return f"none of {n_scored} labs"
-    return (
-        f"all {n_scored} labs"
-        if len(labs) == n_scored
-        else f"{len(labs)} of {n_scored} labs ({', '.join(labs)})"
-    )
-
-
-def data(inputs: ReportInputs) -> Section:
-    """Show the funnel: how much went in, how much was dropped and why."""
-    steps = [Row(cells=[text(name), count(number)]) for name, number in inputs.funnel]
-    parts = [report_html.table(["step", "count"], steps)] if steps else []
-    for stage, reasons in inputs.exclusions.items():
-        dropped = [Row(cells=[text(name), count(number)]) for name, number in reasons.items()]
-        parts.append(f"<h3>Dropped: {text(_STAGES.get(stage, stage))}</h3>")
-        parts.append(report_html.table(["reason", "count"], dropped) if dropped else paragraph("Nothing."))
-    return Section(anchor="data", title="Data and exclusions", body="".join(parts))
+    said = [Bullets(items=claim_sentences(found))] if found else []
+    departures = [Words(text=words, kind="note") for words in inputs.departures]
+    blocks = [*sentences(inputs), *said, *luck, *departures, *caveat(inputs)]
+    return Section(anchor="summary", title="What came out", blocks=blocks)
 
 
 def table_one(inputs: ReportInputs) -> Section | None:
     """Table 1 under the paper's protocol."""
     if "start" not in set(inputs.evaluation["protocol"]):
         return None
-    words = paragraph(f"{PROTOCOL_TITLES['start']}; measured draws.", "lead")
-    body = _caveat(inputs) + words + table1_html(table1(inputs.evaluation))
-    return Section(anchor="table1", title="Table 1", body=body)
+    lead = Words(text=f"{PROTOCOL_TITLES['start']}; measured draws.", kind="lead")
+    notes = [Words(text=words, kind="note") for words in FOOTNOTES]
+    blocks = [*caveat(inputs), lead, ours_table(table1(inputs.evaluation)), *sentences(inputs), *notes]
+    return Section(anchor="table1", title="Table 1", blocks=blocks)
 
 
-def all_methods(inputs: ReportInputs) -> Section:
-    """Every method, protocol, scoring and aggregation."""
-    parts = [
-        _caveat(inputs),
-        paragraph(
-            "The mean over seeds where there are several. Where every patient weighs the same, R2 is taken about "
-            "each patient's own mean: it asks whether a method follows the changes within a patient, and knowing "
-            "only his level scores 0 at best."
-        ),
-    ]
-    for scoring in dict.fromkeys(inputs.evaluation["scoring"]):
-        for protocol in PROTOCOLS:
-            for aggregation in AGGREGATIONS:
-                rows = select(inputs.evaluation, protocol=protocol, scoring=scoring, aggregation=aggregation)
-                if len(rows):
-                    weighing = _TITLES[aggregation]
-                    parts.append(
-                        f"<h3>Protocol {protocol}, {scoring} draws: {weighing}</h3>{_method_rows(rows)}"
-                    )
-    return Section(anchor="all", title="All methods", body="".join(parts))
-
-
-def _method_rows(rows: pd.DataFrame) -> str:
-    columns = ["", "R2", "skill vs LOCF", "skill vs shrunk LOCF", "MAE", "ME", "RMSE"]
-    body: list[Row] = []
-    for lab in LAB_NAMES:
-        part = rows.loc[rows["lab"] == lab]
-        if part.empty:
-            continue
-        body.append(Row(cells=[text(heading(lab, part))], kind="group"))
-        by_method = {row["method"]: row for row in part.to_dict(orient="records")}
-        for method in in_method_order(list(by_method)):
-            cells = [_metric_cell(by_method[method], name, lab) for name in _METRIC_ORDER]
-            kind = "ours" if method == "mt_pcs" else ""
-            body.append(Row(cells=[text(short_label(method)), *cells], kind=kind))
-    return report_html.table(columns, body)
-
-
-_METRIC_ORDER = ("r2", "skill_vs_locf", "skill_vs_shrunk_locf", "mae", "me", "rmse")
-
-
-def _metric_cell(row: Mapping[Any, Any], name: str, lab: str) -> str:
-    places = error_digits(lab) if name in ("mae", "me", "rmse") else 2
-    if name == "rmse":
-        return text(number(row[name], places))
-    shown = signed(row[name], places) if name == "me" else number(row[name], places)
-    return report_html.interval_cell(shown, interval(row[f"{name}_lower"], row[f"{name}_upper"], places))
+def paper(inputs: ReportInputs) -> Section | None:
+    """Show the paper's figures, apart from ours, and say why."""
+    if "start" not in set(inputs.evaluation["protocol"]):
+        return None
+    why = [Banner(text=WHY_NOT_COMPARED)] if inputs.synthetic else []
+    blocks = [*why, paper_columns(table1(inputs.evaluation)), Words(text=PAPER_FOOTNOTE, kind="note")]
+    return Section(anchor="paper", title="The paper's figures", blocks=blocks)
 
 
 def skill(inputs: ReportInputs) -> Section:
     """Forest plot of skill."""
     methods = inputs.evaluation["method"].isin(COMPARISON_METHODS)
-    figure = report_html.figure(
-        report_figures.forest_svg(inputs.evaluation.loc[methods]),
-        "Skill against LOCF, pooled over measured test draws; lines are 95 % intervals by bootstrap over "
+    figure = Figure(
+        svg=report_figures.forest_svg(inputs.evaluation.loc[methods]),
+        caption="Skill against LOCF, pooled over measured test draws; lines are 95 % intervals by bootstrap over "
         "patients, an arrow where one leaves the picture. Shrunk LOCF, a + b x LOCF fitted on training patients, "
         "shows what two numbers per lab can do without PPG.",
     )
-    return Section(anchor="skill", title="Skill against carrying the last lab forward", body=figure)
+    return Section(anchor="skill", title="Skill against carrying the last lab forward", blocks=[figure])
 
 
 def added(inputs: ReportInputs) -> Section | None:
@@ -178,52 +94,52 @@ def added(inputs: ReportInputs) -> Section | None:
     table = inputs.comparisons
     if table is None or table.empty:
         return None
-    parts = [
-        paragraph(
-            "A twin is its method trained and scored with the embeddings of another patient of the same "
+    blocks: list[Block] = [
+        *caveat(inputs),
+        Words(
+            text="A twin is its method trained and scored with the embeddings of another patient of the same "
             "split; history labs, times and gaps are the patient's own. What is left between the two is "
             "what PPG added."
-        )
+        ),
     ]
-    for pair in table.drop_duplicates(["method_a", "method_b"]).to_dict(orient="records"):
-        rows = table.loc[(table["method_a"] == pair["method_a"]) & (table["method_b"] == pair["method_b"])]
-        parts.append(
-            f"<h3>{text(short_label(pair['method_a']))} minus {text(short_label(pair['method_b']))}</h3>"
-        )
-        parts.append(
-            report_html.figure(
-                report_figures.added_svg(rows, short_label(pair["method_a"])),
-                "Differences on the same test draws, paired by patient; lines are 95 % bootstrap intervals, an arrow "
-                f"where one leaves the picture. {training_luck(rows)} With B replicates the smallest p is "
-                "2 / (B + 1), times 5 after Holm.",
-            )
-        )
-        parts.append(_difference_table(rows))
-    return Section(anchor="added", title="What PPG added", body=_caveat(inputs) + "".join(parts))
+    for number_of_pair, pair in enumerate(
+        table.drop_duplicates(["method_a", "method_b"]).to_dict(orient="records")
+    ):
+        a, b = pair["method_a"], pair["method_b"]
+        rows = table.loc[(table["method_a"] == a) & (table["method_b"] == b)]
+        luck = f" {training_luck(rows)}" if number_of_pair == 0 else ""
+        caption = "Differences on the same test draws, paired by patient; lines are 95 % bootstrap intervals, an arrow "
+        caption += f"where one leaves the picture.{luck}"
+        figure = Figure(svg=report_figures.added_svg(rows, short_label(a)), caption=caption)
+        words = f"{short_label(a)} minus {short_label(b)}"
+        blocks += [Heading(text=words), figure, _difference_table(rows, f"{words}: the numbers")]
+    resolution = "With B replicates the smallest p is 2 / (B + 1), times 5 after Holm."
+    blocks.append(Words(text=resolution, kind="note"))
+    return Section(anchor="added", title="What PPG added", blocks=blocks)
 
 
-def _difference_table(table: pd.DataFrame) -> str:
+def _difference_table(table: pd.DataFrame, folded: str) -> Table:
     columns = ["", "R2", "p (Holm)", "skill vs LOCF", "p (Holm)", "MAE", "p (Holm)"]
     body: list[Row] = []
     for protocol in PROTOCOLS:
         rows = select(table, protocol=protocol)
         if len(rows):
-            body.append(Row(cells=[text(f"protocol {protocol}")], kind="group"))
+            body.append(Row(cells=[f"protocol {protocol}"], kind="group"))
         for lab in dict.fromkeys(rows["lab"]):
             by_metric = {row["metric"]: row for row in rows.loc[rows["lab"] == lab].to_dict(orient="records")}
-            cells = []
             if all(math.isnan(row["difference"]) for row in by_metric.values()):
-                body.append(Row(cells=[text(f"{lab}, {UNITS[lab]}"), text(NOT_ESTIMABLE)], kind="remark"))
+                body.append(Row(cells=[f"{lab}, {UNITS[lab]}", NOT_ESTIMABLE], kind="remark"))
                 continue
+            cells: list[Cell | str] = []
             for metric, places in (("r2", 2), ("skill_vs_locf", 2), ("mae", error_digits(lab))):
                 row = by_metric[metric]
                 bounds = interval(row["lower"], row["upper"], places)
                 cells += [
-                    report_html.interval_cell(signed(row["difference"], places), bounds),
-                    text(p_value(row["p_holm"])),
+                    Cell(value=signed(row["difference"], places), bounds=bounds),
+                    p_value(row["p_holm"]),
                 ]
-            body.append(Row(cells=[text(f"{lab}, {UNITS[lab]}"), *cells]))
-    return report_html.table(columns, body)
+            body.append(Row(cells=[f"{lab}, {UNITS[lab]}", *cells]))
+    return Table(columns=columns, rows=body, folded=folded)
 
 
 def delays(inputs: ReportInputs) -> Section | None:
@@ -234,17 +150,17 @@ def delays(inputs: ReportInputs) -> Section | None:
     minutes = sorted(table["delay_minutes"].unique().tolist())
     spans = [("", 1), *((f"result after {delay} min", 2) for delay in minutes)]
     columns = ["", *(["R2", "MAE"] * len(minutes))]
-    parts = [
-        paragraph(
-            "No result is known before its delay; models as trained, baselines fitted anew. A delay moves draws into "
-            "and out of the scored set: compare the methods of one delay."
+    blocks: list[Block] = [
+        Words(
+            text="No result is known before its delay; models as trained, baselines fitted anew. A delay moves draws "
+            "into and out of the scored set: compare the methods of one delay."
         )
     ]
     for protocol in (name for name in PROTOCOLS if name in set(table["protocol"])):
         mine = table.loc[table["protocol"] == protocol]
-        body = report_html.table(columns, _delay_rows(mine, minutes), spans=spans)
-        parts.append(f"<h3>Protocol {text(protocol)}</h3>{body}")
-    return Section(anchor="delays", title="If results come later", body="".join(parts))
+        body = Table(columns=columns, rows=_delay_rows(mine, minutes), spans=spans)
+        blocks += [Heading(text=f"Protocol {protocol}"), body]
+    return Section(anchor="delays", title="If results come later", blocks=blocks)
 
 
 def _delay_rows(table: pd.DataFrame, minutes: Sequence[int]) -> list[Row]:
@@ -253,69 +169,73 @@ def _delay_rows(table: pd.DataFrame, minutes: Sequence[int]) -> list[Row]:
         part = table.loc[table["lab"] == lab]
         draws = part.drop_duplicates("delay_minutes").set_index("delay_minutes")["n_labs"].to_dict()
         counts = " / ".join(count(draws.get(delay)) for delay in minutes)
-        body.append(Row(cells=[text(f"{lab}, {UNITS[lab]}: {counts} draws")], kind="group"))
+        body.append(Row(cells=[f"{lab}, {UNITS[lab]}: {counts} draws"], kind="group"))
         for method in dict.fromkeys(part["method"]):
             rows = part.loc[part["method"] == method].set_index("delay_minutes").to_dict(orient="index")
             cells = [cell for delay in minutes for cell in _delay_cells(rows.get(delay), lab, method)]
             kind = "ours" if method == ADDED else ""
-            body.append(Row(cells=[text(method_label(method)), *cells], kind=kind))
+            body.append(Row(cells=[method_label(method), *cells], kind=kind))
     return body
 
 
-def _delay_cells(row: Mapping[Any, Any] | None, lab: str, method: str) -> list[str]:
+def _delay_cells(row: Mapping[Any, Any] | None, lab: str, method: str) -> list[Cell | str]:
     if row is None:
-        return [text(number(None))] * 2
+        return [number(None)] * 2
     show = signed if method == ADDED else number
     return [
-        report_html.interval_cell(
-            show(row[name], places), interval(row[f"{name}_lower"], row[f"{name}_upper"], places)
+        Cell(
+            value=show(row[name], places), bounds=interval(row[f"{name}_lower"], row[f"{name}_upper"], places)
         )
         for name, places in (("r2", 2), ("mae", error_digits(lab)))
     ]
 
 
-def trajectories(inputs: ReportInputs) -> Section | None:
-    """Estimates over time for some test patients."""
-    if inputs.trajectories is None or inputs.trajectories.empty:
-        return None
-    draws = inputs.draws if inputs.draws is not None else inputs.trajectories.iloc[:0].assign(value=0.0)
-    parts = [
-        paragraph(
-            f"Estimates of {short_label(inputs.method)} every 30 s for some test patients; a long recording is thinned "
-            f"to what a picture can show. The band is the {100 * inputs.interval_level:g} % prediction interval."
-            f"{_without_band(inputs.trajectories)} Hours count from t0; no dates are shown."
-        )
+def all_methods(inputs: ReportInputs) -> Section:
+    """Every method, protocol, scoring and aggregation."""
+    blocks: list[Block] = [
+        *caveat(inputs),
+        Words(
+            text="The mean over seeds where there are several. Where every patient weighs the same, R2 is taken about "
+            "each patient's own mean: it asks whether a method follows the changes within a patient, and knowing "
+            "only his level scores 0 at best. Bold: the best of a lab; where the difference counts stands above."
+        ),
     ]
-    for label in dict.fromkeys(inputs.trajectories["sequence"]):
-        mine = inputs.trajectories.loc[inputs.trajectories["sequence"] == label]
-        own = draws.loc[draws["sequence"] == label]
-        parts.append(report_html.figure(report_figures.trajectory_svg(mine, own), str(label)))
-    return Section(anchor="trajectories", title="Trajectories", body="".join(parts))
+    for scoring in dict.fromkeys(inputs.evaluation["scoring"]):
+        for protocol in PROTOCOLS:
+            for aggregation in AGGREGATIONS:
+                rows = select(inputs.evaluation, protocol=protocol, scoring=scoring, aggregation=aggregation)
+                if len(rows):
+                    title = f"Protocol {protocol}, {scoring} draws: {_TITLES[aggregation]}"
+                    blocks.append(_method_table(rows, title))
+    return Section(anchor="all", title="All methods", blocks=blocks)
 
 
-def _without_band(trajectories: pd.DataFrame) -> str:
-    """Say which labs have estimates without an interval, and why; nothing where all have one."""
-    if INTERVAL_STATE not in trajectories.columns:
-        return ""
-    bare = trajectories.loc[~trajectories[INTERVAL_STATE].isin([GIVEN, NO_ESTIMATE])]
-    told = bare.groupby(INTERVAL_STATE, sort=False)["lab"].unique()
-    listed = [f"{', '.join(labs)} ({reason})" for reason, labs in told.items()]
-    return f" Estimates without a band: {'; '.join(listed)}." if listed else ""
+def _method_table(rows: pd.DataFrame, folded: str) -> Table:
+    columns = ["", "R2", "skill vs LOCF", "skill vs shrunk LOCF", "MAE", "ME", "RMSE"]
+    body: list[Row] = []
+    for lab in LAB_NAMES:
+        part = rows.loc[rows["lab"] == lab]
+        if part.empty:
+            continue
+        body.append(Row(cells=[heading(lab, part)], kind="group"))
+        by_method = {row["method"]: row for row in part.to_dict(orient="records")}
+        best = {name: best_of(name, part) for name in _METRIC_ORDER}
+        for method in in_method_order(list(by_method)):
+            cells = [
+                _metric_cell(by_method[method], name, lab, method in best[name]) for name in _METRIC_ORDER
+            ]
+            kind = "ours" if method == "mt_pcs" else ""
+            body.append(Row(cells=[short_label(method), *cells], kind=kind))
+    return Table(columns=columns, rows=body, folded=folded)
 
 
-def learning(inputs: ReportInputs) -> Section | None:
-    """Loss curves of every trained method."""
-    curves = {name: rows for name, rows in inputs.training_curves.items() if len(rows)}
-    if not curves:
-        return None
-    parts = [
-        report_html.figure(
-            report_figures.loss_curve_svg(curves[name]), f"{short_label(name)}{kept_epochs(curves[name])}"
-        )
-        for name in in_method_order(list(curves))
-    ]
-    return Section(anchor="learning", title="Loss curves", body="".join(parts))
+def _metric_cell(row: Mapping[Any, Any], name: str, lab: str, best: bool) -> Cell:
+    places = error_digits(lab) if name in ("mae", "me", "rmse") else 2
+    shown = signed(row[name], places) if name == "me" else number(row[name], places)
+    bounds = "" if name == "rmse" else interval(row[f"{name}_lower"], row[f"{name}_upper"], places)
+    return Cell(value=shown, bounds=bounds, best=best)
 
 
-def _caveat(inputs: ReportInputs) -> str:
-    return f'<div class="banner">{text(inputs.caveat)}</div>' if inputs.caveat else ""
+def caveat(inputs: ReportInputs) -> list[Block]:
+    """Say above a table why its figures flatter, where they do."""
+    return [Banner(text=inputs.caveat)] if inputs.caveat else []

@@ -146,7 +146,10 @@ def no_patient_ids_in_metadata(workspace: Workspace, experiment: ExperimentConfi
     ids = {patient for patient in splits.patients(*splits.members) if len(patient) >= 4}
     texts = [path.read_text() for path in workspace.root.glob("summaries/*.json")]
     texts += _texts_of_store(EmbeddingStore.open(workspace.store))
-    texts += [re.sub(r"base64,[^\"')]+|<svg.*?</svg>", "", workspace.report.read_text(), flags=re.DOTALL)]
+    pages = [workspace.report, *([workspace.one_page] if workspace.one_page.exists() else [])]
+    texts += [
+        re.sub(r"base64,[^\"')]+|<svg.*?</svg>", "", page.read_text(), flags=re.DOTALL) for page in pages
+    ]
     words = set(re.findall(r"[A-Za-z0-9_-]+", "\n".join(texts)))
     return CheckOutcome(
         passed=not ids & words,

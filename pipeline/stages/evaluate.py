@@ -24,21 +24,30 @@ from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.files import PredictionWriter, read_dense_sums, read_predictions
 from pipeline.prediction.intervals import fit_intervals
+from pipeline.report.claims import RULE, claim_sentences, claims
 from pipeline.report.comparison_text import comparison_table
-from pipeline.report.made_of import made_of_table
+from pipeline.report.made_of import (
+    headline_text,
+    made_of_sentence,
+    made_of_table,
+    of_method,
+    patients_sentence,
+)
 from pipeline.stages.provenance import recorded
 from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
     from pipeline.cohort.aligned import AlignedCohort
     from pipeline.labs.base import CarryForward
+    from pipeline.training.makeup import Makeup
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_LEVEL = 0.9
 PAIRS = (
     *((method, twin) for twin, method in TWINS.items()),
-    ("mt_pcs", "shrunk_locf"), ("mt_assim", "shrunk_locf"), ("mt_assim", "lines"), ("mt_assim", "mt_pcs"),
+    ("mt_pcs", "locf"), ("mt_assim", "locf"), ("mt_pcs", "shrunk_locf"), ("mt_assim", "shrunk_locf"),
+    ("mt_assim", "lines"), ("mt_assim", "mt_pcs"),
 )  # fmt: skip
 """Differences that are reported; those from twins first, which are what PPG added."""
 MADE_OF = "made_of.json"
@@ -218,18 +227,62 @@ def evaluation(workspace: Workspace, experiment: ExperimentConfig) -> StageSumma
     write_parquet(workspace.evaluation, metrics)
     methods = set(table["method"])
     pairs = [comparison_of(judged, a, b, config) for a, b in PAIRS if {a, b} <= methods]
-    if pairs:
-        write_parquet(workspace.comparisons, pd.concat(pairs, ignore_index=True))
+    compared = pd.concat(pairs, ignore_index=True) if pairs else None
+    if compared is not None:
+        write_parquet(workspace.comparisons, compared)
     return StageSummary(
         stage="evaluation",
-        counts={"methods": len(set(metrics["method"])), **_followed_over_time(metrics)},
-        tables={
+        counts={
+            **_headline_counts(workspace, experiment, table),
+            "methods": len(set(metrics["method"])),
+            **_followed_over_time(metrics),
+        },
+        tables=_claimed(compared)
+        | {
             f"{lab} ({UNITS[lab]}), {protocol}": _headline(metrics, protocol, lab)
             for protocol in metrics["protocol"].unique()
             for lab in LAB_NAMES
         },
+        figures=_what_ppg_added(compared),
         artefacts={"evaluation": workspace.evaluation},
     ).save(workspace.summary("evaluation"))
+
+
+def _headline_counts(
+    workspace: Workspace, experiment: ExperimentConfig, table: pd.DataFrame
+) -> dict[str, str]:
+    """Say, first of all, what made the estimates, on whom they were tested and by which rule anything is claimed."""
+    shares = made_of_shares(workspace, experiment)
+    made = {
+        f"made of, {short_label(one.method)}": made_of_sentence(one, of_method(shares, one.method))
+        for one in makeups(workspace, experiment)
+    }
+    return {
+        **made,
+        "tested on": patients_sentence(table, experiment.evaluation.split),
+        "rule for every claim": RULE,
+    }
+
+
+def _claimed(compared: pd.DataFrame | None) -> dict[str, list[dict]]:
+    rows: list[dict] = [{"by the rule": sentence} for sentence in claim_sentences(claims(compared, FOLLOWED))]
+    return {"what is shown": rows}
+
+
+def _what_ppg_added(compared: pd.DataFrame | None) -> dict[str, str]:
+    """Draw each method minus its twin."""
+    from pipeline.report.figures import (
+        added_svg,
+    )  # draws with matplotlib, which definitions need not wait for
+
+    figures: dict[str, str] = {}
+    if compared is None:
+        return figures
+    for twin, method in TWINS.items():
+        rows = compared.loc[(compared["method_a"] == method) & (compared["method_b"] == twin)]
+        if len(rows):
+            figures[f"What PPG added to {short_label(method)}"] = added_svg(rows, short_label(method))
+    return figures
 
 
 def _shown(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -269,9 +322,28 @@ def printed_table(workspace: Workspace, experiment: ExperimentConfig) -> str:
     """Return the comparison as text for the terminal."""
     metrics = pd.read_parquet(require(workspace.evaluation, made_by="evaluation", asset="report"))
     pairs = pd.read_parquet(workspace.comparisons) if workspace.comparisons.exists() else None
-    return comparison_table(metrics, pairs, experiment.above_tables) + made_of_table(
-        made_of_shares(workspace, experiment)
+    shares = made_of_shares(workspace, experiment)
+    table = comparison_table(metrics, pairs, experiment.above_tables)
+    return f"{table}\n{made_of_table(shares)}\n{headline(workspace, experiment)}\n"
+
+
+def headline(workspace: Workspace, experiment: ExperimentConfig) -> str:
+    """Return what stands under every table: which parts made each method's estimates, on whom they were tested."""
+    return headline_text(
+        makeups(workspace, experiment),
+        made_of_shares(workspace, experiment),
+        read_predictions(workspace, asset="report"),
+        split=experiment.evaluation.split,
     )
+
+
+def makeups(workspace: Workspace, experiment: ExperimentConfig) -> "list[Makeup]":
+    """Count the numbers of every trained method, first seed."""
+    from pipeline.training.counting import makeup_of  # imports torch, which definitions must not
+
+    seed = experiment.seeds[0]
+    trained = [method for method in experiment.methods if workspace.summary(f"train_{method}").exists()]
+    return [makeup_of(workspace.checkpoint(method, seed)) for method in trained]
 
 
 def made_of_shares(workspace: Workspace, experiment: ExperimentConfig) -> pd.DataFrame:

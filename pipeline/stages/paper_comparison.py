@@ -10,11 +10,12 @@ from pipeline.foundation.number_format import short_label
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.report.paper_table import table1 as beside_the_paper
-from pipeline.report.paper_table import table1_text
+from pipeline.report.paper_text import table1_text
 from pipeline.stages.align import cohort_splits, lab_alignment, normalization_stats
 from pipeline.stages.embed import check_encoder, ppg_embeddings
-from pipeline.stages.evaluate import evaluation, predictions
+from pipeline.stages.evaluate import evaluation, headline, predictions
 from pipeline.stages.ingest import lab_events, source_note, synthetic_cohort, waveform_catalog
+from pipeline.stages.planted_truth import synthetic_cohort_of
 from pipeline.stages.provenance import is_current, recorded
 from pipeline.stages.sources import check_sources
 from pipeline.stages.training import check_devices, train
@@ -46,12 +47,14 @@ def table1(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Write Table 1 for every protocol and scoring that was evaluated, as text and as Parquet."""
     metrics = pd.read_parquet(require(workspace.evaluation, made_by="evaluation", asset="table1"))
     texts, parts = [source_note(workspace) + "\n"], []
+    synthetic, below = synthetic_cohort_of(workspace, experiment), headline(workspace, experiment)
     for (protocol, scoring), title in TITLES.items():
         rows = metrics.loc[(metrics["protocol"] == protocol) & (metrics["scoring"] == scoring)]
         if rows.empty:
             continue
         table = beside_the_paper(rows, protocol=protocol, scoring=scoring)
-        texts.append(f"{title}\n\n{table1_text(table, experiment.above_tables)}")
+        text = table1_text(table, experiment.above_tables, synthetic=synthetic, below=below)
+        texts.append(f"{title}\n\n{text}")
         parts.append(table.assign(protocol=protocol, scoring=scoring))
     text, table = "\n".join(texts), pd.concat(parts, ignore_index=True)
     write_text(workspace.table1_text, text)

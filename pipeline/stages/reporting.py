@@ -1,47 +1,49 @@
-"""The stage that writes ``report.html``."""
+"""The stage that writes ``report.html``, and ``summary.html``, its summary of one page."""
 
 import datetime
-from collections.abc import Iterator
 
 import pandas as pd
 
 from pipeline.experiments import ExperimentConfig
-from pipeline.foundation.errors import MissingArtifactError
 from pipeline.foundation.provenance import config_hash, versions
-from pipeline.foundation.summary import StageSummary, load_summary
+from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.files import read_predictions
 from pipeline.report.inputs import ReportInputs
 from pipeline.stages.encoder_files import shown_encoder
-from pipeline.stages.evaluate import made_of_shares
+from pipeline.stages.evaluate import made_of_shares, makeups
 from pipeline.stages.ingest import source_note
+from pipeline.stages.planted_truth import synthetic_cohort_of
 from pipeline.stages.provenance import agrees, recorded
+from pipeline.stages.report_cohort import card_facts, characteristics_of, flow_of, summaries_of
 from pipeline.store.admin import list_store
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.training.curves import read_curves
-
-FUNNEL = (
-    ("waveform_catalog", "patients", "patients with waveforms"),
-    ("waveform_catalog", "records", "waveform records"),
-    ("ppg_embeddings", "windows", "usable 30 s windows"),
-    ("lab_alignment", "sequences", "sequences"),
-    ("predictions", "scored_draws_of_test_patients", "scored draws of test patients"),
-)
 
 
 @recorded("report")
 def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Write the self-contained report."""
     from pipeline.report.page import (
-        write_report,  # draws with matplotlib, which definitions need not wait for
-    )
+        write_report,
+    )  # draws with matplotlib, which definitions need not wait for
 
+    inputs = _inputs(workspace, experiment)
+    write_report(workspace.report, inputs, workspace.one_page)
+    return StageSummary(
+        stage="report",
+        counts={"megabytes": round(workspace.report.stat().st_size / 1e6, 2)},
+        figures=_pictures(inputs),
+        artefacts={"report": workspace.report, "one page": workspace.one_page},
+    ).save(workspace.summary("report"))
+
+
+def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> ReportInputs:
     predictions = read_predictions(workspace, asset="report")
     evaluation = pd.read_parquet(require(workspace.evaluation, made_by="evaluation", asset="report"))
-    store = EmbeddingStore.open(workspace.store)
     trajectories, draws = _trajectories(workspace, experiment, predictions)
-    summaries = dict(_summaries(workspace, experiment))
-    inputs = ReportInputs(
+    summaries = dict(summaries_of(workspace, experiment))
+    return ReportInputs(
         experiment=experiment.name,
         predictions=predictions,
         evaluation=evaluation,
@@ -51,13 +53,18 @@ def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
         config_hash=config_hash(experiment)[:16],
         encoder=shown_encoder(experiment.encoder),
         source=source_note(workspace),
-        data_licence="; ".join(list_store(store).licences),
-        caveat=experiment.above_tables,
+        data_licence="; ".join(list_store(EmbeddingStore.open(workspace.store)).licences),
+        caveat=experiment.caveat,
+        departures=experiment.departures,
+        synthetic=synthetic_cohort_of(workspace, experiment),
+        makeups=makeups(workspace, experiment),
         provenance={
             "Training runs a method": str(len(experiment.seeds)),
             "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         },
-        funnel=[(text, summaries[stage]["counts"][count]) for stage, count, text in FUNNEL],
+        flow=flow_of(workspace, summaries),
+        characteristics=characteristics_of(workspace),
+        card=card_facts(workspace, experiment),
         exclusions={stage: found["exclusions"] for stage, found in summaries.items() if found["exclusions"]},
         made_of=made_of_shares(workspace, experiment),
         training_curves=_curves(workspace, experiment),
@@ -66,13 +73,6 @@ def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
         patients=pd.read_parquet(workspace.admissions),
         quality=_quality(workspace),
     )
-    write_report(workspace.report, inputs)
-    return StageSummary(
-        stage="report",
-        counts={"megabytes": round(workspace.report.stat().st_size / 1e6, 2)},
-        figures=_pictures(inputs),
-        artefacts={"report": workspace.report},
-    ).save(workspace.summary("report"))
 
 
 def _pictures(inputs: ReportInputs) -> dict[str, str]:
@@ -87,23 +87,6 @@ def _pictures(inputs: ReportInputs) -> dict[str, str]:
         )
         pictures["trajectory of one test patient"] = trajectory_svg(estimates, draws)
     return pictures
-
-
-def _summaries(workspace: Workspace, experiment: ExperimentConfig) -> Iterator[tuple[str, dict]]:
-    trained = [f"train_{method}" for method in experiment.methods]
-    for stage in (
-        "waveform_catalog",
-        "lab_events",
-        "ppg_embeddings",
-        "lab_alignment",
-        *trained,
-        "predictions",
-    ):
-        try:
-            yield stage, load_summary(workspace.summary(stage))
-        except MissingArtifactError:
-            if stage not in trained:
-                raise
 
 
 def _curves(workspace: Workspace, experiment: ExperimentConfig) -> dict[str, list[dict]]:

@@ -1,9 +1,10 @@
 """The stage that trains one method, for every seed of the experiment."""
 
 import dataclasses
+import datetime
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,10 +52,32 @@ def train(workspace: Workspace, experiment: ExperimentConfig, *, method: str) ->
 
     from pipeline.training.distributed import joined_ranks  # imports torch, which definitions must not
 
+    folders = [workspace.checkpoint(method, seed) for seed in experiment.seeds]
+    before = weight_files(folders)
     with joined_ranks() as ranks:
-        summary = _summary(asset, _trained(workspace, experiment, method, asset, ranks))
+        results = _trained(workspace, experiment, method, asset, ranks)
+        unchanged = unchanged_since(before, weight_files(folders), method)
+        if unchanged:
+            logger.info("%s: %s", asset, unchanged)
+        summary = _summary(asset, results, unchanged)
         ranks.alone(lambda: summary.save(workspace.summary(asset)))
     return summary
+
+
+def weight_files(folders: Sequence[Path]) -> dict[Path, int]:
+    """Return when each file of weights below some folders was written, ns."""
+    return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*.safetensors")}
+
+
+def unchanged_since(before: Mapping[Path, int], after: Mapping[Path, int], method: str) -> str:
+    """Say that a finished training was found, and how to train anew; "" where something was trained."""
+    if not before or before != after:
+        return ""
+    day = datetime.datetime.fromtimestamp(max(before.values()) / 1e9).date()  # noqa: DTZ006 - the reader's calendar
+    return (
+        f"trained on {day.isoformat()}, nothing to do; to train anew, move checkpoints/{method} away, or change the "
+        "configuration, and start it again"
+    )
 
 
 def _trained(
@@ -180,11 +203,15 @@ def _pace(progress: "TrainingProgress") -> str:
     return f"{pace:,.0f} steps/s, busy {busy:.0%}"
 
 
-def _summary(asset: str, results: list["TrainingResult"]) -> StageSummary:
+def _summary(asset: str, results: list["TrainingResult"], unchanged: str) -> StageSummary:
     from pipeline.report.figures import loss_curve_svg
+    from pipeline.report.made_of import made_of_sentence
+    from pipeline.training.counting import makeup_of
 
     first = results[0]
-    counts: dict[str, int | float | str] = {"seeds": len(results), **_where_it_ended(first.epochs)}
+    counts: dict[str, int | float | str] = {"unchanged": unchanged} if unchanged else {}
+    counts["made_of"] = made_of_sentence(makeup_of(first.checkpoint_dir))
+    counts |= {"seeds": len(results), **_where_it_ended(first.epochs)}
     for part, numbers in first.counts.items():
         prefix = "" if part == "all" else f"{part}_"
         counts |= {f"{prefix}{name}": value for name, value in numbers.items()}
@@ -202,14 +229,15 @@ def _summary(asset: str, results: list["TrainingResult"]) -> StageSummary:
 
 
 def _where_it_ended(epochs: list[dict]) -> dict[str, float]:
-    """Loss of the last epoch and the lowest validation error, means over the parts of a method (st_pcs: labs)."""
+    """Loss of the last epoch, and the validation error of what is kept: means over the parts (st_pcs: labs)."""
     last = {row["part"]: row["loss"] for row in epochs if row["loss"] is not None}
-    errors: dict[str, float] = {}
-    for row in epochs:
-        if row.get("selection_error") is not None:
-            errors[row["part"]] = min(row["selection_error"], errors.get(row["part"], float("inf")))
+    kept = {
+        row["part"]: row["selection_error"]
+        for row in epochs
+        if row.get("kept") and row.get("selection_error") is not None
+    }
     ended = {"final_loss": sum(last.values()) / len(last)} if last else {}
-    return ended | ({"best_validation_error": sum(errors.values()) / len(errors)} if errors else {})
+    return ended | ({"best_validation_error": sum(kept.values()) / len(kept)} if kept else {})
 
 
 def _shown(row: dict) -> dict:

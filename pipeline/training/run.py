@@ -46,8 +46,9 @@ class RunState:
     epoch : epochs finished
     best_epoch, best_error : the epoch (from 1) kept as best and its mean scaled validation error
     start_shares : of the validation error before the first epoch, where that stands for selection
-    rows : one row per finished epoch; of its time, ``training_seconds`` is its batches alone,
-        ``validation_seconds`` the validation, ``saving_seconds`` its checkpoints, ``seconds`` all before these
+    rows : one row per finished epoch, and one of epoch 0 where the lines before training may be kept; of its time,
+        ``training_seconds`` is its batches alone, ``validation_seconds`` the validation,
+        ``saving_seconds`` its checkpoints, ``seconds`` all before these
     steps_per_micro_batch : that the run has trained with, where it has
     """
 
@@ -223,10 +224,25 @@ class TrainingRun:
         return error < state.best_error
 
     def _keep_start(self, state: RunState) -> None:
-        """Let the lines alone, before the first epoch, stand for selection too."""
+        """Let the lines alone, before the first epoch, stand for selection too: they are epoch 0 of the curves."""
+        started = time.monotonic()
         validation = self.validate(self.model)
         state.best_error, state.start_shares = validation.error, validation.shares.tolist()
+        row: dict[str, Any] = {
+            "method": self.method, "part": self.part, "epoch": 0, "batches": 0, "loss": None, "lab_losses": {},
+            "learning_rate": 0.0, "validation": validation.errors, "selection_error": validation.error, "kept": True,
+            "seconds": round(time.monotonic() - started, 3),
+        }  # fmt: skip
+        state.rows.append(row)
+        errors = ", ".join(f"{name} {error:.4f}" for name, error in validation.errors.items())
+        logger.info(
+            "%s (%s): epoch 0, lines fitted before training, validation error %s",
+            self.method,
+            self.part,
+            errors,
+        )
         self.ranks.alone(lambda: self._save(self.folder / "best", state))
+        self.ranks.alone(lambda: write_curves(self.folder, state.rows, tensorboard=self.config.tensorboard))
 
     def _save(self, folder: Path, state: RunState) -> None:
         precision = "bfloat16" if uses_bfloat16(self.config, self.device) else "float32"

@@ -72,6 +72,12 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+@pytest.fixture
+def ports() -> tuple[int, int]:
+    """Give two free ports."""
+    return free_port(), free_port()
+
+
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/server_info", timeout=5) as answer:

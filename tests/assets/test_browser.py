@@ -103,7 +103,7 @@ def materialize_everything(server, page, keep) -> None:
 def look_at_the_trained_method(server, page, keep) -> None:
     expect = playwright.expect
     page.goto(f"{server.url}/assets/train_mt_pcs")
-    expect(page.get_by_text("best validation error").first).to_be_visible()
+    expect(page.get_by_text("validation error of what is kept").first).to_be_visible()
     keep("metadata")
     page.get_by_text("[Show Markdown]").first.click()
     curve = page.locator("img[src^='data:image/svg+xml']").first

@@ -123,11 +123,16 @@ def test_the_store_may_lie_in_object_storage(home: Path, bucket: str, monkeypatc
 def test_new_patients_are_estimated_by_a_job(home: Path) -> None:
     assert typed(home, "dagster", "asset", "materialize", "--select", "*train_mt_pcs").returncode == 0
     cohort, out = home / "artifacts" / "tiny" / "cohort", home / "new"
-    patient = {"waveforms": str(cohort / "waveforms"), "labs": str(cohort / "clinical"), "out": str(out)}
+    patients = {
+        "waveforms": str(cohort / "waveforms"),
+        "labs": str(cohort / "clinical"),
+        "experiment": "tiny",
+    }
 
     def launched(**changed: str) -> subprocess.CompletedProcess[str]:
         config = home / "run.yaml"  # JSON is YAML
-        config.write_text(json.dumps({"ops": {"estimate_labs": {"config": patient | changed}}}))
+        ops = {"estimate_labs": {"config": {"out": str(out)} | changed}}
+        config.write_text(json.dumps({"ops": ops, "resources": {"project": {"config": patients}}}))
         job = ("dagster", "job", "execute", "-m", "assets", "-j", "predict_new_patients")
         return typed(home, *job, "-c", str(config))
 

@@ -153,17 +153,37 @@ def test_metadata_shows_counts_and_drops() -> None:
         tables={"rows": [{"a": 1}, {"b": 2.5}]},
         figures={"loss": "<svg/>"},
     )
-    shown = metadata(summary)
-    assert shown["n windows"] == dg.MetadataValue.int(3)
+    shown = metadata(summary, "demo", {"open the report": "http://127.0.0.1:3001/demo/report.html"})
+    assert shown["n windows \N{MIDDLE DOT} demo"] == dg.MetadataValue.int(3)
+    assert shown["what is used"] == dg.MetadataValue.bool(True)
     assert shown["share"] == dg.MetadataValue.text("")
     assert isinstance(shown["dropped, by reason"], dg.TableMetadataValue)
     assert [column.name for column in shown["rows"].schema.columns] == ["a", "b"]
     assert "data:image/svg+xml;base64," in shown["loss (picture)"].value
-    assert next(iter(shown)) == "loss (picture)"
+    assert list(shown)[:3] == ["experiment", "open the report", "loss (picture)"]
+    assert shown["experiment"].value == "demo"
+    assert isinstance(shown["open the report"], dg.UrlMetadataValue)
+
+
+def test_numbers_of_two_experiments_are_never_one_plot() -> None:
+    """Dagster draws what carries one name over all runs of an asset."""
+    summary = StageSummary(stage="x", counts={"best_validation_error": 0.1, "windows": 3, "encoder": "one"})
+    drawn = [
+        {
+            name
+            for name, value in metadata(summary, experiment).items()
+            if isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue)
+        }
+        for experiment in ("demo", "tiny")
+    ]
+    assert len(drawn[0]) == len(drawn[1]) == 2
+    assert not drawn[0] & drawn[1]
 
 
 def test_counts_come_with_bars_and_the_most_frequent_reason_first() -> None:
-    shown = metadata(StageSummary(stage="x", exclusions={"window: flat": 1, "window: missing samples": 100}))
+    shown = metadata(
+        StageSummary(stage="x", exclusions={"window: flat": 1, "window: missing samples": 100}), "demo"
+    )
     records = [record.data for record in shown["dropped, by reason"].records]
     assert [record["count"] for record in records] == [100, 1]
     assert [len(record[BAR]) for record in records] == [BAR_LENGTH, 1]
@@ -185,20 +205,20 @@ def test_counts_are_named_in_words(name: str, words: str) -> None:
 
 def test_short_texts_of_a_table_stay_on_one_line() -> None:
     rows = [{"R2 95 %": "0.10 to 0.20", "reason": "a reason that needs more than one line"}]
-    record = metadata(StageSummary(stage="x", tables={"t": rows}))["t"].records[0].data
+    record = metadata(StageSummary(stage="x", tables={"t": rows}), "demo")["t"].records[0].data
     assert record["R2 95 %"] == "0.10\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}0.20"
     assert " " in record["reason"]
 
 
 def test_tables_show_four_digits_and_labels_without_underscores() -> None:
     shown = metadata(
-        StageSummary(stage="x", tables={"t": [{"learning_rate": 0.00012345678, "n": 1, "b": "c"}]})
+        StageSummary(stage="x", tables={"t": [{"learning_rate": 0.00012345678, "n": 1, "b": "c"}]}), "demo"
     )
     assert shown["t"].records[0].data == {"learning rate": 0.0001235, "n": 1, "b": "c"}
 
 
 def test_data_version_reaches_dagster() -> None:
-    assert result(StageSummary(stage="x", data_version="abc")).data_version == dg.DataVersion("abc")
+    assert result(StageSummary(stage="x", data_version="abc"), "demo").data_version == dg.DataVersion("abc")
 
 
 def test_overrides_are_checked() -> None:
@@ -273,7 +293,7 @@ def test_every_check_blocks_but_the_one_that_only_warns() -> None:
 
 def test_pictures_have_their_natural_size() -> None:
     svg = '<svg style="width:100%" viewBox="0 0 648 180"></svg>'
-    shown = metadata(StageSummary(stage="x", figures={"loss": svg}))["loss (picture)"].value
+    shown = metadata(StageSummary(stage="x", figures={"loss": svg}), "demo")["loss (picture)"].value
     drawn = base64.b64decode(shown.partition("base64,")[2].rstrip(")")).decode()
     assert drawn == '<svg width="864" height="240" viewBox="0 0 648 180"></svg>'
 

@@ -1,6 +1,8 @@
 """The main job on a tiny cohort: every artefact is there, with the columns that users were promised."""
 
+import html
 import json
+import re
 import stat
 from dataclasses import replace
 
@@ -20,6 +22,7 @@ from pipeline.foundation.schema import (
 )
 from pipeline.prediction.files import read_predictions
 from pipeline.prediction.intervals import INTERVAL_STATE
+from pipeline.report.claims import RULE
 from pipeline.stages import checks, printed_table, train
 
 
@@ -108,6 +111,31 @@ def test_the_printed_table_names_every_method(tiny) -> None:
     text = printed_table(tiny.workspace, tiny.config)
     for method in ("LOCF", "Shrunk LOCF", "LSTM", "MT", "ST+PCS", "MT+PCS", "MT+PCS twin"):
         assert method in text, METHOD_LABELS
+
+
+def test_terminal_page_and_report_say_what_made_the_estimates(tiny) -> None:
+    """The same sentences everywhere: the parts in numbers, who was tested, the one rule."""
+    report = html.unescape(tiny.workspace.report.read_text()).replace("\N{NO-BREAK SPACE}", " ")
+    page = tiny.outcome.asset_materializations_for_node("evaluation")[0].metadata
+    trained = tiny.outcome.asset_materializations_for_node("train_lines")[0].metadata
+    made = page["made of, Lines"].value
+    assert re.match(r"Lines: .*fitted lines? through .*\d numbers", made)
+    assert trained["made of"].value == re.sub(
+        r" \([^)]*of the variance\)", "", made
+    )  # shares come with the test
+    for sentence in (made, page["tested on"].value, RULE):
+        assert sentence in printed_table(tiny.workspace, tiny.config)
+        assert sentence.replace("-", "\N{MINUS SIGN}") in report.replace("-", "\N{MINUS SIGN}")
+    assert "coupling 0.8" in report
+    assert "The oracle" in report
+    assert tiny.workspace.one_page.exists()
+
+
+def test_the_page_of_evaluation_begins_with_the_experiment_and_draws_what_ppg_added(tiny) -> None:
+    page = tiny.outcome.asset_materializations_for_node("evaluation")[0].metadata
+    assert next(iter(page)) == "experiment"
+    assert page["experiment"].value == "tiny"
+    assert "data:image/svg+xml" in page["What PPG added to MT+PCS (picture)"].value
 
 
 def test_the_report_stands_alone(tiny) -> None:

@@ -13,11 +13,16 @@ from pipeline.evaluation.delay_methods import ADDED
 from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate
 from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS
 from pipeline.prediction.intervals import fit_intervals
-from pipeline.report.details import calibration
+from pipeline.report.calibration_section import calibration
+from pipeline.report.course_section import trajectories
 from pipeline.report.figures import forest_svg, loss_curve_svg, readable_range, trajectory_svg
+from pipeline.report.flow import Flow, FlowArm, FlowStep
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.page import RESEARCH_ONLY, render, write_report
-from pipeline.report.sections import delays, summary, trajectories
+from pipeline.report.rendering import render_section
+from pipeline.report.sections import delays, summary
+from pipeline.report.synthetic import SyntheticCohort
+from pipeline.training.makeup import Makeup
 
 QUICK = EvaluationConfig(bootstrap=50)
 VOID = {"meta", "br", "img", "input", "hr", "link"}
@@ -100,7 +105,21 @@ def inputs(make_predictions):
         source="synthetic cohort",
         data_licence="free to share",
         caveat="These figures flatter: dense scoring.",
-        funnel=[("records", 12), ("30 s windows", 34567)],
+        departures=["History stands at every step: ours."],
+        synthetic=SyntheticCohort(coupling=0.8),
+        makeups=[
+            Makeup(
+                method="mt_pcs",
+                numbers={"network": 1234567, "lines": 409},
+                labs=LAB_NAMES,
+                without_waveform=("lactate",),
+            )
+        ],
+        flow=Flow(
+            steps=[FlowStep(title="Windows", counts={"30 s windows": 34567}, dropped={"flat": 3})],
+            arms=[FlowArm(title="test", purpose="every number is of these", counts={"patients": 40})],
+        ),
+        card=[("Code", "0123456789ab")],
         exclusions={"windows": {"flat": 3}, "labs": {}},
         training_curves={"mt_pcs": _epochs()},
         trajectories=trajectories,
@@ -118,8 +137,9 @@ def test_tags_nest_and_the_contents_lead_to_every_section(page):
     found = outline(page)
     assert found.faults == []
     assert found.open == []
-    assert found.links == found.ids
-    assert len(found.ids) == len(set(found.ids)) == 15
+    assert found.links[: len(found.ids)] == found.ids
+    assert set(found.links) <= set(found.ids)  # those of the checklist too
+    assert len(found.ids) == len(set(found.ids)) == 18
 
 
 def test_nothing_is_fetched_and_nothing_runs(page):
@@ -140,6 +160,7 @@ def test_the_banner_the_caveat_and_the_facts_are_there(page):
     assert RESEARCH_ONLY in page
     assert "demo &lt;1&gt;" in page
     assert "<1>" not in page
+    page = page.replace("\N{NO-BREAK SPACE}", " ")  # no line break inside a number
     assert page.count("These figures flatter") >= 4
     for words in (
         "abc123",
@@ -149,6 +170,10 @@ def test_the_banner_the_caveat_and_the_facts_are_there(page):
         "mg/dL",
         "arXiv 2509.16345",
         "not the luck of training",
+        "1 234 567 numbers",
+        "lactate uses no waveform",
+        "coupling 0.8",
+        "0123456789ab",
     ):
         assert words in page
 
@@ -160,6 +185,7 @@ def test_every_method_is_named(page, inputs):
 
 def test_no_raw_nan_or_hyphen_for_minus(page):
     words = re.sub(r"<svg.*?</svg>|<style>.*?</style>", "", page, flags=re.DOTALL)
+    assert page.count("History stands at every step") == 1  # once is enough
     assert not re.search(r"\bnan\b", words, flags=re.IGNORECASE)
     assert not re.search(r">-\d", words)
 
@@ -174,12 +200,15 @@ def test_drawings_are_well_formed_and_named(page):
 
 
 def test_verdict_follows_the_numbers(inputs):
-    assert "raised R2 for all 5 labs" in summary(inputs).body
+    def told(**changes):
+        return render_section(summary(replace(inputs, **changes)))
+
+    assert "What PPG added to MT+PCS. start: R2 higher for all 5 labs" in told()
     shown = inputs.comparisons.copy()
     shown.loc[shown["lab"] != "sodium", "lower"] = -1.0
-    assert "raised R2 for 1 of 5 labs (sodium)" in summary(replace(inputs, comparisons=shown)).body
+    assert "start: R2 higher for 1 of 5 labs (sodium)" in told(comparisons=shown)
     shown.loc[shown["lab"] == "sodium", "p_holm"] = 0.06
-    assert "raised R2 for none of 5 labs" in summary(replace(inputs, comparisons=shown)).body
+    assert "R2 higher for none of 5 labs" in told(comparisons=shown)
 
 
 def test_small_cohorts_hide_cells_and_say_why_there_is_no_interval(make_predictions):
@@ -187,12 +216,14 @@ def test_small_cohorts_hide_cells_and_say_why_there_is_no_interval(make_predicti
     table = fit_intervals(table).apply(table)
     inputs = ReportInputs(experiment="tiny", predictions=table, evaluation=evaluate(table, QUICK))
     page = render(inputs)
-    body = calibration(inputs).body
+    body = render_section(calibration(inputs))
     assert "<td>100</td></tr>" in body  # without interval, %
     assert "Without interval: potassium (too few calibration patients: 3 of at least 9)" in body
     assert "unbounded" not in page
-    assert page.count("hidden: under 10 patients") == 5  # coverage by hours, of every lab
-    assert page.count("Every group has under 10 patients") == 2  # by hours and by direction of change
+    assert body.count("Hidden, since under 10 patients: potassium (") == 1  # all labs in one line
+    assert "hours since the last lab (all groups); change since the last lab (all groups)" in page
+    assert page.count("Thresholds not judged") == 1
+    assert 'id="alarms"' not in page
     assert outline(page).faults == []
 
 
@@ -216,7 +247,7 @@ def test_results_that_come_later_have_their_own_section(inputs):
          "mae_lower": 1.0, "mae_upper": 3.0}
         for delay in (0, 30, 60) for method in ("locf", "mt_pcs", ADDED)
     ]  # fmt: skip
-    body = delays(replace(inputs, delays=pd.DataFrame(rows))).body
+    body = render_section(delays(replace(inputs, delays=pd.DataFrame(rows))))
     assert "sodium, mmol/L: 30 / 25 / 20 draws" in body
     assert "result after 60 min" in body
     assert body.count("what PPG added") == 1
@@ -241,6 +272,19 @@ def test_the_file_is_private_complete_and_the_same_again(tmp_path, inputs, page)
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_summary_of_one_page_stands_alone(tmp_path, inputs):
+    path = tmp_path / "summary.html"
+    write_report(tmp_path / "report.html", inputs, path)
+    text = path.read_text()
+    found = outline(text)
+    assert found.faults == found.open == []
+    assert all(url.startswith("#") for url in found.urls)  # within its own drawings
+    assert "script" not in found.tags
+    for words in (RESEARCH_ONLY, "Synthetic cohort", "1 234 567 numbers", "What PPG added to MT+PCS"):
+        assert words in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_trajectory_without_bounded_intervals_or_draws():
     trajectories, draws = _trajectories()
     drawn = trajectory_svg(trajectories.assign(lower=-np.inf, upper=np.inf), draws.iloc[:0])
@@ -249,12 +293,12 @@ def test_trajectory_without_bounded_intervals_or_draws():
 
 
 def test_a_trajectory_without_interval_says_why(inputs):
-    assert "Estimates without a band" not in trajectories(inputs).body
+    assert "Estimates without a band" not in render_section(trajectories(inputs))
     table = inputs.trajectories.assign(interval_state="ok")
     few = "too few calibration patients: 3 of at least 9"
     table.loc[table["lab"].isin(["sodium", "lactate"]), "interval_state"] = few
     table.loc[table["lab"] == "glucose", "interval_state"] = "no estimate"
-    body = trajectories(replace(inputs, trajectories=table)).body
+    body = render_section(trajectories(replace(inputs, trajectories=table)))
     assert f"Estimates without a band: sodium, lactate ({few}). Hours count" in body
 
 
@@ -270,6 +314,13 @@ def test_loss_curves_of_single_task_models_name_their_labs():
     )  # one legend for both panels, in the labs' order
     assert drawn.index(">sodium<") < drawn.index(">lactate<")
     assert "Date" not in drawn
+
+
+def test_the_epoch_before_training_is_drawn_and_the_kept_one_marked():
+    start = {"part": "all", "epoch": 0, "loss": None, "validation": {"sodium": 0.3}, "kept": True}
+    rows = [start, *(row | {"kept": False} for row in _epochs())]
+    assert loss_curve_svg(rows) != loss_curve_svg(rows[1:])
+    assert loss_curve_svg(rows) != loss_curve_svg([start | {"kept": False}, *rows[1:]])
 
 
 def test_loss_curves_show_the_validation_errors_that_training_writes():

@@ -9,7 +9,10 @@ from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.report.comparison_text import comparison_table
-from pipeline.report.paper_table import TABLE1_METHODS, paper_table1, table1, table1_html, table1_text
+from pipeline.report.document import Cell
+from pipeline.report.paper_table import TABLE1_METHODS, paper_table1, table1
+from pipeline.report.paper_text import WHY_NOT_COMPARED, ours_table, paper_columns, table1_text
+from pipeline.report.synthetic import SyntheticCohort
 
 QUICK = EvaluationConfig(bootstrap=100)
 
@@ -87,20 +90,40 @@ def test_methods_that_were_not_scored_stay_visible_as_dashes(make_predictions):
     line = next(line for line in text.splitlines() if line.startswith("  LSTM"))
     assert line.split()[1] == "\N{EN DASH}"
     assert "nan" not in text
-    assert "nan" not in table1_html(table1(evaluation))
+    assert "nan" not in str(ours_table(table1(evaluation)))
 
 
 def test_text_is_aligned_and_names_its_source(evaluation):
     text = table1_text(table1(evaluation))
     assert "arXiv 2509.16345" in text
-    rows = [line for line in text.splitlines() if line.startswith("  ")]
-    assert len({len(line) for line in rows if not line.startswith("   ")}) == 1
+    ours, paper = (
+        {len(line) for line in part.splitlines() if line.startswith("  ") and not line.startswith("   ")}
+        for part in (text.partition("The paper")[0], text.partition("The paper")[2])
+    )
+    assert len(ours) == len(paper) == 1
+    assert max(len(line) for line in text.splitlines() if line.startswith(" ")) <= 110
 
 
-def test_html_has_one_row_per_method_and_real_minus_signs(evaluation):
-    html = table1_html(table1(evaluation))
-    assert html.count("<tr") == 2 + 5 + 5 * len(TABLE1_METHODS)
-    assert ">-0." not in html
+def test_ours_and_the_papers_figures_are_two_tables(evaluation):
+    table = table1(evaluation)
+    ours, paper = ours_table(table), paper_columns(table)
+    assert len(ours.rows) == 5 + 5 * len(TABLE1_METHODS)
+    assert len(paper.rows) == 5 + 5 * 5
+    assert "0.662" not in str(ours)
+    leaders = [row for row in ours.rows if any(isinstance(cell, Cell) and cell.best for cell in row.cells)]
+    assert leaders
+    assert not any(row.cells[0] == "Live LOCF" for row in leaders)  # it sees what the others do not
+
+
+def test_a_synthetic_cohort_is_said_to_be_one_and_why_the_paper_is_no_match(evaluation):
+    oracle = pd.DataFrame({"protocol": ["start"], "lab": ["sodium"], "r2": [0.87]})
+    synthetic = SyntheticCohort(coupling=0.8, oracle=oracle)
+    text = table1_text(table1(evaluation), synthetic=synthetic, below="made of lines")
+    assert text.startswith("Synthetic cohort")
+    assert "coupling 0.8" in text
+    assert "start: sodium 0.87" in text
+    assert text.index("made of lines") < text.index(WHY_NOT_COMPARED) < text.index("The paper")
+    assert WHY_NOT_COMPARED not in table1_text(table1(evaluation))
 
 
 def test_an_unscored_protocol_is_one_clear_error(evaluation):

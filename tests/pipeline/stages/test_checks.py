@@ -154,7 +154,7 @@ def test_an_empty_store_is_no_success(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["nowhere", "report.html", "summaries/evaluation.json", "embeddings/patient3/x"]
+    "place", ["nowhere", "report.html", "summary.html", "summaries/evaluation.json", "embeddings/patient3/x"]
 )
 def test_a_patient_id_is_found_wherever_it_stands(workspace: Workspace, place: str) -> None:
     split_subjects(PATIENTS, TINY.splits).save(workspace.splits)

@@ -20,6 +20,10 @@ def test_fitted_lines_stand_for_selection_and_are_held(cohort, tmp_path, monkeyp
     best, last = (load_model(tmp_path / name).model for name in ("best", "last"))
     assert result.best_epochs == {"all": 0}
     assert load_model(tmp_path / "best").provenance["epoch"] == 0
+    first, *epochs = result.epochs  # what may be kept is logged, and drawn
+    assert (first["epoch"], first["loss"], first["kept"]) == (0, None, True)
+    assert set(first["validation"]) == set(epochs[0]["validation"])
+    assert not any(row["kept"] for row in epochs)
     lines = [
         {k: v for k, v in m.state_dict().items() if ".line." in k or "reader" in k} for m in (best, last)
     ]

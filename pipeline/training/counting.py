@@ -1,0 +1,89 @@
+"""Count the numbers of a trained method: in its network, lines, reader of the latest windows, history line, filters."""
+
+from collections import Counter
+from pathlib import Path
+
+from torch import Tensor
+
+from models.assimilation.lab_assimilation import LabAssimilation
+from models.assimilation.parameters import NAMES
+from models.regressor.lab_lines import LabLines
+from models.regressor.lab_regressor import LabRegressor
+from models.regressor.patient_state import PatientState
+from models.regressor.waveform_readout import WaveformReadout
+from pipeline.foundation.artefact_notes import apart
+from pipeline.foundation.schema import LAB_NAMES
+from pipeline.training.checkpoints import TrainedModel, checkpoint_folders, load_model
+from pipeline.training.makeup import Makeup
+
+
+def makeup_of(folder: Path | str) -> Makeup:
+    """Count the numbers of the checkpoint, or of the checkpoints by lab (st_pcs), in a run's folder.
+
+    Raises
+    ------
+    CheckpointError : as ``load_model`` does
+    """
+    numbers: Counter[str] = Counter()
+    labs: list[str] = []
+    without: list[str] = []
+    method = ""
+    for place in checkpoint_folders(folder):
+        with apart():  # counting numbers makes nothing of them
+            loaded = load_model(place)
+        method = loaded.method
+        labs += loaded.labs
+        found, silent = counted(loaded.model, loaded.labs)
+        numbers.update(found)
+        without += silent
+    in_order = [lab for lab in LAB_NAMES if lab in labs]
+    return Makeup(
+        method=method,
+        numbers={part: n for part, n in numbers.items() if n},
+        labs=tuple(in_order),
+        without_waveform=tuple(lab for lab in in_order if lab in without),
+    )
+
+
+def counted(model: TrainedModel, labs: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
+    """Return the numbers of a model by part, and the labs whose estimate no waveform enters."""
+    if isinstance(model, LabAssimilation):
+        return _of_filters(model, labs)
+    if isinstance(model, LabLines):
+        waveform = _of_waveform(model.waveform)
+        lines = waveform.pop("lines") + _present(model.bias)
+        silent = [lab for row, lab in enumerate(labs) if not _reads(model.waveform, row)]
+        return {"lines": lines, **waveform, "history": _present(model.history_line)}, silent
+    total = sum(weight.numel() for weight in model.parameters())
+    if not isinstance(model, LabRegressor):
+        return {"network": total - model.log_variance.numel()}, []
+    states = [part for part in model.modules() if isinstance(part, PatientState)]
+    history = [state.line.weight for state in states if state.line is not None]
+    held = [*history, *model.waveform.parameters(), model.log_variance]
+    parts = _of_waveform(model.waveform) | {"history": sum(_present(weight) for weight in history)}
+    return {"network": total - sum(weight.numel() for weight in held), **parts}, []
+
+
+def _of_waveform(readout: WaveformReadout) -> dict[str, int]:
+    lines = 0 if readout.line is None else _present(readout.line.weight)
+    reader = readout.reader
+    heard = reader is not None and bool(reader.heads.weight.any())
+    return {"lines": lines, "reading": sum(w.numel() for w in reader.parameters()) if heard and reader else 0}
+
+
+def _reads(readout: WaveformReadout, row: int) -> bool:
+    heads = None if readout.reader is None else readout.reader.heads.weight[row]
+    line = None if readout.line is None else readout.line.weight[row]
+    return any(weight is not None and bool(weight.any()) for weight in (line, heads))
+
+
+def _of_filters(model: LabAssimilation, labs: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
+    gains = model.numbers[:, NAMES.index("gain")].tolist()  # at 0 a reading says nothing of the lab
+    read = [line and gain != 0 for line, gain in zip(model.has_line.tolist(), gains, strict=True)]
+    lines = sum(_present(model.line_weight[row]) + 1 for row, used in enumerate(read) if used)
+    silent = [lab for lab, used in zip(labs, read, strict=True) if not used]
+    return {"lines": lines, "filters": len(NAMES) * len(labs)}, silent
+
+
+def _present(weight: Tensor) -> int:
+    return int(weight.count_nonzero())
