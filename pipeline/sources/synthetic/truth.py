@@ -22,6 +22,7 @@ from pipeline.sources.synthetic.parameters import CohortParameters, LabProcess
 from pipeline.sources.synthetic.physiology import Course, to_score, to_value
 
 TRUTH_TABLES = ("draws", "labs", "latents", "morphology")
+_RECORD = "cohort.json"
 _HISTORY_US = 30 * DAY_US
 _JITTER = 1e-6
 
@@ -48,11 +49,16 @@ def _with_patient(frame: pd.DataFrame, patient_id: str) -> pd.DataFrame:
     )
 
 
+def has_truth(root: Path) -> bool:
+    """Whether the whole truth of a cohort lies in `root`; what tells it is written last."""
+    return (Path(root) / "truth" / _RECORD).is_file()
+
+
 def write_truth(folder: Path, tables: dict[str, pd.DataFrame], meta: dict[str, Any]) -> None:
     """Write the cohort's truth; `meta` holds coupling, null, seed, real_labs and the parameters."""
     for name in TRUTH_TABLES:
         write_parquet(folder / f"{name}.parquet", tables[name])
-    write_json(folder / "cohort.json", meta)
+    write_json(folder / _RECORD, meta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +93,11 @@ class CohortTruth:
             When there is none, or its parameters are not the committed ones.
         """
         folder = Path(root) / "truth"
-        if not (folder / "cohort.json").is_file():
+        if not has_truth(root):
             raise MissingArtifactError(
                 f"{root} holds no truth: only a synthetic cohort, written whole, has one"
             )
-        meta = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
+        meta = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in TRUTH_TABLES}
         parameters = CohortParameters.from_dict(meta["parameters"])
         coupling = 0.0 if meta["null"] else meta["coupling"]
