@@ -119,6 +119,35 @@ class CohortTruth:
         groups = self.latents.groupby("patient_id")
         return {str(patient): dict(zip(names, _arrays(rows, names), strict=True)) for patient, rows in groups}
 
+    @cached_property
+    def _offsets_of(self) -> dict[str, np.ndarray]:
+        wide = self.morphology.pivot(index="patient_id", columns="parameter", values="offset")
+        ordered = wide[list(self.parameters.morphology)]
+        return {str(patient): row for patient, row in zip(ordered.index, ordered.to_numpy(), strict=True)}
+
+    def shape_drivers(self, patient_id: str, at_us: np.ndarray) -> np.ndarray:
+        """Return what drives the pulse's shape at some times, (n, shapes): each parameter before its squashing."""
+        course = self._latents_of[patient_id]
+        latents = {
+            name: np.interp(at_us, course["time_us"], course[name]) for name in self.parameters.latent_names
+        }
+        columns = [
+            offset + sum(weight * latents[latent] for latent, weight in spec.loadings.items())
+            for spec, offset in zip(
+                self.parameters.morphology.values(), self._offsets_of[patient_id], strict=True
+            )
+        ]
+        return np.stack(columns, axis=1)
+
+    def draws_of(self, patient_id: str) -> pd.DataFrame:
+        """Return a patient's draws in order of time: sampled_at_us, lab, measured; empty where there is none."""
+        return self._draws_by_patient.get(patient_id, self.draws.iloc[:0])
+
+    @cached_property
+    def _draws_by_patient(self) -> dict[str, pd.DataFrame]:
+        ordered = self.draws.sort_values("sampled_at_us", kind="stable")
+        return {str(patient): rows for patient, rows in ordered.groupby("patient_id")}
+
 
 def _arrays(frame: pd.DataFrame, columns: tuple[str, ...]) -> tuple[np.ndarray, ...]:
     return tuple(frame[column].to_numpy() for column in columns)
