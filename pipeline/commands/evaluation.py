@@ -1,8 +1,11 @@
 """``lab-baselines``, ``recovery`` and ``scale-study``: what judges a method beside the stages of one experiment."""
 
 import argparse
+import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.commands.project_options import add_experiment_option, add_override_option, configuration
 from pipeline.evaluation.lab_baselines import (
@@ -10,10 +13,17 @@ from pipeline.evaluation.lab_baselines import (
     read_icu_stays,
     real_lab_baselines,
 )
+from pipeline.evaluation.recovery import LEARNED
+from pipeline.evaluation.recovery_conditions import CONDITIONS, LONG_CONDITIONS, Condition
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.workspace import Workspace
 from pipeline.report.baseline_text import baseline_table
 from pipeline.sources.detect import open_clinical
+from pipeline.sources.synthetic.plan import CohortSize
+
+if TYPE_CHECKING:
+    from pipeline.stages.recovery_regimes import LongCohorts
 
 
 def add_evaluation_commands(commands) -> None:
@@ -36,6 +46,26 @@ def _add_recovery(commands) -> None:
         "recovery",
         help="what is found of what the pulse could tell, on cohorts with a known truth; resumable",
     )
+    command.add_argument(
+        "--regime", choices=("short", "long"), default="short",
+        help="short: 1000 patients of hours; long: 160 rendered ones of days, and 1000 emulated ones of a week",
+    )  # fmt: skip
+    command.add_argument(
+        "--patients", type=int, nargs=2, default=(160, 1000), metavar=("RENDERED", "EMULATED"),
+        help="of the regime long; EMULATED 0: none",
+    )  # fmt: skip
+    command.add_argument(
+        "--hours", type=float, nargs=2, default=(48.0, 96.0), metavar=("LOW", "HIGH"),
+        help="of a rendered recording, regime long",
+    )  # fmt: skip
+    command.add_argument("--days", type=float, default=7.0, help="of an emulated recording, regime long")
+    command.add_argument(
+        "--method",
+        action="append",
+        metavar="NAME",
+        help="only these, repeatable; a model needs its twin to be judged",
+    )
+    command.add_argument("--seeds", type=int, help="training seeds at most; fewer than docs/recovery.md has")
     add_experiment_option(command, default="recovery")
     command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
     add_override_option(command)
@@ -82,11 +112,43 @@ def _scale_study(parsed: argparse.Namespace) -> None:
 def _recovery(parsed: argparse.Namespace) -> None:
     # Both import torch, which other commands need not.
     from pipeline.report.recovery_text import recovery_text
-    from pipeline.stages.recovery import run_recovery
+    from pipeline.stages.recovery import run_long_recovery, run_recovery
 
-    config = configuration(parsed)
+    config, methods = configuration(parsed), tuple(parsed.method or LEARNED)
+    if unknown := sorted(set(methods) - set(TRAINED_METHODS)):
+        raise ConfigError(
+            f"--method {unknown[0]} cannot be trained; choose from {', '.join(TRAINED_METHODS)}"
+        )
     workspace = Workspace.from_environment(config.name, artifacts=parsed.artifacts)
-    sys.stdout.write(recovery_text(run_recovery(config, workspace.root)))
+    if parsed.regime == "short":
+        table = run_recovery(config, workspace.root, _with_seeds(CONDITIONS, parsed), methods=methods)
+    else:
+        conditions = [c for c in LONG_CONDITIONS if parsed.patients[1] or not c.emulated]
+        table = run_long_recovery(
+            config, workspace.root, _long_cohorts(parsed), _with_seeds(conditions, parsed), methods=methods
+        )
+    sys.stdout.write(recovery_text(table))
+
+
+def _with_seeds(conditions: Sequence[Condition], parsed: argparse.Namespace) -> list[Condition]:
+    if parsed.seeds is None:
+        return list(conditions)
+    if parsed.seeds < 1:
+        raise ConfigError(f"--seeds {parsed.seeds}: at least one training run is needed")
+    return [dataclasses.replace(c, seeds=min(c.seeds, parsed.seeds)) for c in conditions]
+
+
+def _long_cohorts(parsed: argparse.Namespace) -> "LongCohorts":
+    from pipeline.stages.recovery_regimes import LongCohorts  # imports torch, as above
+
+    (rendered, emulated), (low, high), hours = parsed.patients, parsed.hours, 24 * parsed.days
+    try:
+        return LongCohorts(
+            rendered=CohortSize(n_patients=rendered, hours_low=low, hours_high=high),
+            emulated=CohortSize(n_patients=max(emulated, 1), hours_low=hours, hours_high=hours),
+        )
+    except ValueError as problem:
+        raise ConfigError(f"recovery --regime long: {problem}") from None
 
 
 def _lab_baselines(parsed: argparse.Namespace) -> None:

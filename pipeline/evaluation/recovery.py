@@ -100,7 +100,11 @@ def _cell(blocks: Sequence[ScoredSet], config: EvaluationConfig) -> tuple[dict[s
 
 
 def _r2(
-    runs: Sequence[np.ndarray], truth: np.ndarray, index: np.ndarray, weights: np.ndarray, config: EvaluationConfig
+    runs: Sequence[np.ndarray],
+    truth: np.ndarray,
+    index: np.ndarray,
+    weights: np.ndarray,
+    config: EvaluationConfig,
 ) -> bootstrap.Replicates:
     """Return R2, the mean over training runs, one value a replicate."""
     each = [
@@ -152,9 +156,7 @@ def _add_simultaneous(rows: list[dict[str, Any]], numbers: list[Numbers], config
     names = dict.fromkeys(name for own in numbers for name in own if name.startswith(("added", "r2_")))
     for name in names:
         having = [i for i, own in enumerate(numbers) if name in own]
-        values = [
-            numbers[i][name] if rows[i]["n_patients"] > 1 else np.full(2, np.nan) for i in having
-        ]
+        values = [numbers[i][name] if rows[i]["n_patients"] > 1 else np.full(2, np.nan) for i in having]
         for i, found in zip(having, bootstrap.simultaneous(values, config.level), strict=True):
             rows[i] |= {
                 f"{name}_simultaneous_lower": found.lower, f"{name}_simultaneous_upper": found.upper,

@@ -1,6 +1,5 @@
 """Under which conditions the recovery experiment trains and judges every method, in both regimes."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.evaluation.recovery import MODEL, OUR_TWIN, OURS, TWIN
@@ -53,10 +52,10 @@ LONG_CONDITIONS = (
     Condition(name="rendered, coupling 1", coupling=1.0, seeds=5),
     Condition(name="rendered, coupling 0 (null A)", coupling=0.0, null="a", seeds=5),
     Condition(name="emulated, coupling 1", coupling=1.0, seeds=2, emulated=True),
-    Condition(name="emulated, coupling 1, two thirds", coupling=1.0, train_share=2 / 3, seeds=2, emulated=True),
+    Condition(
+        name="emulated, coupling 1, two thirds", coupling=1.0, train_share=2 / 3, seeds=2, emulated=True
+    ),
     Condition(name="emulated, coupling 1, a third", coupling=1.0, train_share=1 / 3, seeds=2, emulated=True),
     Condition(name="emulated, coupling 1, 16 %", coupling=1.0, train_share=0.16, seeds=2, emulated=True),
 )
 """Of the regime `long`: 600, 400, 200 and 96 of 600 training patients with emulated embeddings."""
-
-REGIMES: Mapping[str, tuple[Condition, ...]] = {"short": CONDITIONS, "long": LONG_CONDITIONS}

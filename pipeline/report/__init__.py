@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "made_of": ["made_of_table"],
         "page": ["write_report"],
         "paper_table": ["table1", "table1_text"],
+        "recovery_figures": ["recovery_by_size_svg", "recovery_by_svg"],
         "recovery_text": ["recovery_text"],
         "result_delay_text": ["delay_text"],
         "scale_text": ["scale_text"],

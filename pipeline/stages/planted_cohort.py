@@ -20,7 +20,7 @@ from pipeline.embedding.run import embed
 from pipeline.emulation.cohort import EmulatedCohort, write_emulated_cohort
 from pipeline.emulation.fit import emulator_key
 from pipeline.emulation.model import EMULATED, Emulator, emulator_folder
-from pipeline.evaluation.recovery import Condition
+from pipeline.evaluation.recovery_conditions import Condition
 from pipeline.experiments import ExperimentConfig
 from pipeline.labs.cleaning import LabEvents, clean_labs
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms

@@ -12,6 +12,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "cohort": ["write_cohort", "write_waveforms", "write_without_waveforms"],
         "defects": ["KINDS", "plan_defects"],
+        "ideal": ["IdealReader", "ShapeReadings"],
+        "law": ["ReadingErrors"],
         "parameters": ["CohortParameters"],
         "physiology": ["Course", "Stay", "morphology_at", "random_stream"],
         "plan": ["CohortPlan", "CohortSize", "claim", "patient_count", "plan_patient", "subject_id_of"],
