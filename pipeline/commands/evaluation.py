@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from pipeline.evaluation.lab_baselines import (
     real_lab_baselines,
 )
 from pipeline.evaluation.recovery import LEARNED
-from pipeline.evaluation.recovery_conditions import CONDITIONS, LONG_CONDITIONS, Condition
+from pipeline.evaluation.recovery_conditions import REGIMES, Condition
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.workspace import Workspace
@@ -64,6 +63,9 @@ def _add_recovery(commands) -> None:
         action="append",
         metavar="NAME",
         help="only these, repeatable; a model needs its twin to be judged",
+    )
+    command.add_argument(
+        "--condition", action="append", metavar="NAME", help="only these conditions of the regime, repeatable"
     )
     command.add_argument("--seeds", type=int, help="training seeds at most; fewer than docs/recovery.md has")
     add_experiment_option(command, default="recovery")
@@ -119,23 +121,29 @@ def _recovery(parsed: argparse.Namespace) -> None:
         raise ConfigError(
             f"--method {unknown[0]} cannot be trained; choose from {', '.join(TRAINED_METHODS)}"
         )
-    workspace = Workspace.from_environment(config.name, artifacts=parsed.artifacts)
+    workspace, conditions = (
+        Workspace.from_environment(config.name, artifacts=parsed.artifacts),
+        _conditions(parsed),
+    )
     if parsed.regime == "short":
-        table = run_recovery(config, workspace.root, _with_seeds(CONDITIONS, parsed), methods=methods)
+        table = run_recovery(config, workspace.root, conditions, methods=methods)
     else:
-        conditions = [c for c in LONG_CONDITIONS if parsed.patients[1] or not c.emulated]
-        table = run_long_recovery(
-            config, workspace.root, _long_cohorts(parsed), _with_seeds(conditions, parsed), methods=methods
-        )
+        table = run_long_recovery(config, workspace.root, _long_cohorts(parsed), conditions, methods=methods)
     sys.stdout.write(recovery_text(table))
 
 
-def _with_seeds(conditions: Sequence[Condition], parsed: argparse.Namespace) -> list[Condition]:
-    if parsed.seeds is None:
-        return list(conditions)
-    if parsed.seeds < 1:
+def _conditions(parsed: argparse.Namespace) -> list[Condition]:
+    """Return the conditions of the regime that were asked for, with as many training seeds."""
+    known = {condition.name: condition for condition in REGIMES[parsed.regime]}
+    wanted = parsed.condition or [c.name for c in known.values() if parsed.patients[1] or not c.emulated]
+    if unknown := [name for name in wanted if name not in known]:
+        raise ConfigError(
+            f"--condition {unknown[0]!r} is none of the regime {parsed.regime}: choose from {', '.join(known)}"
+        )
+    if parsed.seeds is not None and parsed.seeds < 1:
         raise ConfigError(f"--seeds {parsed.seeds}: at least one training run is needed")
-    return [dataclasses.replace(c, seeds=min(c.seeds, parsed.seeds)) for c in conditions]
+    most = parsed.seeds or max(condition.seeds for condition in known.values())
+    return [dataclasses.replace(known[name], seeds=min(known[name].seeds, most)) for name in wanted]
 
 
 def _long_cohorts(parsed: argparse.Namespace) -> "LongCohorts":

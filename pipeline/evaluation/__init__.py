@@ -43,7 +43,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "recovery_rows",
         ],
         "recovery_by": ["HOURS_RECORDED", "KNOWN_DRAWS", "recovery_by"],
-        "recovery_conditions": ["CONDITIONS", "Condition", "LONG_CONDITIONS"],
+        "recovery_conditions": ["CONDITIONS", "Condition", "LONG_CONDITIONS", "REGIMES"],
         "result_delay": ["delay_table"],
         "scale_study": ["EncoderCost", "StudiedEncoder", "scale_rows"],
         "subgroups": ["GROUPINGS", "SubgroupConfig", "subgroup_table"],

@@ -1,5 +1,6 @@
 """Under which conditions the recovery experiment trains and judges every method, in both regimes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.evaluation.recovery import MODEL, OUR_TWIN, OURS, TWIN
@@ -59,3 +60,5 @@ LONG_CONDITIONS = (
     Condition(name="emulated, coupling 1, 16 %", coupling=1.0, train_share=0.16, seeds=2, emulated=True),
 )
 """Of the regime `long`: 600, 400, 200 and 96 of 600 training patients with emulated embeddings."""
+
+REGIMES: Mapping[str, tuple[Condition, ...]] = {"short": CONDITIONS, "long": LONG_CONDITIONS}

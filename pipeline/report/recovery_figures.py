@@ -28,7 +28,7 @@ def recovery_by_svg(rows: pd.DataFrame, quantity: str) -> str:
     rows : of ``recovery_by``, one condition and quantity
     """
     edges = rows[["lower_edge", "upper_edge"]].drop_duplicates().sort_values("lower_edge")
-    names = [_part(low, high) for low, high in edges.itertuples(index=False)]
+    names = [_part(float(low), float(high)) for low, high in edges.itertuples(index=False)]
     places = {low: place for place, low in enumerate(edges["lower_edge"])}
     return _svg(rows.assign(place=rows["lower_edge"].map(places)), names, _TITLES[quantity])
 
