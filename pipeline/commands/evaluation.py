@@ -57,7 +57,10 @@ def _add_recovery(commands) -> None:
         "--hours", type=float, nargs=2, default=(48.0, 96.0), metavar=("LOW", "HIGH"),
         help="of a rendered recording, regime long",
     )  # fmt: skip
-    command.add_argument("--days", type=float, default=7.0, help="of an emulated recording, regime long")
+    command.add_argument(
+        "--days", type=float, nargs=2, default=(7.0, 7.0), metavar=("LOW", "HIGH"),
+        help="of an emulated recording, regime long",
+    )  # fmt: skip
     command.add_argument(
         "--method",
         action="append",
@@ -149,11 +152,12 @@ def _conditions(parsed: argparse.Namespace) -> list[Condition]:
 def _long_cohorts(parsed: argparse.Namespace) -> "LongCohorts":
     from pipeline.stages.recovery_regimes import LongCohorts  # imports torch, as above
 
-    (rendered, emulated), (low, high), hours = parsed.patients, parsed.hours, 24 * parsed.days
+    (rendered, emulated), (low, high) = parsed.patients, parsed.hours
+    shortest, longest = (24 * days for days in parsed.days)
     try:
         return LongCohorts(
             rendered=CohortSize(n_patients=rendered, hours_low=low, hours_high=high),
-            emulated=CohortSize(n_patients=max(emulated, 1), hours_low=hours, hours_high=hours),
+            emulated=CohortSize(n_patients=max(emulated, 1), hours_low=shortest, hours_high=longest),
         )
     except ValueError as problem:
         raise ConfigError(f"recovery --regime long: {problem}") from None

@@ -90,15 +90,17 @@ def _run(regime: Regime, name: str, conditions: Sequence[Condition], methods: Se
     root, tables, parts = regime.root, [], []
     for number, condition in enumerate(conditions, start=1):
         experiment, weights = regime.experiment(condition), regime.embeddings(condition)
-        described = {"experiment": to_plain(experiment), "condition": to_plain(condition),
-                     "embeddings": weights, "methods": list(methods)}  # fmt: skip
+        described = {"experiment": to_plain(experiment), "embeddings": weights,
+                     "condition": to_plain(dataclasses.replace(condition, seeds=1))}  # fmt: skip
         folder = root / "conditions" / config_hash(described)[:12]
-        if not (folder / "rows.parquet").exists():
+        # More seeds or methods add to what is trained; what is judged together is named by both.
+        judged = folder / "judged" / config_hash([condition.seeds, list(methods)])[:12]
+        if not (judged / "rows.parquet").exists():
             logger.info("recovery: %s", condition.name)
             with _noted(weights, described):
-                _run_condition(regime, condition, folder, methods)
-        tables.append(pd.read_parquet(folder / "rows.parquet"))
-        parts.append(_named(pd.read_parquet(folder / "by.parquet"), condition))
+                _run_condition(regime, condition, folder, judged, methods)
+        tables.append(pd.read_parquet(judged / "rows.parquet"))
+        parts.append(_named(pd.read_parquet(judged / "by.parquet"), condition))
         table, by = pd.concat(tables, ignore_index=True), pd.concat(parts, ignore_index=True)
         with _noted(weights, {"conditions": [to_plain(done) for done in conditions[:number]], **described}):
             write_parquet(root / f"{name}.parquet", table)
@@ -131,22 +133,25 @@ def _noted(weights: str, config: Mapping[str, Any]) -> AbstractContextManager[Ar
     return noted(ArtefactNote.of("recovery", config=config, inputs=inputs, licences=[COHORT_LICENCE]))
 
 
-def _run_condition(regime: Regime, condition: Condition, folder: Path, methods: Sequence[str]) -> None:
+def _run_condition(
+    regime: Regime, condition: Condition, folder: Path, judged: Path, methods: Sequence[str]
+) -> None:
     cohort, experiment = regime.cohort(condition), regime.experiment(condition)
-    recipe = regime.recipe(condition, cohort)
-    experiment = dataclasses.replace(experiment, training=recipe)
-    predictions = trained_predictions(experiment, cohort, folder, methods, runs=condition.runs)
-    predictions = pd.concat([predictions, _ideal_predictions(experiment, cohort, folder)], ignore_index=True)
-    predictions = with_circumstances(predictions, cohort.aligned)
-    write_parquet(folder / "predictions.parquet", predictions)
-    write_parquet(folder / "by.parquet", recovery_by(predictions, experiment.evaluation))
-    table = _named(pd.DataFrame(recovery_rows(predictions, experiment.evaluation)), condition)
+    experiment = dataclasses.replace(experiment, training=regime.recipe(condition, cohort))
+    predictions = [
+        trained_predictions(experiment, cohort, folder, methods, runs=condition.runs),
+        _ideal_predictions(experiment, cohort, folder),
+    ]
+    scored = with_circumstances(pd.concat(predictions, ignore_index=True), cohort.aligned)
+    table = _named(pd.DataFrame(recovery_rows(scored, experiment.evaluation)), condition)
     table.insert(5, "train_patients", cohort.splits.counts["train"])
     write_json(
         folder / "condition.json",
         {"condition": to_plain(condition), "experiment": plain_experiment(experiment)},
     )
-    write_parquet(folder / "rows.parquet", table)
+    write_parquet(judged / "predictions.parquet", scored)
+    write_parquet(judged / "by.parquet", recovery_by(scored, experiment.evaluation))
+    write_parquet(judged / "rows.parquet", table)
 
 
 def _once(method: str) -> range:
