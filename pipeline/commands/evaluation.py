@@ -1,8 +1,10 @@
 """``lab-baselines``, ``recovery`` and ``scale-study``: what judges a method beside the stages of one experiment."""
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.commands.project_options import add_experiment_option, add_override_option, configuration
 from pipeline.evaluation.lab_baselines import (
@@ -10,10 +12,17 @@ from pipeline.evaluation.lab_baselines import (
     read_icu_stays,
     real_lab_baselines,
 )
+from pipeline.evaluation.recovery import LEARNED
+from pipeline.evaluation.recovery_conditions import REGIMES, Condition
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.workspace import Workspace
 from pipeline.report.baseline_text import baseline_table
 from pipeline.sources.detect import open_clinical
+from pipeline.sources.synthetic.plan import CohortSize
+
+if TYPE_CHECKING:
+    from pipeline.stages.recovery_regimes import LongCohorts
 
 
 def add_evaluation_commands(commands) -> None:
@@ -36,6 +45,32 @@ def _add_recovery(commands) -> None:
         "recovery",
         help="what is found of what the pulse could tell, on cohorts with a known truth; resumable",
     )
+    command.add_argument(
+        "--regime", choices=("short", "long"), default="short",
+        help="short: 1000 patients of hours; long: 160 rendered ones of days, and 1000 emulated ones of a week",
+    )  # fmt: skip
+    command.add_argument(
+        "--patients", type=int, nargs=2, default=(160, 1000), metavar=("RENDERED", "EMULATED"),
+        help="of the regime long; EMULATED 0: none",
+    )  # fmt: skip
+    command.add_argument(
+        "--hours", type=float, nargs=2, default=(48.0, 96.0), metavar=("LOW", "HIGH"),
+        help="of a rendered recording, regime long",
+    )  # fmt: skip
+    command.add_argument(
+        "--days", type=float, nargs=2, default=(7.0, 7.0), metavar=("LOW", "HIGH"),
+        help="of an emulated recording, regime long",
+    )  # fmt: skip
+    command.add_argument(
+        "--method",
+        action="append",
+        metavar="NAME",
+        help="only these, repeatable; a model needs its twin to be judged",
+    )
+    command.add_argument(
+        "--condition", action="append", metavar="NAME", help="only these conditions of the regime, repeatable"
+    )
+    command.add_argument("--seeds", type=int, help="training seeds at most; fewer than docs/recovery.md has")
     add_experiment_option(command, default="recovery")
     command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
     add_override_option(command)
@@ -82,11 +117,50 @@ def _scale_study(parsed: argparse.Namespace) -> None:
 def _recovery(parsed: argparse.Namespace) -> None:
     # Both import torch, which other commands need not.
     from pipeline.report.recovery_text import recovery_text
-    from pipeline.stages.recovery import run_recovery
+    from pipeline.stages.recovery import run_long_recovery, run_recovery
 
-    config = configuration(parsed)
-    workspace = Workspace.from_environment(config.name, artifacts=parsed.artifacts)
-    sys.stdout.write(recovery_text(run_recovery(config, workspace.root)))
+    config, methods = configuration(parsed), tuple(parsed.method or LEARNED)
+    if unknown := sorted(set(methods) - set(TRAINED_METHODS)):
+        raise ConfigError(
+            f"--method {unknown[0]} cannot be trained; choose from {', '.join(TRAINED_METHODS)}"
+        )
+    workspace, conditions = (
+        Workspace.from_environment(config.name, artifacts=parsed.artifacts),
+        _conditions(parsed),
+    )
+    if parsed.regime == "short":
+        table = run_recovery(config, workspace.root, conditions, methods=methods)
+    else:
+        table = run_long_recovery(config, workspace.root, _long_cohorts(parsed), conditions, methods=methods)
+    sys.stdout.write(recovery_text(table))
+
+
+def _conditions(parsed: argparse.Namespace) -> list[Condition]:
+    """Return the conditions of the regime that were asked for, with as many training seeds."""
+    known = {condition.name: condition for condition in REGIMES[parsed.regime]}
+    wanted = parsed.condition or [c.name for c in known.values() if parsed.patients[1] or not c.emulated]
+    if unknown := [name for name in wanted if name not in known]:
+        raise ConfigError(
+            f"--condition {unknown[0]!r} is none of the regime {parsed.regime}: choose from {', '.join(known)}"
+        )
+    if parsed.seeds is not None and parsed.seeds < 1:
+        raise ConfigError(f"--seeds {parsed.seeds}: at least one training run is needed")
+    most = parsed.seeds or max(condition.seeds for condition in known.values())
+    return [dataclasses.replace(known[name], seeds=min(known[name].seeds, most)) for name in wanted]
+
+
+def _long_cohorts(parsed: argparse.Namespace) -> "LongCohorts":
+    from pipeline.stages.recovery_regimes import LongCohorts  # imports torch, as above
+
+    (rendered, emulated), (low, high) = parsed.patients, parsed.hours
+    shortest, longest = (24 * days for days in parsed.days)
+    try:
+        return LongCohorts(
+            rendered=CohortSize(n_patients=rendered, hours_low=low, hours_high=high),
+            emulated=CohortSize(n_patients=max(emulated, 1), hours_low=shortest, hours_high=longest),
+        )
+    except ValueError as problem:
+        raise ConfigError(f"recovery --regime long: {problem}") from None
 
 
 def _lab_baselines(parsed: argparse.Namespace) -> None:

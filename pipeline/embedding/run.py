@@ -88,6 +88,7 @@ def embed(
     config: EncodingConfig,
     *,
     catalog: Catalog | None = None,
+    plan: EmbeddingPlan | None = None,
     progress: ProgressCallback | None = None,
 ) -> EmbeddingSummary:
     """Bring the store up to date with a source.
@@ -95,6 +96,7 @@ def embed(
     Parameters
     ----------
     catalog : of `source`, when the caller has it already
+    plan : what is to be done, when the caller has planned it: for a part of the patients, say
     progress : called after each encoder batch
 
     Raises
@@ -102,7 +104,7 @@ def embed(
     StoreError : an embedding that cannot be stored, or a disk that cannot be written; commits stay
     """
     began = time.monotonic()
-    plan = plan_embedding(catalog or source.catalog(), store, encoder, config.window)
+    plan = plan or plan_embedding(catalog or source.catalog(), store, encoder, config.window)
     log.info("%s", plan)
     results = []
     if plan.stale:

@@ -9,6 +9,7 @@ arithmetic.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
@@ -170,6 +171,43 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (order.size - rank) * given[index]))
         adjusted[index] = running
     return [float(value) for value in adjusted]
+
+
+class Simultaneous(NamedTuple):
+    """One comparison among several: bounds that hold for all of them together, and Holm's adjusted p-value."""
+
+    lower: float
+    upper: float
+    p: float
+
+
+def simultaneous(values: Sequence[Replicates], level: float) -> list[Simultaneous]:
+    """Give intervals of several differences that leave out 0 exactly where Holm's test rejects "no difference".
+
+    The k-th smallest p-value of m is judged by a level of (1 - level) / (m - k + 1), and so is its interval; from
+    the first that is not rejected on, all keep its level. Bounds are order statistics of the replicates, so that
+    interval and test agree to the last replicate. What is not estimable (NaN) is no test and has NaN bounds; so has a
+    comparison that has too few replicates for its level.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    p = [two_sided_p(difference) for difference in values]
+    adjusted = holm(p)
+    tests = sorted((i for i in range(len(p)) if math.isfinite(p[i])), key=lambda i: p[i])
+    bounds = [(math.nan, math.nan)] * len(p)
+    held: float | None = None
+    for rank, i in enumerate(tests):
+        share = (1 - level) / (len(tests) - rank) if held is None else held
+        held = share if p[i] > share else None
+        bounds[i] = _order_statistics(values[i], share)
+    return [Simultaneous(*pair, q) for pair, q in zip(bounds, adjusted, strict=True)]
+
+
+def _order_statistics(values: Replicates, share: float) -> tuple[float, float]:
+    """Return the replicates beyond which half of `share` lies on either side; NaN where there are too few."""
+    ordered = np.sort(values[1:][np.isfinite(values[1:])])
+    place = math.floor(share / 2 * (ordered.size + 1) + 1e-9)
+    return (float(ordered[place - 1]), float(ordered[-place])) if place else (math.nan, math.nan)
 
 
 def index_patients(patient: Shaped[np.ndarray, " n"]) -> tuple[np.ndarray, int]:

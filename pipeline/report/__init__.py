@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "paper_table": ["table1"],
         "paper_text": ["table1_text"],
         "patient_plot": ["picture_names", "write_pictures"],
+        "recovery_figures": ["recovery_by_size_svg", "recovery_by_svg"],
         "recovery_text": ["recovery_text"],
         "result_delay_text": ["delay_text"],
         "scale_text": ["scale_text"],

@@ -42,6 +42,7 @@ __getattr__, __dir__, _modules = lazy_loader.attach(
         "pretraining",
         "provenance",
         "recovery",
+        "recovery_regimes",
         "scale_study",
         "sources",
     ],

@@ -13,7 +13,8 @@ import pandas as pd
 from pipeline.emulation.fit import emulator_key
 from pipeline.emulation.model import Emulator
 from pipeline.emulation.same_windows import SameWindows
-from pipeline.evaluation.recovery import MODEL, TWIN, Condition
+from pipeline.evaluation.recovery import MODEL, TWIN
+from pipeline.evaluation.recovery_conditions import Condition
 from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_rows
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
@@ -25,7 +26,8 @@ from pipeline.sources.synthetic.plan import CohortPlan
 from pipeline.stages.embed import experiment_encoder
 from pipeline.stages.encoder_files import plain_experiment
 from pipeline.stages.ingest import COHORT_LICENCE
-from pipeline.stages.recovery import EmbeddedCohort, embedded_cohort, trained_predictions
+from pipeline.stages.planted_cohort import EmbeddedCohort, embedded_cohort
+from pipeline.stages.recovery import trained_predictions
 from pipeline.stages.scale_study import ScaleStudy
 from pipeline.store.embeddings import EmbeddingStore
 

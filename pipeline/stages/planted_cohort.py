@@ -20,16 +20,17 @@ from pipeline.embedding.run import embed
 from pipeline.emulation.cohort import EmulatedCohort, write_emulated_cohort
 from pipeline.emulation.fit import emulator_key
 from pipeline.emulation.model import EMULATED, Emulator, emulator_folder
-from pipeline.evaluation.recovery import Condition
+from pipeline.evaluation.recovery_conditions import Condition
 from pipeline.experiments import ExperimentConfig
 from pipeline.labs.cleaning import LabEvents, clean_labs
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
-from pipeline.sources.synthetic.cohort import write_cohort
+from pipeline.sources.synthetic.cohort import write_cohort, write_without_waveforms
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.plan import CohortPlan
 from pipeline.sources.synthetic.truth import CohortTruth
 from pipeline.stages.embed import encoding_config, experiment_encoder
 from pipeline.stages.encoder_patients import refuse_division
+from pipeline.stages.rendered_once import RenderedOnce, embed_rendered_once
 from pipeline.store.embeddings import EmbeddingStore
 
 
@@ -67,12 +68,16 @@ def embedded_cohort(
     where: Path,
     store_folder: Path,
     emulator: Emulator | None = None,
+    *,
+    keep_waveforms: bool = True,
 ) -> EmbeddedCohort:
     """Write the cohort of `condition` into `where`, embed it into a store, and read it; what is there is kept.
 
     Parameters
     ----------
     emulator : draws the embeddings instead of an encoder; `where` then holds no waveform and must be another folder
+    keep_waveforms : False: they lie beside the store, a few patients at a time, until they are embedded; the store then
+        holds no other patient
     """
     size = experiment.cohort.size
     size = dataclasses.replace(size, n_patients=max(1, round(condition.cohort_share * size.n_patients)))
@@ -81,10 +86,13 @@ def embedded_cohort(
         null=condition.null, seed=experiment.cohort.seed, real_labs=None,
     )  # fmt: skip
     store = EmbeddingStore.open(store_folder, create=True)
-    if emulator is None:
+    if emulator is not None:
+        patients, done = _emulated(plan, store, emulator)
+    elif keep_waveforms:
         patients, done = _rendered(experiment, plan, store)
     else:
-        patients, done = _emulated(plan, store, emulator)
+        beside = store_folder.with_name(f"{store_folder.name}_waveforms")
+        patients, done = _rendered_once(experiment, plan, store, beside)
     splits = split_subjects(patients, experiment.splits)
     refuse_division(experiment, splits)
     tables = Mimic3Tables(where / "clinical").tables()
@@ -132,6 +140,20 @@ def _rendered(
         done = embed(source, store, encoder, encoding_config(experiment, encoder), progress=told)
     patients = sorted({record.patient_id for record in source.catalog().records})
     return patients, Embedded(done.embedded_windows, done.seconds, done.windows)
+
+
+def _rendered_once(
+    experiment: ExperimentConfig, plan: CohortPlan, store: EmbeddingStore, folder: Path
+) -> tuple[list[str], Embedded]:
+    """Embed waveforms that are deleted as soon as they are, and write labs and truth; return all patients."""
+    encoder = experiment_encoder(experiment)
+    once = RenderedOnce(
+        plan=plan, store=store, folder=folder, encoder=encoder, config=encoding_config(experiment, encoder)
+    )
+    windows_now, seconds = embed_rendered_once(once)
+    write_without_waveforms(plan)
+    windows = sum(entry.n_windows for entry in store.manifest().values())
+    return sorted(once.patients), Embedded(windows_now, seconds, windows)
 
 
 def _emulated(plan: CohortPlan, store: EmbeddingStore, emulator: Emulator) -> tuple[list[str], Embedded]:

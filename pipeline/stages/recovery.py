@@ -1,33 +1,39 @@
 """The recovery experiment: write cohorts, embed them once, train and score under every condition, resumable.
 
-The waveforms of a cohort do not depend on the coupling, so one store serves all couplings; cohorts of other
-sizes are parts of the training patients, judged on the same test patients.
+Every training and every method's scores are kept as they are finished: a run that is killed goes on with the next one.
+Cohorts of fewer training patients are parts of the whole one, judged on the same test patients.
 """
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.cohort.normalization import fit_lab_scaler
-from pipeline.evaluation.recovery import CONDITIONS, LEARNED, ORACLE, Condition, recovery_rows
+from pipeline.cohort.normalization import LabScaler, fit_lab_scaler
+from pipeline.evaluation.recovery import LEARNED, ORACLE, recovery_rows
+from pipeline.evaluation.recovery_by import recovery_by
+from pipeline.evaluation.recovery_conditions import CONDITIONS, LONG_CONDITIONS, Condition
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import require_writable, write_json, write_parquet, write_text
 from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.prediction.scoring import score, score_estimator
+from pipeline.report.recovery_figures import recovery_by_size_svg, recovery_by_svg
 from pipeline.report.recovery_text import recovery_text
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.truth import oracle_estimates
-from pipeline.stages.embed import experiment_encoder
 from pipeline.stages.encoder_files import plain_experiment
+from pipeline.stages.ideal_readers import ideal_readers
 from pipeline.stages.ingest import COHORT_LICENCE
-from pipeline.stages.planted_cohort import EmbeddedCohort, embedded_cohort
+from pipeline.stages.planted_cohort import EmbeddedCohort
+from pipeline.stages.recovery_circumstances import with_circumstances
+from pipeline.stages.recovery_regimes import LongCohorts, LongRegime, Regime, ShortRegime
+from pipeline.training.config import TrainingConfig
 from pipeline.training.method import train
 
 logger = logging.getLogger(__name__)
@@ -36,79 +42,196 @@ TEST = ("test",)
 
 
 def run_recovery(
-    experiment: ExperimentConfig, root: Path, conditions: Sequence[Condition] = CONDITIONS
+    experiment: ExperimentConfig,
+    root: Path,
+    conditions: Sequence[Condition] = CONDITIONS,
+    *,
+    methods: Sequence[str] = LEARNED,
 ) -> pd.DataFrame:
-    """Run what is missing of `conditions` and write ``recovery.parquet`` and ``recovery.txt`` into `root`.
+    """Run what is missing of the regime ``short`` and write ``recovery.parquet`` and ``recovery.txt`` into `root`.
 
     Returns
     -------
-    ``condition, coupling, train_patients`` and the columns of ``recovery.recovery_rows``.
+    ``condition, coupling, null, emulated, seeds, train_patients`` and the columns of ``recovery.recovery_rows``.
     """
     require_writable(root / "recovery.txt")
-    tables = []
+    return _run(ShortRegime(experiment, root), "recovery", conditions, methods)
+
+
+def run_long_recovery(
+    experiment: ExperimentConfig,
+    root: Path,
+    cohorts: LongCohorts | None = None,
+    conditions: Sequence[Condition] = LONG_CONDITIONS,
+    *,
+    methods: Sequence[str] = LEARNED,
+) -> pd.DataFrame:
+    """Run what is missing of the regime ``long``: ``recovery_long.parquet``, ``.txt``, and its pictures, SVG.
+
+    Parameters
+    ----------
+    cohorts : sizes; those of docs/recovery.md when None
+
+    Returns
+    -------
+    As `run_recovery`.
+
+    Raises
+    ------
+    MissingArtifactError, CheckpointError : a condition is emulated and the encoder has no emulator; before any work
+    """
+    require_writable(root / "recovery_long.txt")
+    emulates = any(condition.emulated for condition in conditions)
+    regime = LongRegime(experiment, root, cohorts or LongCohorts(), emulates=emulates)
+    return _run(regime, "recovery_long", conditions, methods)
+
+
+def _run(regime: Regime, name: str, conditions: Sequence[Condition], methods: Sequence[str]) -> pd.DataFrame:
+    root, tables, parts = regime.root, [], []
     for number, condition in enumerate(conditions, start=1):
-        described = {"experiment": to_plain(experiment), "condition": to_plain(condition)}
+        experiment, weights = regime.experiment(condition), regime.embeddings(condition)
+        described = {"experiment": to_plain(experiment), "embeddings": weights,
+                     "condition": to_plain(dataclasses.replace(condition, seeds=1))}  # fmt: skip
         folder = root / "conditions" / config_hash(described)[:12]
-        if not (folder / "rows.parquet").exists():
+        # More seeds or methods add to what is trained; what is judged together is named by both.
+        judged = folder / "judged" / config_hash([condition.seeds, list(methods)])[:12]
+        if not (judged / "rows.parquet").exists():
             logger.info("recovery: %s", condition.name)
-            with _noted(experiment, described):
-                _run_condition(experiment, condition, root, folder)
-        tables.append(pd.read_parquet(folder / "rows.parquet"))
-        table = pd.concat(tables, ignore_index=True)
-        with _noted(experiment, {"experiment": experiment, "conditions": conditions[:number]}):
-            write_parquet(root / "recovery.parquet", table)
-        write_text(root / "recovery.txt", recovery_text(table))
+            with _noted(weights, described):
+                _run_condition(regime, condition, folder, judged, methods)
+        tables.append(pd.read_parquet(judged / "rows.parquet"))
+        parts.append(_named(pd.read_parquet(judged / "by.parquet"), condition))
+        table, by = pd.concat(tables, ignore_index=True), pd.concat(parts, ignore_index=True)
+        with _noted(weights, {"conditions": [to_plain(done) for done in conditions[:number]], **described}):
+            write_parquet(root / f"{name}.parquet", table)
+            write_parquet(root / f"{name}_by.parquet", by)
+        write_text(root / f"{name}.txt", recovery_text(table))
+        _write_pictures(root, name, table, by)
     return pd.concat(tables, ignore_index=True)
 
 
-def _noted(experiment: ExperimentConfig, config: Mapping[str, Any]) -> AbstractContextManager[ArtefactNote]:
-    """Open the note of what is made of a configuration, this encoder and the cohort's parameters alone."""
-    inputs = {
-        "cohort parameters": CohortParameters.load().sha256,
-        "encoder": experiment_encoder(experiment).weights_hash,
-    }
+def _write_pictures(root: Path, name: str, table: pd.DataFrame, by: pd.DataFrame) -> None:
+    for condition, part in by.groupby("condition", sort=False):
+        for quantity, rows in part.groupby("quantity", sort=False):
+            slug = "".join(c if c.isalnum() else "_" for c in str(condition))
+            write_text(root / f"{name}_{quantity}_{slug}.svg", recovery_by_svg(rows, str(quantity)))
+    write_text(root / f"{name}_train_patients.svg", recovery_by_size_svg(table))
+
+
+def _named(table: pd.DataFrame, condition: Condition) -> pd.DataFrame:
+    """Put in front what a table of rows is of."""
+    named = {"condition": condition.name, "coupling": condition.coupling, "null": condition.null or "",
+             "emulated": condition.emulated, "seeds": condition.seeds}  # fmt: skip
+    for place, (column, value) in enumerate(named.items()):
+        table.insert(place, column, value)
+    return table
+
+
+def _noted(weights: str, config: Mapping[str, Any]) -> AbstractContextManager[ArtefactNote]:
+    """Open the note of what is made of a configuration, these embeddings and the cohort's parameters alone."""
+    inputs = {"cohort parameters": CohortParameters.load().sha256, "encoder": weights}
     return noted(ArtefactNote.of("recovery", config=config, inputs=inputs, licences=[COHORT_LICENCE]))
 
 
-def _run_condition(experiment: ExperimentConfig, condition: Condition, root: Path, folder: Path) -> None:
-    kind = "nothing_to_know" if condition.null == "b" else "planted"
-    where = root / f"{kind}_{condition.coupling:g}"
-    cohort = embedded_cohort(experiment, condition, where, root / f"embeddings_{kind}")
-    predictions = trained_predictions(experiment, cohort, folder, LEARNED)
-    rows = recovery_rows(predictions, experiment.evaluation)
-    table = pd.DataFrame(rows)
-    table.insert(0, "condition", condition.name)
-    table.insert(1, "coupling", condition.coupling)
-    table.insert(2, "train_patients", cohort.splits.counts["train"])
+def _run_condition(
+    regime: Regime, condition: Condition, folder: Path, judged: Path, methods: Sequence[str]
+) -> None:
+    cohort, experiment = regime.cohort(condition), regime.experiment(condition)
+    experiment = dataclasses.replace(experiment, training=regime.recipe(condition, cohort))
+    predictions = [
+        trained_predictions(experiment, cohort, folder, methods, runs=condition.runs),
+        _ideal_predictions(experiment, cohort, folder),
+    ]
+    scored = with_circumstances(pd.concat(predictions, ignore_index=True), cohort.aligned)
+    table = _named(pd.DataFrame(recovery_rows(scored, experiment.evaluation)), condition)
+    table.insert(5, "train_patients", cohort.splits.counts["train"])
     write_json(
         folder / "condition.json",
         {"condition": to_plain(condition), "experiment": plain_experiment(experiment)},
     )
-    write_parquet(folder / "rows.parquet", table)
+    write_parquet(judged / "predictions.parquet", scored)
+    write_parquet(judged / "by.parquet", recovery_by(scored, experiment.evaluation))
+    write_parquet(judged / "rows.parquet", table)
+
+
+def _once(method: str) -> range:
+    del method
+    return range(1)
 
 
 def trained_predictions(
-    experiment: ExperimentConfig, cohort: EmbeddedCohort, folder: Path, methods: Sequence[str]
+    experiment: ExperimentConfig,
+    cohort: EmbeddedCohort,
+    folder: Path,
+    methods: Sequence[str],
+    *,
+    runs: Callable[[str], range] = _once,
 ) -> pd.DataFrame:
-    """Train `methods` into `folder`, or go on there, and score them beside LOCF and the oracle on test patients."""
+    """Train `methods` into `folder`, or go on there, and score them beside LOCF and the oracle on test patients.
+
+    Parameters
+    ----------
+    runs : training seeds of a method, counted from the experiment's
+    """
     scaler = fit_lab_scaler(cohort.events.frame, cohort.splits, experiment.scaler)
-    for method in methods:
-        logger.info("recovery: training %s", method)
-        shape = dataclasses.asdict(experiment.shape_of(method))
-        train(
-            method, cohort.aligned, cohort.store, scaler, cohort.splits, shape, experiment.training, folder / method,
-            experiment=plain_experiment(experiment),
-        )  # fmt: skip
+    learned = [
+        _scored_run(experiment, cohort, scaler, folder, method, run)
+        for method in methods
+        for run in runs(method)
+    ]
     of_training = cohort.aligned.examples["patient_id"].isin(cohort.splits.patients("train"))
     fitted = fit_carry_forward(cohort.aligned.examples.loc[of_training])
     estimators = {name: fitted[name].estimate for name in ("locf", "shrunk_locf")}
     estimators[ORACLE] = lambda examples: oracle_estimates(cohort.truth, examples)
     tables = [
-        score_estimator(name, estimate, cohort.aligned, cohort.splits, splits_to_score=TEST)
+        score_estimator(
+            name, estimate, cohort.aligned, cohort.splits, splits_to_score=TEST, seed=experiment.training.seed
+        )
         for name, estimate in estimators.items()
     ]
-    tables += [
-        score(folder / method, cohort.aligned, cohort.store, cohort.splits, splits_to_score=TEST)
-        for method in methods
+    return pd.concat([*tables, *learned], ignore_index=True)
+
+
+def _scored_run(
+    experiment: ExperimentConfig,
+    cohort: EmbeddedCohort,
+    scaler: LabScaler,
+    folder: Path,
+    method: str,
+    run: int,
+) -> pd.DataFrame:
+    """Train one method with one seed, score it, and keep the scores; or read those that are kept."""
+    place = folder / (method if run == 0 else f"{method}_{run}")
+    kept = place / "scores.parquet"
+    if kept.exists():
+        return pd.read_parquet(kept)
+    logger.info("recovery: training %s, seed %d", method, run)
+    recipe: TrainingConfig = dataclasses.replace(experiment.training, seed=experiment.training.seed + run)
+    train(
+        method, cohort.aligned, cohort.store, scaler, cohort.splits,
+        dataclasses.asdict(experiment.shape_of(method)), recipe, place, experiment=plain_experiment(experiment),
+    )  # fmt: skip
+    scores = score(place, cohort.aligned, cohort.store, cohort.splits, splits_to_score=TEST)
+    write_parquet(kept, scores)
+    return scores
+
+
+def _ideal_predictions(experiment: ExperimentConfig, cohort: EmbeddedCohort, folder: Path) -> pd.DataFrame:
+    """Score the readers that know the cohort's law, and keep how much of the shape the embedding tells."""
+    kept = folder / "ideal.parquet"
+    if kept.exists():
+        return pd.read_parquet(kept)
+    logger.info("recovery: ideal readers")
+    readers, readout = ideal_readers(cohort, experiment.labs)
+    tables = [
+        score_estimator(
+            name, estimate, cohort.aligned, cohort.splits, splits_to_score=TEST, seed=experiment.training.seed
+        )
+        for name, estimate in readers.items()
     ]
-    return pd.concat(tables, ignore_index=True)
+    names = list(cohort.truth.parameters.morphology)
+    explained = {name: float(share) for name, share in zip(names, readout.explained, strict=True)}
+    write_json(folder / "shape_readout.json", {"explained": explained, "quadratic": readout.quadratic})
+    scores = pd.concat(tables, ignore_index=True)
+    write_parquet(kept, scores)
+    return scores

@@ -17,7 +17,8 @@ import pandas as pd
 
 from pipeline.embedding.names import EncoderName, file_name
 from pipeline.emulation.model import EMULATED
-from pipeline.evaluation.recovery import MODEL, TWIN, Condition
+from pipeline.evaluation.recovery import MODEL, TWIN
+from pipeline.evaluation.recovery_conditions import Condition
 from pipeline.evaluation.scale_study import EncoderCost, StudiedEncoder, scale_rows
 from pipeline.experiments import CohortConfig, ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted

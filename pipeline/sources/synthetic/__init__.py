@@ -10,11 +10,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cohort": ["write_cohort"],
+        "cohort": ["write_cohort", "write_waveforms", "write_without_waveforms"],
         "defects": ["KINDS", "plan_defects"],
+        "ideal": ["IdealReader", "ShapeReadings"],
+        "law": ["ReadingErrors"],
         "parameters": ["CohortParameters"],
         "physiology": ["Course", "Stay", "morphology_at", "random_stream"],
-        "plan": ["CohortPlan", "CohortSize", "plan_patient"],
+        "plan": ["CohortPlan", "CohortSize", "claim", "patient_count", "plan_patient", "subject_id_of"],
         "ppg": ["BLOCK_SAMPLES", "SAMPLING_RATE_HZ", "amplitude_levels"],
         "tables": ["TABLE_FILES", "lab_rows", "stay_rows"],
         "truth": ["CohortTruth", "TRUTH_TABLES", "oracle_estimates", "truth_rows"],

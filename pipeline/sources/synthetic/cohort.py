@@ -28,13 +28,13 @@ from pipeline.foundation.atomic import (
 )
 from pipeline.foundation.progress import tracked
 from pipeline.sources.synthetic.parameters import CohortParameters
-from pipeline.sources.synthetic.physiology import random_stream
+from pipeline.sources.synthetic.physiology import Course, Stay, random_stream
 from pipeline.sources.synthetic.plan import CohortPlan, CohortSize, claim, patient_count, plan_patient
 from pipeline.sources.synthetic.ppg import SAMPLING_RATE_HZ
 from pipeline.sources.synthetic.real_labs import real_table_files
 from pipeline.sources.synthetic.tables import TABLE_FILES, lab_rows, stay_rows, write_tables
-from pipeline.sources.synthetic.truth import TRUTH_TABLES, truth_rows, write_truth
-from pipeline.sources.synthetic.wfdb_files import patient_folder, plan_record, write_record
+from pipeline.sources.synthetic.truth import TRUTH_TABLES, has_truth, truth_rows, write_truth
+from pipeline.sources.synthetic.wfdb_files import RecordPlan, patient_folder, plan_record, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +74,13 @@ class _Written:
     truth: dict[str, pd.DataFrame]
 
 
-def _write_patient(plan: CohortPlan, patient: int) -> _Written:
-    """Write one patient's waveforms, unless they are there, and give the rows of the tables."""
+def write_waveforms(plan: CohortPlan, patient: int) -> list[RecordPlan]:
+    """Write one patient's waveforms into ``plan.root / "waveforms"``, unless they are there, and nothing else."""
     stay, course = plan_patient(plan, patient)
+    return _write_records(plan, patient, stay, course)
+
+
+def _write_records(plan: CohortPlan, patient: int, stay: Stay, course: Course) -> list[RecordPlan]:
     rng = random_stream(plan.seed, patient, "records")
     records = [plan_record(plan.parameters, course, span, stay.subject_id, rng) for span in stay.recordings]
     folder = plan.root / "waveforms" / patient_folder(stay.subject_id)
@@ -90,6 +94,16 @@ def _write_patient(plan: CohortPlan, patient: int) -> _Written:
                 write_record(staging, record)
             (staging / "RECORDS").write_text("\n".join(names) + "\n", encoding="ascii")
         publish_folder(staging, folder)
+    return records
+
+
+def _write_patient(plan: CohortPlan, patient: int) -> _Written:
+    """Write one patient's waveforms, unless they are there, and give the rows of the tables."""
+    stay, course = plan_patient(plan, patient)
+    return _rows(plan, patient, stay, course, _write_records(plan, patient, stay, course))
+
+
+def _rows(plan: CohortPlan, patient: int, stay: Stay, course: Course, records: list[RecordPlan]) -> _Written:
     clinical = {}
     if plan.real_labs is None:
         clinical = {"LABEVENTS": lab_rows(plan.parameters, stay, course, plan.seed, patient)}
@@ -158,11 +172,33 @@ def write_cohort(
         if progress is not None:
             progress(done, patients)
     _write_tables(plan, written)
+    folders = sorted(patient_folder(w.subject_id) + "/" for w in written)
+    write_text(plan.root / "waveforms" / "RECORDS", "\n".join(folders) + "\n")
     shutil.rmtree(plan.root / _STAGING, ignore_errors=True)
     totals = _totals(plan, written)
     write_json(complete, totals)
     logger.info("synthetic cohort written: %d patients, %d records", patients, totals["n_records"])
     return CohortSummary(root=plan.root, reused=False, **totals)
+
+
+def write_without_waveforms(plan: CohortPlan) -> None:
+    """Write the clinical tables and the truth of a cohort whose waveforms lie elsewhere, or nowhere any more.
+
+    Raises
+    ------
+    ConfigError
+        Impossible arguments, or ``plan.root`` holds something else.
+    StoreError
+        The disk is full or may not be written; run again to go on.
+    """
+    claim(plan)
+    if has_truth(plan.root):
+        return
+    written = [
+        _rows(plan, patient, *plan_patient(plan, patient), records=[])
+        for patient in range(patient_count(plan))
+    ]
+    _write_tables(plan, written)
 
 
 def _totals(plan: CohortPlan, written: list[_Written]) -> dict[str, Any]:
@@ -176,7 +212,7 @@ def _totals(plan: CohortPlan, written: list[_Written]) -> dict[str, Any]:
 
 
 def _write_tables(plan: CohortPlan, written: list[_Written]) -> None:
-    """Write what needs all patients: clinical tables, truth and the list of records."""
+    """Write what needs all patients: clinical tables and truth."""
     clinical = plan.root / "clinical"
     if plan.real_labs is not None:
         for path in real_table_files(plan.real_labs).values():
@@ -196,5 +232,3 @@ def _write_tables(plan: CohortPlan, written: list[_Written]) -> None:
             "real_labs": plan.real_labs is not None,
         },
     )
-    folders = sorted(patient_folder(w.subject_id) + "/" for w in written)
-    write_text(plan.root / "waveforms" / "RECORDS", "\n".join(folders) + "\n")

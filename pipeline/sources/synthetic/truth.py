@@ -22,6 +22,7 @@ from pipeline.sources.synthetic.parameters import CohortParameters, LabProcess
 from pipeline.sources.synthetic.physiology import Course, to_score, to_value
 
 TRUTH_TABLES = ("draws", "labs", "latents", "morphology")
+_RECORD = "cohort.json"
 _HISTORY_US = 30 * DAY_US
 _JITTER = 1e-6
 
@@ -48,11 +49,16 @@ def _with_patient(frame: pd.DataFrame, patient_id: str) -> pd.DataFrame:
     )
 
 
+def has_truth(root: Path) -> bool:
+    """Whether the whole truth of a cohort lies in `root`; what tells it is written last."""
+    return (Path(root) / "truth" / _RECORD).is_file()
+
+
 def write_truth(folder: Path, tables: dict[str, pd.DataFrame], meta: dict[str, Any]) -> None:
     """Write the cohort's truth; `meta` holds coupling, null, seed, real_labs and the parameters."""
     for name in TRUTH_TABLES:
         write_parquet(folder / f"{name}.parquet", tables[name])
-    write_json(folder / "cohort.json", meta)
+    write_json(folder / _RECORD, meta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +93,11 @@ class CohortTruth:
             When there is none, or its parameters are not the committed ones.
         """
         folder = Path(root) / "truth"
-        if not (folder / "cohort.json").is_file():
+        if not has_truth(root):
             raise MissingArtifactError(
                 f"{root} holds no truth: only a synthetic cohort, written whole, has one"
             )
-        meta = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
+        meta = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in TRUTH_TABLES}
         parameters = CohortParameters.from_dict(meta["parameters"])
         coupling = 0.0 if meta["null"] else meta["coupling"]
@@ -112,6 +118,35 @@ class CohortTruth:
         names = ("time_us", *self.parameters.latent_names)
         groups = self.latents.groupby("patient_id")
         return {str(patient): dict(zip(names, _arrays(rows, names), strict=True)) for patient, rows in groups}
+
+    @cached_property
+    def _offsets_of(self) -> dict[str, np.ndarray]:
+        wide = self.morphology.pivot(index="patient_id", columns="parameter", values="offset")
+        ordered = wide[list(self.parameters.morphology)]
+        return {str(patient): row for patient, row in zip(ordered.index, ordered.to_numpy(), strict=True)}
+
+    def shape_drivers(self, patient_id: str, at_us: np.ndarray) -> np.ndarray:
+        """Return what drives the pulse's shape at some times, (n, shapes): each parameter before its squashing."""
+        course = self._latents_of[patient_id]
+        latents = {
+            name: np.interp(at_us, course["time_us"], course[name]) for name in self.parameters.latent_names
+        }
+        columns = [
+            offset + sum(weight * latents[latent] for latent, weight in spec.loadings.items())
+            for spec, offset in zip(
+                self.parameters.morphology.values(), self._offsets_of[patient_id], strict=True
+            )
+        ]
+        return np.stack(columns, axis=1)
+
+    def draws_of(self, patient_id: str) -> pd.DataFrame:
+        """Return a patient's draws in order of time: sampled_at_us, lab, measured; empty where there is none."""
+        return self._draws_by_patient.get(patient_id, self.draws.iloc[:0])
+
+    @cached_property
+    def _draws_by_patient(self) -> dict[str, pd.DataFrame]:
+        ordered = self.draws.sort_values("sampled_at_us", kind="stable")
+        return {str(patient): rows for patient, rows in ordered.groupby("patient_id")}
 
 
 def _arrays(frame: pd.DataFrame, columns: tuple[str, ...]) -> tuple[np.ndarray, ...]:

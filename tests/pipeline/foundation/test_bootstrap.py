@@ -78,3 +78,43 @@ def test_a_mean_over_seeds_spreads_as_the_mean_of_runs_does():
     assert found[1:].var() == pytest.approx(7 / 3, rel=0.03)
     equal = bootstrap.mean_over_seeds(np.full((3, 50), 2.5), 1)
     assert equal == pytest.approx(2.5)
+
+
+def shifted(mean, seed, replicates=2000):
+    draws = np.random.default_rng(seed).normal(size=replicates)
+    return np.append(mean, mean + (draws - draws.mean()))
+
+
+def test_simultaneous_intervals_leave_out_0_exactly_where_holm_rejects():
+    rng = np.random.default_rng(0)
+    for trial in range(50):
+        values = [shifted(mean, 100 * trial + i) for i, mean in enumerate(rng.uniform(-4, 4, size=8))]
+        for found in bootstrap.simultaneous(values, 0.95):
+            assert (found.lower > 0 or found.upper < 0) == (found.p <= 0.05)
+
+
+def test_simultaneous_intervals_go_down_holms_steps():
+    values = [shifted(9.0, 0), shifted(0.1, 1), shifted(0.0, 2)]
+    sure, *others = bootstrap.simultaneous(values, 0.94)
+    ordered = np.sort(values[0][1:])
+    place = int(0.01 * 2001)  # a third of 0.06, half of it on either side
+    assert (sure.lower, sure.upper) == (ordered[place - 1], ordered[-place])
+    for found, value in zip(others, values[1:], strict=True):
+        ordered, place = np.sort(value[1:]), int(0.015 * 2001)  # the level of the first that is not rejected
+        assert (found.lower, found.upper) == (ordered[place - 1], ordered[-place])
+
+
+def test_one_comparison_has_its_plain_interval():
+    (found,) = bootstrap.simultaneous([shifted(0.3, 5)], 0.95)
+    assert (found.lower, found.upper) == pytest.approx(
+        bootstrap.percentile_interval(shifted(0.3, 5), 0.95), abs=0.02
+    )
+
+
+def test_what_is_not_estimable_is_no_test_and_too_few_replicates_bound_nothing():
+    unknown = np.full(2001, np.nan)
+    with_it, without = (bootstrap.simultaneous([shifted(0.3, 5), *more], 0.95) for more in ([unknown], []))
+    assert with_it[0] == without[0]
+    assert all(math.isnan(x) for x in with_it[1])
+    few = bootstrap.simultaneous([shifted(0.3, i, replicates=50) for i in range(10)], 0.95)
+    assert all(math.isnan(found.lower) and math.isnan(found.upper) for found in few)

@@ -1,12 +1,24 @@
 """Both nulls on a handful of patients: nothing planted, nothing found. The real run is in docs/recovery.md."""
 
+import dataclasses
+import shutil
+
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.recovery import CONDITIONS
+from pipeline.emulation.fit import emulator_key
+from pipeline.emulation.model import emulator_folder
+from pipeline.evaluation.recovery_by import HOURS_RECORDED, KNOWN_DRAWS
+from pipeline.evaluation.recovery_conditions import CONDITIONS, LONG_CONDITIONS
 from pipeline.experiments import experiment
+from pipeline.foundation.schema import HOUR_US
 from pipeline.report.recovery_text import recovery_text, verdicts
-from pipeline.stages.recovery import run_recovery
+from pipeline.sources.synthetic.plan import CohortSize
+from pipeline.stages import recovery
+from pipeline.stages.embed import experiment_encoder
+from pipeline.stages.recovery import run_long_recovery, run_recovery
+from pipeline.stages.recovery_regimes import LongCohorts
+from pipeline.testing.emulators import handmade_emulator
 from pipeline.testing.notes import lacking, noted_files
 
 SMALL = {
@@ -14,14 +26,14 @@ SMALL = {
     "cohort.size.n_patients": "20", "cohort.size.hours_low": "1.5", "cohort.size.hours_high": "2.5",
     "splits.fractions": "[0.5, 0.2, 0.3]", "model.d_model": "8", "model.n_blocks": "1", "model.d_state": "2",
     "model.trunk_width": "8", "model.hidden": "8", "training.epochs": "2", "training.learning_rate": "0.005",
-    "evaluation.bootstrap": "200", "evaluation.level": "0.99",  # twenty intervals, each of which may err
+    "evaluation.bootstrap": "1000", "evaluation.level": "0.95",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("recovery")
-    nulls = [c for c in CONDITIONS if c.null]
+    nulls = [dataclasses.replace(c, seeds=2 if c.null == "a" else 1) for c in CONDITIONS if c.null]
     config = experiment("recovery", SMALL)
     return config, root, nulls, run_recovery(config, root, nulls)
 
@@ -30,7 +42,19 @@ def test_nulls_hold(run):
     *_, table = run
     assert set(table["condition"]) == {"coupling 0 (null A)", "null B"}
     assert set(table["protocol"]) == {"start", "anchored"}
-    for name in ("r2_mt_pcs", "r2_mt_pcs_twin", "r2_lstm", "r2_oracle", "added", "r2_lines", "r2_mt_assim"):
+    for name in (
+        "r2_mt_pcs",
+        "r2_mt_pcs_twin",
+        "r2_lstm",
+        "r2_oracle",
+        "added",
+        "r2_lines",
+        "r2_mt_assim",
+        "r2_ideal_reader",
+        "r2_ideal_on_embedding",
+        "r2_ideal_results",
+        "loss_encoder",
+    ):
         assert table[name].notna().any(), name
     # So few draws give no line, hence no reading: filters and their twin are the same, and nothing is compared.
     assert table["added_assim"].isna().all()
@@ -46,6 +70,11 @@ def test_the_result_is_on_disk_and_a_second_run_trains_nothing(run):
     config, root, nulls, table = run
     assert pd.read_parquet(root / "recovery.parquet").equals(table)
     assert (root / "recovery.txt").read_text() == recovery_text(table)
+    assert {path.parent.name for path in (root / "conditions").rglob("scores.parquet")} >= {
+        "mt_pcs",
+        "mt_pcs_1",
+    }
+    assert not list((root / "conditions").rglob("mt_assim_1"))  # a fit without chance is made once
     before = {path: path.stat().st_mtime_ns for path in (root / "conditions").rglob("*") if path.is_file()}
     assert before
     assert run_recovery(config, root, nulls).equals(table)
@@ -56,3 +85,64 @@ def test_every_file_carries_its_note(run):
     _, root, *_ = run
     assert len(noted_files(root)) > 15
     assert lacking(root) == {}
+
+
+SMALL_LONG = LongCohorts(
+    rendered=CohortSize(n_patients=12, hours_low=1.5, hours_high=2.5),
+    emulated=CohortSize(n_patients=12, hours_low=6.0, hours_high=8.0),
+)
+FEW = ("lines", "mt_assim_twin", "mt_assim")
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    base = tmp_path_factory.mktemp("long")
+    config = experiment("recovery", SMALL | {"evaluation.bootstrap": "100"})
+    encoder = experiment_encoder(config)
+    handmade_emulator(width=8, key=emulator_key(encoder, config.window)).save(
+        emulator_folder(base, config.encoder)
+    )
+    conditions = [dataclasses.replace(LONG_CONDITIONS[i], seeds=2) for i in (0, 2, 3)]
+    table = run_long_recovery(config, base / "recovery", SMALL_LONG, conditions, methods=FEW)
+    return config, base / "recovery", conditions, table
+
+
+def test_the_regime_long_judges_rendered_and_emulated_recordings(long_run):
+    _, root, conditions, table = long_run
+    assert list(dict.fromkeys(table["condition"])) == [condition.name for condition in conditions]
+    assert list(dict.fromkeys(table["train_patients"])) == [6, 4]
+    assert (root / "recovery_long.txt").read_text() == recovery_text(table)
+    assert not list(root.rglob("*.dat"))
+    assert (root / "recovery_long_train_patients.svg").read_text().startswith("<svg")
+
+
+def test_every_draw_knows_its_circumstances(long_run):
+    _, root, *_ = long_run
+    predictions = pd.concat(
+        pd.read_parquet(path) for path in (root / "conditions").rglob("judged/*/predictions.parquet")
+    )
+    assert predictions[[KNOWN_DRAWS, HOURS_RECORDED]].notna().all().all()
+    assert (predictions[KNOWN_DRAWS] >= 1).all()  # a scored draw has an earlier result
+    assert predictions[HOURS_RECORDED].between(0, 9).all()
+    of_start = predictions.loc[predictions["protocol"] == "start"]
+    since = (of_start["sampled_at"] - of_start["t0"]).dt.total_seconds() * 1e6 / HOUR_US
+    assert (of_start[HOURS_RECORDED] > since).all()
+
+
+def test_a_killed_run_goes_on_with_the_next_training(long_run, monkeypatch):
+    config, root, conditions, table = long_run
+    whole = next(path for path in (root / "conditions").iterdir() if (path / "lines_1").exists())
+    shutil.rmtree(whole / "lines_1")
+    for judged in (root / "conditions").rglob("judged"):
+        shutil.rmtree(judged)
+    trained = []
+    train = recovery.train
+
+    def noting(method, *rest, **more):
+        trained.append(method)
+        return train(method, *rest, **more)
+
+    monkeypatch.setattr(recovery, "train", noting)
+    again = run_long_recovery(config, root, SMALL_LONG, conditions, methods=FEW)
+    assert trained == ["lines"]
+    assert again.equals(table)

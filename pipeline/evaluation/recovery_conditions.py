@@ -1,0 +1,64 @@
+"""Under which conditions the recovery experiment trains and judges every method, in both regimes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.evaluation.recovery import MODEL, OUR_TWIN, OURS, TWIN
+
+OF_CHANCE = (MODEL, TWIN, "lines", OURS, OUR_TWIN)
+"""Trained once a seed of the condition; other methods once."""
+FITTED_ONCE = (OURS,)
+"""Of these the methods in whose fit there is no chance: one fit stands for every seed. Whose waveform a twin gets is
+chance, and so are the weights of the reader beside `lines`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One training of every method.
+
+    Attributes
+    ----------
+    coupling : 0..1, how far labs follow what the pulse wave shows
+    null : None, "a" (coupling 0) or "b" (draws independent in time, no patient offset)
+    train_share : share of the training patients that are used; test patients are always the same
+    cohort_share : size of the cohort, as a share of the experiment's
+    seeds : training seeds, all on one cohort
+    emulated : whether embeddings are drawn by the encoder's emulator, and no waveform is made
+    """
+
+    name: str
+    coupling: float
+    null: str | None = None
+    train_share: float = 1.0
+    cohort_share: float = 1.0
+    seeds: int = 1
+    emulated: bool = False
+
+    def runs(self, method: str) -> range:
+        """Return the training seeds of a method."""
+        return range(self.seeds if method in OF_CHANCE and method not in FITTED_ONCE else 1)
+
+
+CONDITIONS = (
+    Condition(name="coupling 1", coupling=1.0),
+    Condition(name="coupling 0 (null A)", coupling=0.0, null="a", seeds=3),
+    Condition(name="coupling 0.5", coupling=0.5),
+    Condition(name="coupling 1, half", coupling=1.0, train_share=0.5),
+    Condition(name="coupling 1, quarter", coupling=1.0, train_share=0.25),
+    Condition(name="null B", coupling=0.0, null="b", cohort_share=0.5, seeds=3),
+)
+"""Of the regime `short`; the most telling first, so that an interrupted run has shown something."""
+
+LONG_CONDITIONS = (
+    Condition(name="rendered, coupling 1", coupling=1.0, seeds=5),
+    Condition(name="rendered, coupling 0 (null A)", coupling=0.0, null="a", seeds=5),
+    Condition(name="emulated, coupling 1", coupling=1.0, seeds=2, emulated=True),
+    Condition(
+        name="emulated, coupling 1, two thirds", coupling=1.0, train_share=2 / 3, seeds=2, emulated=True
+    ),
+    Condition(name="emulated, coupling 1, a third", coupling=1.0, train_share=1 / 3, seeds=2, emulated=True),
+    Condition(name="emulated, coupling 1, 16 %", coupling=1.0, train_share=0.16, seeds=2, emulated=True),
+)
+"""Of the regime `long`: 600, 400, 200 and 96 of 600 training patients with emulated embeddings."""
+
+REGIMES: Mapping[str, tuple[Condition, ...]] = {"short": CONDITIONS, "long": LONG_CONDITIONS}
