@@ -18,6 +18,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "intervals": ["GIVEN", "INTERVAL_STATE", "Intervals", "NO_ESTIMATE", "NO_INTERVALS", "fit_intervals"],
         "new_patients": ["Predictor", "predict"],
         "protocols": ["bedside_protocol", "protocols_of"],
-        "scoring": ["made_of", "patients_of", "score", "score_estimator"],
+        "scoring": ["initial_state", "made_of", "patients_of", "score", "score_estimator"],
     },
 )

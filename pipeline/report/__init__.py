@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "emulation_text": ["EMULATED_TOO", "RENDERED", "emulation_text"],
         "figures": ["forest_svg", "loss_curve_svg", "trajectory_svg"],
         "inputs": ["ReportInputs"],
+        "initial_state": ["initial_state_table"],
         "made_of": ["made_of_table"],
         "page": ["write_report"],
         "paper_table": ["table1", "table1_text"],

@@ -7,6 +7,7 @@ from pipeline.foundation.atomic import write_text
 from pipeline.report import details, sections
 from pipeline.report import html as report_html
 from pipeline.report.html import text
+from pipeline.report.initial_state import initial_state_section
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.made_of import made_of_section
 
@@ -41,6 +42,7 @@ def render(inputs: ReportInputs) -> str:
         sections.skill(inputs),
         sections.added(inputs),
         made_of_section(inputs),
+        initial_state_section(inputs),
         sections.delays(inputs),
         sections.trajectories(inputs),
         sections.data(inputs),

@@ -13,7 +13,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.files import read_predictions
 from pipeline.report.inputs import ReportInputs
 from pipeline.stages.encoder_files import shown_encoder
-from pipeline.stages.evaluate import made_of_shares
+from pipeline.stages.evaluate import initial_states, made_of_shares
 from pipeline.stages.ingest import source_note
 from pipeline.stages.provenance import agrees, recorded
 from pipeline.store.admin import list_store
@@ -60,6 +60,7 @@ def report(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
         funnel=[(text, summaries[stage]["counts"][count]) for stage, count, text in FUNNEL],
         exclusions={stage: found["exclusions"] for stage, found in summaries.items() if found["exclusions"]},
         made_of=made_of_shares(workspace, experiment),
+        initial_state=initial_states(workspace, experiment),
         training_curves=_curves(workspace, experiment),
         trajectories=trajectories,
         draws=draws,
