@@ -26,6 +26,7 @@ from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.training.closed_form_config import AssimilationShape, LinesShape
 from pipeline.training.config import TrainingConfig
 from pipeline.training.encoder.config import EncoderTrainingConfig
+from pipeline.training.reading_network_config import ReadingNetworkShape
 from pipeline.windows.cutting import WindowConfig
 
 EXPERIMENT_VARIABLE = "UNIPHY_EXPERIMENT"
@@ -255,7 +256,9 @@ def tiny() -> ExperimentConfig:
             slow_features=8,
         ),
         lines=LinesShape(slow_features=8, mean_steps=(20.0, 60.0), reader_width=8),
-        assimilation=AssimilationShape(features=8),
+        assimilation=AssimilationShape(
+            features=8, network=ReadingNetworkShape(folds=2, d_model=8, n_blocks=1, d_state=4, epochs=1)
+        ),
         training=TrainingConfig(
             epochs=1,
             learning_rate=1e-3,

@@ -8,10 +8,9 @@ from pipeline.report.html import Row, Section, paragraph, text
 from pipeline.report.inputs import ReportInputs
 
 _NOTE = (
-    "Share of the initial state h0 that is alive so many hours after t0, mean over channels and states (and of the\n"
-    "slowest of them), in the longest test recordings. The history enters these methods through h0 alone, but for\n"
-    "what a table above says; once nothing is left of it, estimates rest on the waveform. Hours without a pulse do\n"
-    "not count.\n"
+    "Share of the initial state h0 that is alive so many hours after t0, mean over all channels and states/of the\n"
+    "slowest of them, in the longest test recordings; hours without a pulse do not count. What history tells\n"
+    "through h0 lasts as long; what else of a method sees it, the tables above say.\n"
 )
 
 
@@ -25,10 +24,10 @@ def initial_state_table(survival: pd.DataFrame) -> str:
     if survival.empty:
         return ""
     hours = sorted(set(survival["hours"]))
-    lines = ["How long h0 lasts", f"  {'hours after t0':<28}" + "".join(f"{hour:>12g}" for hour in hours)]
+    lines = ["How long h0 lasts", f"  {'hours after t0':<26}" + "".join(f"{hour:>10g}" for hour in hours)]
     for method, layer, cells in _rows(survival, hours):
-        shown = "".join(f"{cell:>12}" for cell in cells)
-        lines.append(f"  {method:<16}{layer:<12}{shown}".rstrip())
+        shown = "".join(f"{cell:>10}" for cell in cells)
+        lines.append(f"  {method:<14}{layer:<12}{shown}".rstrip())
     return "\n".join([*lines, "", _NOTE])
 
 
@@ -56,7 +55,7 @@ def _rows(survival: pd.DataFrame, hours: list[float]) -> list[tuple[str, str, li
         own = survival.loc[(survival["method"] == method) & (survival["layer"] == layer)]
         at = own.set_index("hours")
         cells = [
-            f"{number(at.loc[hour, 'mean'], 2)} ({number(at.loc[hour, 'slowest'], 2)})"
+            f"{number(at.loc[hour, 'mean'], 2)}/{number(at.loc[hour, 'slowest'], 2)}"
             if hour in at.index
             else ""
             for hour in hours

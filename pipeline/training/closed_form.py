@@ -7,7 +7,7 @@ networks that read the waveform for ``mt_assim`` are kept one by one until it is
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +57,8 @@ class Fitted:
     model: LabLines | LabAssimilation
     counts: dict[str, int]
     status: dict[str, str]
+    network_share: dict[str, float] = field(default_factory=dict)
+    """What networks count in each lab's readings; empty without any."""
 
 
 def fit(
@@ -149,7 +151,8 @@ def _save(
     for name in ("best", "last"):
         save_checkpoint(
             folder / name, fitted.model, method=method, scaler=data.scaler, experiment=experiment,
-            provenance={**provenance, "epoch": 1, "counts": fitted.counts, "status": fitted.status},
+            provenance={**provenance, "epoch": 1, "counts": fitted.counts, "status": fitted.status,
+                        "network_share": fitted.network_share},
         )  # fmt: skip
 
 
@@ -232,7 +235,10 @@ def _assimilation(values: Mapping[str, Any]) -> tuple[Build, AssimilationShape]:
         )  # fmt: skip
         counts = {f"draws_{lab.name}": lab.fit.n_draws for lab in fitted.labs}
         counts |= {f"readings_{lab.name}": lab.fit.n_readings for lab in fitted.labs}
-        return Fitted(model=fitted.model, counts=counts, status={lab.name: lab.status for lab in fitted.labs})
+        return Fitted(
+            model=fitted.model, counts=counts, status={lab.name: lab.status for lab in fitted.labs},
+            network_share={lab.name: lab.network_share for lab in fitted.labs} if fitted.networks else {},
+        )  # fmt: skip
 
     return build, shape
 

@@ -72,51 +72,61 @@ def fit_one_lab(
     network : of each patient, what networks that have not seen them say of this lab after every block; None: none do
     """
     line, n_read = _lines(name, training, transform)
+    lines = [line.read(patient.features, patient.fold) for patient in training]
 
-    def fitted(share: float) -> tuple[Fit, dict[str, float]]:
-        said = [line.read(patient.features, patient.fold) for patient in training]
+    def told(share: float) -> _Told:
+        said = lines
         if network is not None and share:
-            said = [joined_reading(own, other, share) for own, other in zip(said, network, strict=True)]
-        return _fit_filter(name, training, transform, said, config)
+            said = [joined_reading(own, other, share) for own, other in zip(lines, network, strict=True)]
+        return _Told(name=name, training=training, transform=transform, readings=said)
 
-    shares = SHARES if network is not None and line.whole is not None else SHARES[:1]
-    fits = {share: fitted(share) for share in shares}
-    best = max(shares, key=lambda share: fits[share][0].draw_log_likelihood)
-    told = {share: fit.draw_log_likelihood for share, (fit, _) in fits.items()} if len(shares) > 1 else {}
-    fit, noise = fits[best]
+    fit, noise = _fit_filter(told(0.0), config)
+    best, likelihood = 0.0, {}
+    if network is not None and line.whole is not None and fit.status == FITTED:
+        likelihood = {0.0: fit.draw_log_likelihood}
+        for share in SHARES[1:]:  # from where the lines' filter ended: the numbers differ little
+            tried = fit_lab(told(share).events(noise), config.fit, fit.parameters)
+            likelihood[share] = tried.draw_log_likelihood
+        best = max(SHARES, key=likelihood.__getitem__)
+        if best:
+            fit, noise = _fit_filter(told(best), config)
     return FittedLab(
         name=name, transform=transform, line=line, fit=fit, n_read_draws=n_read, assay_noise=noise,
-        network_share=best, share_log_likelihood=told,
+        network_share=best, share_log_likelihood=likelihood,
     )  # fmt: skip
 
 
-def _fit_filter(
-    name: str,
-    training: Sequence[TrainingPatient],
-    transform: LabTransform,
-    readings: Sequence[Float[np.ndarray, " _"]],
-    config: AssimilationConfig,
-) -> tuple[Fit, dict[str, float]]:
-    """Fit the eleven numbers to draws and readings, and the noise of other assays than the main one."""
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What one lab's filter is fitted on: each training patient's draws and readings."""
 
-    def events(noise: Mapping[str, float]) -> Events:
+    name: str
+    training: Sequence[TrainingPatient]
+    transform: LabTransform
+    readings: Sequence[Float[np.ndarray, " _"]]
+
+    def events(self, noise: Mapping[str, float]) -> Events:
+        """Return them under some noises of assays; those that are not named have 1."""
         rows = []
-        for patient, reading in zip(training, readings, strict=True):
-            time_us, value = patient.draws(name)
-            own = np.array([noise.get(code, 1.0) for code in patient.codes(name)])
-            draws, read = (time_us, transform.to_scale(value)), (patient.features.end_us, reading)
+        for patient, reading in zip(self.training, self.readings, strict=True):
+            time_us, value = patient.draws(self.name)
+            own = np.array([noise.get(code, 1.0) for code in patient.codes(self.name)])
+            draws, read = (time_us, self.transform.to_scale(value)), (patient.features.end_us, reading)
             rows.append(Row.of(draws, read, draw_noise=own))
         return pack_rows(rows)
 
-    fit, noise = fit_lab(events({}), config.fit), {}
-    counts = Counter(code for patient in training for code in patient.codes(name))
+
+def _fit_filter(told: _Told, config: AssimilationConfig) -> tuple[Fit, dict[str, float]]:
+    """Fit the eleven numbers, and the noise of other assays than the main one."""
+    fit, noise = fit_lab(told.events({}), config.fit), {}
+    counts = Counter(code for patient in told.training for code in patient.codes(told.name))
     others = [code for code, n in counts.most_common()[1:] if n >= config.fit.least_draws]
     for _ in range(ASSAY_ROUNDS if others and fit.status == FITTED else 0):
         # The main assay's noise was fitted to all of them at first, and falls as the others get their own.
-        chosen = fit_assays(events, fit.parameters, others)
+        chosen = fit_assays(told.events, fit.parameters, others)
         if chosen == noise:
             break
-        noise, fit = chosen, fit_lab(events(chosen), config.fit)
+        noise, fit = chosen, fit_lab(told.events(chosen), config.fit)
     return fit, noise
 
 

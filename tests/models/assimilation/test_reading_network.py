@@ -93,7 +93,9 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
         networks.checked()
 
 
-@pytest.mark.parametrize(("field", "value"), [("features", 0), ("d_model", 0), ("members", 0), ("dropout", 1.0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("features", 0), ("d_model", 0), ("members", 0), ("dropout", 1.0)]
+)
 def test_sizes_that_cannot_be_are_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
         ReadingNetworkConfig(**{"features": 3, field: value})

@@ -10,7 +10,9 @@ from pipeline.training.reading_network_config import ReadingNetworkShape
 from pipeline.training.reading_network_fit import Recording, cross_fit_networks
 from pipeline.training.ten_minute_means import BLOCK_US, BlockMeans
 
-SHAPE = ReadingNetworkShape(folds=2, d_model=16, n_blocks=1, d_state=4, dropout=0.0, epochs=25, learning_rate=1e-2)
+SHAPE = ReadingNetworkShape(
+    folds=2, d_model=16, n_blocks=1, d_state=4, dropout=0.0, epochs=25, learning_rate=1e-2
+)
 QUICK = ReadingNetworkShape(folds=2, d_model=8, n_blocks=1, d_state=2, epochs=1)
 CPU = torch.device("cpu")
 
@@ -107,7 +109,9 @@ def test_networks_of_another_fit_and_damaged_ones_are_refused(tmp_path) -> None:
     with pytest.raises(OtherRunError, match="unfinished fit with another configuration"):
         cross_fit_networks(recordings, QUICK, 2, 0, CPU, KeptNetworks(folder=folder, identity="two"))
     (folder / "1.safetensors").write_bytes(b"cut short")
-    with pytest.raises(CheckpointError, match=r"1\.safetensors cannot be gone on from.*delete it to fit anew"):
+    with pytest.raises(
+        CheckpointError, match=r"1\.safetensors cannot be gone on from.*delete it to fit anew"
+    ):
         cross_fit_networks(recordings, QUICK, 2, 0, CPU, KeptNetworks(folder=folder, identity="one"))
     KeptNetworks(folder=folder, identity="one").clear()
     assert not folder.exists()
@@ -116,7 +120,14 @@ def test_networks_of_another_fit_and_damaged_ones_are_refused(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("folds", 1), ("folds", -2), ("epochs", 0), ("dropout", 1.0), ("learning_rate", 0.0), ("weight_decay", -1.0)],
+    [
+        ("folds", 1),
+        ("folds", -2),
+        ("epochs", 0),
+        ("dropout", 1.0),
+        ("learning_rate", 0.0),
+        ("weight_decay", -1.0),
+    ],
 )
 def test_a_recipe_that_cannot_be_is_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
