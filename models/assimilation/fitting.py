@@ -41,10 +41,14 @@ class Fit:
     at_bound: tuple[str, ...] = ()
 
 
-def fit_lab(events: Events, config: FitConfig = FitConfig()) -> Fit:  # noqa: B008 - frozen
+def fit_lab(
+    events: Events,
+    config: FitConfig = FitConfig(),  # noqa: B008 - frozen
+    start: FilterParameters | None = None,
+) -> Fit:
     """Fit one lab's filter; the rows of `events` are training patients, all of that lab.
 
-    L-BFGS-B in float64 from two starts, the better one kept: no chance in it. A Gaussian prior and bounds
+    L-BFGS-B in float64 from two starts, the better one kept, or from `start` alone: no chance in it. A Gaussian prior and bounds
     (``parameters.PRIOR``, ``BOUNDS``) keep a lab with few draws sane; with fewer than the configuration asks for it
     keeps the prior's numbers. Events that need no replaying are expected: each value is judged after all earlier ones.
 
@@ -63,7 +67,8 @@ def fit_lab(events: Events, config: FitConfig = FitConfig()) -> Fit:  # noqa: B0
     objective = _Objective(parts, config, n_draws)
     slow = objective.start.copy()
     slow[NAMES.index("drift_hours")] = np.log(SLOW_HOURS)
-    ends = [objective.minimised(start) for start in (objective.start, slow)]
+    starts = [objective.start, slow] if start is None else [start.axis[0].numpy()]
+    ends = [objective.minimised(each) for each in starts]
     best = min(ends, key=lambda end: end[0])
     return _fit(best[1], parts, FITTED, counts, objective.n_evaluations)
 

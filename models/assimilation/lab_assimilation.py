@@ -1,14 +1,15 @@
-"""What assimilates a new patient: per lab a scale, a read-out of the waveform and a filter, as one module."""
+"""What assimilates a new patient: per lab a scale, read-outs of the waveform and a filter, as one module."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from models.assimilation.known import KnownRow, Query, queried
 from models.assimilation.parameters import NAMES, FilterParameters
+from models.assimilation.reading_network import ReadingNetworkConfig, ReadingNetworks
 from models.assimilation.scan import filter_events
 from models.assimilation.transform import LabTransform
 from models.errors import BadAssimilationInput
@@ -25,6 +26,7 @@ class LabAssimilationConfig:
     log_scale : those whose logarithm is assimilated
     assays, assay_noise : source codes of other assays than a lab's main one, and the noise variance of each over the
         main one's; a code that is not among them counts as the main assay
+    network : sizes of the networks whose reading joins the lines'; None: lines alone
     """
 
     embed_width: int
@@ -32,6 +34,7 @@ class LabAssimilationConfig:
     log_scale: tuple[str, ...] = ()
     assays: tuple[str, ...] = ()
     assay_noise: tuple[float, ...] = ()
+    network: ReadingNetworkConfig | None = None
 
     def __post_init__(self) -> None:
         if self.embed_width < 1:
@@ -59,10 +62,11 @@ class Answers:
 
 
 class LabAssimilation(nn.Module):
-    """Every lab's filter, and the line that reads the waveform for it; nothing learns, everything is float64.
+    """Every lab's filter, and what reads the waveform for it; nothing learns, everything but the networks is float64.
 
-    A lab's reading is a line through the mean embedding of ten minutes, on the filter's scale. A network's reading
-    takes the line's place, or joins it, in ``KnownRow.reading``: the filter asks only how far readings follow the lab.
+    A lab's reading is (1 - share) line + share networks, on the filter's scale: a line through the mean embedding of
+    ten minutes, and the mean of several networks that go through these means in order. Neither sees a result, and the
+    filter asks only how far readings follow the lab.
 
     Source: our decision; docs/assimilation.md.
     """
@@ -85,6 +89,8 @@ class LabAssimilation(nn.Module):
         self.register_buffer("spread", torch.ones(n, dtype=double))
         prior = FilterParameters.of()
         self.register_buffer("numbers", torch.cat([getattr(prior, name) for name in NAMES]).repeat(n, 1))
+        network = config.network
+        self.network = None if network is None else ReadingNetworks(network, config.embed_width, n)
 
     def set_lab(
         self,
@@ -135,8 +141,25 @@ class LabAssimilation(nn.Module):
         codes = self.config.assays
         return self.config.assay_noise[codes.index(code)] if code in codes else 1.0
 
-    def readings(self, means: Float[np.ndarray, "blocks width"]) -> Float[np.ndarray, "blocks labs"]:
-        """Read mean embeddings of ten minutes; NaN without a line. Each depends on its own block alone, to the bit."""
+    def readings(
+        self, means: Float[np.ndarray, "blocks width"], end_us: Int[np.ndarray, " blocks"]
+    ) -> Float[np.ndarray, "blocks labs"]:
+        """Read a patient's mean embeddings of ten minutes; NaN without a line. No bit depends on a later block.
+
+        Parameters
+        ----------
+        end_us : end of each block, in order of time
+        """
+        line = self.line_readings(means)
+        if self.network is None:
+            return line
+        share = self.network.share.cpu().numpy()
+        if not share.any():
+            return line
+        return joined_reading(line, self.network.read(means, end_us), share)
+
+    def line_readings(self, means: Float[np.ndarray, "blocks width"]) -> Float[np.ndarray, "blocks labs"]:
+        """Return what the lines say of each block; NaN without one."""
         weight, bias = self.line_weight.cpu().numpy(), self.line_bias.cpu().numpy()
         read = [weight @ row + bias for row in means]
         table = np.array(read, dtype=float).reshape(-1, len(self.config.task_labs))
@@ -166,3 +189,12 @@ class LabAssimilation(nn.Module):
         ]
         spread = variance.sqrt() * self.spread.cpu()[:, None]
         return Answers(median=np.stack(medians, axis=1), draw_spread=spread.numpy().T)
+
+
+def joined_reading(
+    line: Float[np.ndarray, "*blocks labs"],
+    network: Float[np.ndarray, "*blocks labs"],
+    share: Float[np.ndarray, " labs"] | float,
+) -> Float[np.ndarray, "*blocks labs"]:
+    """Return the reading that a line's and a network's make; with the share 0 it is the line's, to the bit."""
+    return np.where(np.equal(share, 0), line, (1 - share) * line + share * network)

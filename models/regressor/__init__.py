@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lab_regressor": ["LabRegressor"],
         "losses": ["parameter_groups", "uncertainty_weighted_l1", "weighted_error_sums", "weighted_l1"],
         "lstm": ["WindowLSTM", "WindowLSTMConfig"],
-        "mamba_block": ["Mamba", "MambaState"],
+        "mamba_block": ["Mamba", "MambaBlock", "MambaConfig", "MambaState"],
         "patient_state": ["PatientState"],
         "slow_features": ["SlowFeatures"],
         "waveform_readout": ["WaveformReadout"],

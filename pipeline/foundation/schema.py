@@ -106,7 +106,7 @@ EVALUATION_COLUMNS = (
     *(f"{metric}{suffix}" for metric in METRICS for suffix in ("", "_lower", "_upper")),
 )  # fmt: skip
 FITTED_METHODS = ("lines", "mt_assim", "mt_assim_twin")
-"""Ours, fitted without gradients: lines, and assimilation with a twin of its own (docs/assimilation.md)."""
+"""Ours, fitted in one go: lines, and assimilation with a twin of its own (docs/assimilation.md)."""
 TRAINED_METHODS = ("lstm", "mt", "mt_learned", "st_pcs", "mt_pcs", "mt_pcs_twin", *FITTED_METHODS)
 TWINS = {"mt_pcs_twin": "mt_pcs", "mt_assim_twin": "mt_assim"}
 """Twin -> the method that it is trained and scored like, with another patient's waveform."""

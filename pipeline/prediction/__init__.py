@@ -19,6 +19,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "new_patients": ["Predictor", "predict"],
         "one_patient": ["OnePatient", "read_one_patient"],
         "protocols": ["bedside_protocol", "protocols_of"],
-        "scoring": ["made_of", "patients_of", "score", "score_estimator"],
+        "scoring": ["initial_state", "made_of", "patients_of", "score", "score_estimator"],
     },
 )

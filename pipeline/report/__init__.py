@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "figures": ["added_svg", "forest_svg", "loss_curve_svg", "trajectory_svg"],
         "flow": ["Flow", "FlowArm", "FlowStep"],
         "inputs": ["ReportInputs"],
+        "initial_state": ["initial_state_table"],
         "made_of": ["headline_text", "made_of_sentence", "made_of_table", "of_method", "patients_sentence"],
         "page": ["write_report"],
         "paper_table": ["table1"],

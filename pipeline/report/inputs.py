@@ -61,6 +61,8 @@ class ReportInputs:
     """Stage -> reason -> how many were dropped."""
     made_of: pd.DataFrame | None = None
     """``method`` and ``training.shares.SHARE_COLUMNS``: what made each method's estimates, first seed."""
+    initial_state: pd.DataFrame | None = None
+    """``method`` and ``training.initial_state.SURVIVAL_COLUMNS``: how long h0 lasts, first seed."""
     training_curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Method -> epoch rows of ``pipeline.training.curves.read_curves``."""
     trajectories: pd.DataFrame | None = None

@@ -7,6 +7,7 @@ from pipeline.foundation.atomic import write_text
 from pipeline.report import calibration_section, cohort_section, course_section, details, sections
 from pipeline.report.checklist import checklist
 from pipeline.report.glossary import glossary
+from pipeline.report.initial_state import initial_state_section
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.made_of import made_of_section
 from pipeline.report.model_card import model_card
@@ -48,6 +49,7 @@ def render(inputs: ReportInputs) -> str:
         sections.skill(inputs),
         sections.added(inputs),
         made_of_section(inputs),
+        initial_state_section(inputs),
         sections.delays(inputs),
         course_section.trajectories(inputs),
         course_section.learning(inputs),

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -26,6 +27,7 @@ from pipeline.prediction.files import PredictionWriter, read_dense_sums, read_pr
 from pipeline.prediction.intervals import fit_intervals
 from pipeline.report.claims import RULE, claim_sentences, claims
 from pipeline.report.comparison_text import comparison_table
+from pipeline.report.initial_state import initial_state_table
 from pipeline.report.made_of import (
     headline_text,
     made_of_sentence,
@@ -47,11 +49,13 @@ INTERVAL_LEVEL = 0.9
 PAIRS = (
     *((method, twin) for twin, method in TWINS.items()),
     ("mt_pcs", "locf"), ("mt_assim", "locf"), ("mt_pcs", "shrunk_locf"), ("mt_assim", "shrunk_locf"),
-    ("mt_assim", "lines"), ("mt_assim", "mt_pcs"),
+    ("mt_assim", "lines"), ("mt_assim", "mt_pcs"), ("mt_pcs", "mt"),
 )  # fmt: skip
-"""Differences that are reported; those from twins first, which are what PPG added."""
+"""Differences that are reported; those from twins first, which are what PPG added; last, what h0 from history adds."""
 MADE_OF = "made_of.json"
 """Beside each checkpoint: the shares of its estimates' variance, by protocol and lab (``training.shares``)."""
+INITIAL_STATE = "initial_state.json"
+"""Beside each checkpoint of a method with an h0: how long it lasts (``training.initial_state``)."""
 FOLLOWED = ("mt_pcs", "mt_assim")
 """Methods whose coverage and R2 the stages show: the paper's, and ours."""
 
@@ -62,8 +66,6 @@ def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSumm
 
     With scoring ``dense``, sums over the points between draws are written beside.
     """
-    from pipeline.prediction.scoring import made_of  # imports torch, which definitions must not
-
     trained = _trained(workspace, experiment)
     inputs = _ScoringInputs.load(workspace)
     writer = PredictionWriter(workspace)
@@ -76,10 +78,7 @@ def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSumm
         for seed in experiment.seeds:
             folder = workspace.checkpoint(method, seed)
             write_text(folder / "intervals.json", intervals.to_json())
-            made = made_of(
-                folder, inputs.aligned, inputs.store, inputs.splits, split=experiment.evaluation.split
-            )
-            write_json(folder / MADE_OF, made.astype(object).where(made.notna(), None).to_dict("records"))
+            _write_explanations(folder, inputs, experiment.evaluation.split)
     counts = _counts(table, experiment, trained)
     if "dense" in experiment.scorings:
         counts["dense_points_of_test_patients"] = _write_dense(workspace, experiment, trained, inputs, writer)
@@ -90,6 +89,21 @@ def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSumm
         tables={"coverage of the 90 % intervals": _coverage_rows(table)},
         artefacts={"predictions": workspace.predictions},
     ).save(workspace.summary("predictions"))
+
+
+def _write_explanations(folder: Path, inputs: "_ScoringInputs", split: str) -> None:
+    """Write what makes a checkpoint's estimates beside it, and how long its h0 lasts where it has one."""
+    from pipeline.prediction.scoring import (
+        initial_state,  # imports torch, which definitions must not
+        made_of,
+    )
+
+    scored = inputs.aligned, inputs.store, inputs.splits
+    made = made_of(folder, *scored, split=split)
+    write_json(folder / MADE_OF, made.astype(object).where(made.notna(), None).to_dict("records"))
+    lasting = initial_state(folder, *scored, split=split)
+    if len(lasting):
+        write_json(folder / INITIAL_STATE, lasting.to_dict("records"))
 
 
 def _counts(
@@ -324,7 +338,8 @@ def printed_table(workspace: Workspace, experiment: ExperimentConfig) -> str:
     pairs = pd.read_parquet(workspace.comparisons) if workspace.comparisons.exists() else None
     shares = made_of_shares(workspace, experiment)
     table = comparison_table(metrics, pairs, experiment.above_tables)
-    return f"{table}\n{made_of_table(shares)}\n{headline(workspace, experiment)}\n"
+    lasts = initial_state_table(initial_states(workspace, experiment))
+    return f"{table}\n{made_of_table(shares)}\n{lasts}{headline(workspace, experiment)}\n"
 
 
 def headline(workspace: Workspace, experiment: ExperimentConfig) -> str:
@@ -348,9 +363,18 @@ def makeups(workspace: Workspace, experiment: ExperimentConfig) -> "list[Makeup]
 
 def made_of_shares(workspace: Workspace, experiment: ExperimentConfig) -> pd.DataFrame:
     """Return the shares beside the checkpoints of the first seed, and a column ``method``; empty without any."""
+    return _beside_checkpoints(workspace, experiment, MADE_OF)
+
+
+def initial_states(workspace: Workspace, experiment: ExperimentConfig) -> pd.DataFrame:
+    """Return how long h0 lasts, likewise; empty where no method has one."""
+    return _beside_checkpoints(workspace, experiment, INITIAL_STATE)
+
+
+def _beside_checkpoints(workspace: Workspace, experiment: ExperimentConfig, name: str) -> pd.DataFrame:
     tables = []
     for method in experiment.methods:
-        path = workspace.checkpoint(method, experiment.seeds[0]) / MADE_OF
+        path = workspace.checkpoint(method, experiment.seeds[0]) / name
         if path.exists():
             tables.append(pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))).assign(method=method))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -62,7 +62,7 @@ _PARTS = {
     "mt_assim": ("assimilation", "training.allow_leaks"),
     "mt_assim_twin": ("assimilation", "training.allow_leaks"),
 }
-"""Of the methods that need no gradients."""
+"""Of the methods that are fitted in one go."""
 
 
 def _training(method: str) -> Lineage:

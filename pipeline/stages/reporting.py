@@ -11,7 +11,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.files import read_predictions
 from pipeline.report.inputs import ReportInputs
 from pipeline.stages.encoder_files import shown_encoder
-from pipeline.stages.evaluate import made_of_shares, makeups
+from pipeline.stages.evaluate import initial_states, made_of_shares, makeups
 from pipeline.stages.ingest import source_note
 from pipeline.stages.planted_truth import synthetic_cohort_of
 from pipeline.stages.provenance import agrees, recorded
@@ -67,6 +67,7 @@ def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> ReportInputs:
         card=card_facts(workspace, experiment),
         exclusions={stage: found["exclusions"] for stage, found in summaries.items() if found["exclusions"]},
         made_of=made_of_shares(workspace, experiment),
+        initial_state=initial_states(workspace, experiment),
         training_curves=_curves(workspace, experiment),
         trajectories=trajectories,
         draws=draws,

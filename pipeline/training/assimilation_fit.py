@@ -1,25 +1,20 @@
-"""Filters of all labs, fitted on training patients: draws, and readings by lines that have not seen them.
+"""Filters of all labs, fitted on training patients: draws, and readings by what has not seen them.
 
-Per lab: centre and spread of the training draws (of their logarithms on a log scale); a ridge line from the last half
-hour's features to the draws, cross-fitted over five folds of patients; ten-minute readings of every training patient by
-the line that left them out, or the filter would trust readings more than those of new patients deserve; then the
-filter's eleven numbers by likelihood (``models.assimilation.fitting``).
+Each lab's scale is that of the training draws (of their logarithms on a log scale). Networks read the waveform for all
+labs at once, a line for each; both are cross-fitted over folds of patients, or the filter would trust readings more
+than those of new patients deserve. Then each lab's filter is fitted by likelihood (``lab_filter_fit``).
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from models.assimilation.config import AssimilationConfig
-from models.assimilation.events import Events, Row, pack_rows
-from models.assimilation.fitting import FITTED, Fit, fit_lab
 from models.assimilation.lab_assimilation import LabAssimilation, LabAssimilationConfig
-from models.assimilation.parameters import FilterParameters
-from models.assimilation.scan import filter_events, log_likelihood
+from models.assimilation.reading_network import ReadingNetwork
 from models.assimilation.transform import LabTransform, fit_transform
 from models.errors import BadAssimilationInput
 from pipeline.cohort.aligned import AlignedCohort
@@ -27,39 +22,18 @@ from pipeline.cohort.base import WindowStore
 from pipeline.foundation.errors import ConfigError, LabError
 from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import LABS
-from pipeline.labs.history import LabSeries
 from pipeline.training.embedding_cache import EmbeddingCache
-from pipeline.training.filter_forecaster import NO_SERIES, oldest_draw
-from pipeline.training.ten_minute_means import BlockMeans, BlockReader, LastingDirections
-from pipeline.training.waveform_line import CrossFitted, cross_fitted_line, fold_of
+from pipeline.training.filter_forecaster import oldest_draw
+from pipeline.training.kept_networks import KeptNetworks
+from pipeline.training.lab_filter_fit import LATEST_US, FittedLab, fit_one_lab
+from pipeline.training.reading_network_config import ReadingNetworkShape
+from pipeline.training.reading_network_fit import Recording, cross_fit_networks
+from pipeline.training.ten_minute_means import BlockReader, LastingDirections
+from pipeline.training.training_patient import TrainingPatient
+from pipeline.training.waveform_line import fold_of
 
 FEATURES = 48
 """Lasting directions that a line reads."""
-ASSAY_NOISE = tuple(2.0**power for power in (0, 1, -1, 2, -2, 3, -3, 4, -4))
-"""Noise variances over the main assay's that another assay may have; of equal ones the first."""
-ASSAY_ROUNDS = 3
-"""Most rounds of choosing them and fitting the filter anew."""
-LATEST_US = 30 * 60 * 1_000_000
-"""A draw is read from the blocks that ended in the half hour before it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FittedLab:
-    """One lab: its scale, its lines, its filter, the draws of which the line was made, and its other assays' noise."""
-
-    name: str
-    transform: LabTransform
-    line: CrossFitted
-    fit: Fit
-    n_read_draws: int
-    assay_noise: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def status(self) -> str:
-        """Say how the filter came about, and that there are no readings where there are none."""
-        if self.line.whole is not None:
-            return self.fit.status
-        return f"{self.fit.status}; no readings: {self.n_read_draws} draws beside a waveform are too few for a line"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,30 +46,57 @@ class FittedAssimilation:
     directions : of the embedding
     folds : fold of each training patient, whose readings come from the lines that left it out
     config : how it was fitted
+    networks : that read the waveform, each without a fold of patients; none: lines alone read
     """
 
     labs: tuple[FittedLab, ...]
     directions: LastingDirections
     folds: Mapping[str, int]
     config: AssimilationConfig
+    networks: tuple[ReadingNetwork, ...] = ()
 
     @property
     def model(self) -> LabAssimilation:
-        """What assimilates a new patient, and is saved: it knows nobody, and reads by the lines of all patients."""
-        made = LabAssimilation(
-            LabAssimilationConfig(
-                embed_width=self.directions.directions.shape[1],
-                task_labs=tuple(lab.name for lab in self.labs),
-                log_scale=tuple(lab.name for lab in self.labs if lab.transform.log),
-                assays=tuple(code for lab in self.labs for code in lab.assay_noise),
-                assay_noise=tuple(noise for lab in self.labs for noise in lab.assay_noise.values()),
-            )
+        """What assimilates a new patient, and is saved: it knows nobody.
+
+        It reads by the lines of all patients and by the mean of the networks.
+        """
+        config = LabAssimilationConfig(
+            embed_width=self.directions.directions.shape[1],
+            task_labs=tuple(lab.name for lab in self.labs),
+            log_scale=tuple(lab.name for lab in self.labs if lab.transform.log),
+            assays=tuple(code for lab in self.labs for code in lab.assay_noise),
+            assay_noise=tuple(noise for lab in self.labs for noise in lab.assay_noise.values()),
+            network=self.networks[0].config if self.networks else None,
         )
+        with torch.random.fork_rng(devices=[]):  # the generator is the callers' own
+            made = LabAssimilation(config)
         for lab in self.labs:
             whole = lab.line.whole
             line = None if whole is None else self.directions.through(whole.weights, whole.bias)
             made.set_lab(lab.name, lab.transform, lab.fit.parameters, line)
+        if made.network is not None:
+            share = torch.tensor([lab.network_share for lab in self.labs], dtype=torch.float64)
+            made.network.set(self.directions.mean, self.directions.directions, share, self.networks)
         return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFit:
+    """How the networks that read the waveform are trained.
+
+    Attributes
+    ----------
+    shape : sizes and recipe; without folds there are none
+    seed : of their first weights, dropout and order of recordings
+    device : None: the CPU
+    kept : where those that are trained are kept until the fit is finished; None: nowhere
+    """
+
+    shape: ReadingNetworkShape
+    seed: int = 0
+    device: torch.device | None = None
+    kept: KeptNetworks | None = None
 
 
 def fit_assimilation(
@@ -105,6 +106,7 @@ def fit_assimilation(
     config: AssimilationConfig,
     *,
     features: int = FEATURES,
+    network: NetworkFit | None = None,
     twins: Mapping[str, str] | None = None,
     cache: EmbeddingCache | None = None,
 ) -> FittedAssimilation:
@@ -113,7 +115,8 @@ def fit_assimilation(
     Parameters
     ----------
     patients : training patients; those without a sequence are passed over
-    features : lasting directions that a line reads
+    features : lasting directions that lines and networks read
+    network : how networks are trained to read beside the lines; None: lines alone
     twins : patient -> whose windows to read instead, on the own mask (``dataset.twin_mapping``)
 
     Raises
@@ -123,6 +126,7 @@ def fit_assimilation(
     LabError
         A draw has no logarithm, or is infinite.
     """
+    _check_labs(config)
     reader = BlockReader(aligned.sequences, cache or EmbeddingCache(store), twins)
     there = sorted(set(patients) & set(reader.patients))
     if not there:
@@ -130,15 +134,9 @@ def fit_assimilation(
             "No training patient has a sequence of windows, so that no filter can be fitted: embed more patients, or "
             "change the split."
         )
-    known = {lab.name for lab in LABS}
-    if unknown := sorted({*config.labs, *config.log_scale} - known):
-        raise ConfigError(
-            f"assimilation names {', '.join(unknown)}; the labs are {', '.join(sorted(known))}. Correct labs or "
-            "log_scale."
-        )
     directions = LastingDirections.fitted(reader, there, features)
     training = [
-        _TrainingPatient(
+        TrainingPatient(
             features=directions.of(reader.embedding_means(patient)),
             series={lab: s.final for lab, s in aligned.series.get(patient, {}).items()},
             oldest_us=oldest_draw(aligned.config, reader.first_us(patient)),
@@ -148,107 +146,68 @@ def fit_assimilation(
         for number, (patient, fold) in enumerate(fold_of(there).items())
     ]
     try:
-        labs = tuple(_fit_one(name, training, config) for name in tracked(config.labs, "fitting", "labs"))
+        transforms = [_transform(name, training, config) for name in config.labs]
+        networks, read = _networks(training, config.labs, transforms, network)
+        labs = tuple(
+            fit_one_lab(name, training, transforms[i], config, read and [own[:, i] for own in read])
+            for i, name in enumerate(tracked(config.labs, "fitting", "labs"))
+        )
     except BadAssimilationInput as error:
         raise LabError(f"The filters cannot be fitted. {error}") from error
-    return FittedAssimilation(labs=labs, directions=directions, folds=fold_of(there), config=config)
+    return FittedAssimilation(
+        labs=labs, directions=directions, folds=fold_of(there), config=config, networks=tuple(networks)
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _TrainingPatient:
-    features: BlockMeans
-    series: Mapping[str, LabSeries]
-    oldest_us: int
-    fold: int
-    number: int
-
-    def draws(self, lab: str) -> tuple[Int[np.ndarray, " draws"], Float[np.ndarray, " draws"]]:
-        """Return times and values of what counts."""
-        own = self.series.get(lab, NO_SERIES)
-        kept = own.sampled_us >= self.oldest_us
-        return own.sampled_us[kept], own.value[kept]
-
-    def codes(self, lab: str) -> list[str]:
-        """Return the source code of each of those draws."""
-        own = self.series.get(lab, NO_SERIES)
-        return [code for code, kept in zip(own.codes, own.sampled_us >= self.oldest_us, strict=True) if kept]
+def _check_labs(config: AssimilationConfig) -> None:
+    known = {lab.name for lab in LABS}
+    if unknown := sorted({*config.labs, *config.log_scale} - known):
+        raise ConfigError(
+            f"assimilation names {', '.join(unknown)}; the labs are {', '.join(sorted(known))}. Correct labs or "
+            "log_scale."
+        )
 
 
-def _fit_one(name: str, training: Sequence[_TrainingPatient], config: AssimilationConfig) -> FittedLab:
+def _networks(
+    training: Sequence[TrainingPatient],
+    labs: Sequence[str],
+    transforms: Sequence[LabTransform],
+    how: NetworkFit | None,
+) -> tuple[list[ReadingNetwork], list[Float[np.ndarray, "_ labs"]] | None]:
+    """Return the networks, and what those that have not seen a patient say of each; none, and None without them."""
+    if how is None or not how.shape.folds:
+        return [], None
+    recordings = [_recording(patient, labs, transforms, how.shape.folds) for patient in training]
+    device = how.device or torch.device("cpu")
+    return cross_fit_networks(recordings, how.shape, len(labs), how.seed, device, how.kept)
+
+
+def _transform(name: str, training: Sequence[TrainingPatient], config: AssimilationConfig) -> LabTransform:
     lab = next(entry for entry in LABS if entry.name == name)
     values = np.concatenate([patient.draws(name)[1] for patient in training])
-    transform = fit_transform(
+    return fit_transform(
         values, log=name in config.log_scale, low=lab.low, high=lab.high, least=config.fit.least_draws
     )
-    line, n_read = _lines(name, training, transform)
-
-    def events(noise: Mapping[str, float]) -> Events:
-        rows = []
-        for patient in training:
-            time_us, value = patient.draws(name)
-            reading = line.read(patient.features, patient.fold)
-            own = np.array([noise.get(code, 1.0) for code in patient.codes(name)])
-            draws, read = (time_us, transform.to_scale(value)), (patient.features.end_us, reading)
-            rows.append(Row.of(draws, read, draw_noise=own))
-        return pack_rows(rows)
-
-    fit, noise = fit_lab(events({}), config.fit), {}
-    counts = Counter(code for patient in training for code in patient.codes(name))
-    others = [code for code, n in counts.most_common()[1:] if n >= config.fit.least_draws]
-    for _ in range(ASSAY_ROUNDS if others and fit.status == FITTED else 0):
-        # The main assay's noise was fitted to all of them at first, and falls as the others get their own.
-        chosen = fit_assays(events, fit.parameters, others)
-        if chosen == noise:
-            break
-        noise, fit = chosen, fit_lab(events(chosen), config.fit)
-    return FittedLab(
-        name=name, transform=transform, line=line, fit=fit, n_read_draws=n_read, assay_noise=noise
-    )
 
 
-def fit_assays(
-    events: Callable[[Mapping[str, float]], Events], parameters: FilterParameters, codes: Sequence[str]
-) -> dict[str, float]:
-    """Return the noise variance of each assay over the main one's, of `ASSAY_NOISE` that of the greatest likelihood.
-
-    Parameters
-    ----------
-    events : the training patients' draws and readings under some noises; assays that are not named have 1
-    parameters : of the lab, as they are fitted so far
-    codes : assays with enough draws, the most frequent first; each is chosen beside those before it
-    """
-
-    def fitness(noise: Mapping[str, float]) -> float:
-        told = events(noise)
-        own = parameters.take(torch.zeros(told.kind.shape[1], dtype=torch.int64))
-        with torch.no_grad():
-            return float(log_likelihood(filter_events(own, told), told, 0.0)[1].sum())
-
-    chosen: dict[str, float] = {}
-    for code in codes:
-        chosen[code] = max(ASSAY_NOISE, key=lambda noise, code=code: fitness({**chosen, code: noise}))
-    return chosen
-
-
-def _lines(
-    name: str, training: Sequence[_TrainingPatient], transform: LabTransform
-) -> tuple[CrossFitted, int]:
-    """Fit the lab's lines on the draws that have a block in the half hour before them, and count these."""
-    features, target, fold, number = [], [], [], []
-    for patient in training:
+def _recording(
+    patient: TrainingPatient,
+    labs: Sequence[str],
+    transforms: Sequence[LabTransform],
+    n_folds: int,
+) -> Recording:
+    """Return what a network learns from one patient: of every draw the last block in the half hour before it."""
+    ends, step, lab, target = patient.features.end_us, [], [], []
+    for number, (name, transform) in enumerate(zip(labs, transforms, strict=True)):
         time_us, value = patient.draws(name)
-        for time, scaled in zip(time_us.tolist(), transform.to_scale(value).tolist(), strict=True):
-            latest = patient.features.latest(time, LATEST_US)
-            if latest is not None:
-                features.append(latest)
-                target.append(scaled)
-                fold.append(patient.fold)
-                number.append(patient.number)
-    width = training[0].features.mean.shape[1]
-    made = cross_fitted_line(
-        np.array(features).reshape(-1, width),
-        np.array(target, float),
-        np.array(fold, np.int64),
-        np.array(number, np.int64),
-    )
-    return made, len(target)
+        before = np.searchsorted(ends, time_us, side="right") - 1
+        near = (
+            (before >= 0) & (time_us - ends[np.maximum(before, 0)] < LATEST_US) if len(ends) else before > 0
+        )
+        step.append(before[near])
+        lab.append(np.full(int(near.sum()), number, dtype=np.int64))
+        target.append(transform.to_scale(value[near]))
+    return Recording(
+        blocks=patient.features, step=np.concatenate(step), lab=np.concatenate(lab),
+        target=np.concatenate(target), fold=patient.number % n_folds,
+    )  # fmt: skip

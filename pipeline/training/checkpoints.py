@@ -282,6 +282,7 @@ def _check_filters(model: TrainedModel, folder: Path) -> None:
     if isinstance(model, LabAssimilation):
         try:
             _ = model.parameters_by_lab, model.transforms
+            _ = model.network is None or model.network.checked()
         except BadAssimilationInput as error:
             raise CheckpointError(f"{folder / WEIGHTS_FILE}: {error} Train the method again.") from error
 

@@ -1,12 +1,13 @@
-"""Fit a method that needs no gradients, ``lines`` or ``mt_assim``, and save it as any other method is saved.
+"""Fit a method in one go, ``lines`` or ``mt_assim``, and save it as any other method is saved.
 
-One fit stands in the place of all epochs: ``best/`` and ``last/`` hold the same model, ``metrics.jsonl`` one row.
+One fit stands in the place of all epochs: ``best/`` and ``last/`` hold the same model, ``metrics.jsonl`` one row. The
+networks that read the waveform for ``mt_assim`` are kept one by one until it is finished, so that it may be killed.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from pipeline.foundation.atomic import make_private_dir
 from pipeline.foundation.errors import ConfigError, OtherRunError
 from pipeline.foundation.provenance import config_hash, from_plain, to_plain
 from pipeline.foundation.schema import LAB_NAMES, TWINS
-from pipeline.training.assimilation_fit import fit_assimilation
+from pipeline.training.assimilation_fit import NetworkFit, fit_assimilation
 from pipeline.training.batches import PieceSource, embedding_width
 from pipeline.training.checkpoints import (
     CONFIG_FILE,
@@ -33,9 +34,10 @@ from pipeline.training.closed_form_config import AssimilationShape, LinesShape
 from pipeline.training.config import TrainingConfig, TrainingResult
 from pipeline.training.curves import read_curves, write_curves
 from pipeline.training.dataset import twin_mapping
-from pipeline.training.distributed import Ranks, joined_ranks
+from pipeline.training.distributed import Ranks, joined_ranks, pick_device
 from pipeline.training.filter_forecaster import FilterForecaster
 from pipeline.training.forecaster import AnyForecaster, Forecaster, scale_rows
+from pipeline.training.kept_networks import KeptNetworks
 from pipeline.training.line_fit import fit_lines
 from pipeline.training.resume import RESUME_FILE
 from pipeline.training.training_data import TrainingData
@@ -43,6 +45,8 @@ from pipeline.training.validation import Validation, validation_examples, valida
 
 logger = logging.getLogger(__name__)
 
+NETWORKS = "networks"
+"""Folder of the networks of a fit that is not finished."""
 Shape = TypeVar("Shape", LinesShape, AssimilationShape)
 
 
@@ -53,6 +57,8 @@ class Fitted:
     model: LabLines | LabAssimilation
     counts: dict[str, int]
     status: dict[str, str]
+    network_share: dict[str, float] = field(default_factory=dict)
+    """What networks count in each lab's readings; empty without any."""
 
 
 def fit(
@@ -86,9 +92,10 @@ def fit(
     with joined_ranks() as ranks:
 
         def work() -> None:
+            kept = KeptNetworks(folder=folder / NETWORKS, identity=identity)
             if not _is_done(folder, identity):
                 started = time.monotonic()
-                fitted = build(data, config, method in TWINS)
+                fitted = build(data, config, method in TWINS, kept)
                 validation = _validated(fitted, method, data, config)
                 _save(
                     folder, fitted, method, data, validation, time.monotonic() - started,
@@ -96,6 +103,7 @@ def fit(
                     provenance={**to_plain(provenance), **known, "config_hash": config_hash(described),
                                 "run_identity": identity},
                 )  # fmt: skip
+            kept.clear()
 
         ranks.alone(work)
     counts = provenance_of(folder / "best")["counts"]
@@ -143,7 +151,8 @@ def _save(
     for name in ("best", "last"):
         save_checkpoint(
             folder / name, fitted.model, method=method, scaler=data.scaler, experiment=experiment,
-            provenance={**provenance, "epoch": 1, "counts": fitted.counts, "status": fitted.status},
+            provenance={**provenance, "epoch": 1, "counts": fitted.counts, "status": fitted.status,
+                        "network_share": fitted.network_share},
         )  # fmt: skip
 
 
@@ -176,13 +185,13 @@ def _forecaster(
     )
 
 
-Build = Callable[[TrainingData, TrainingConfig, bool], Fitted]
+Build = Callable[[TrainingData, TrainingConfig, bool, KeptNetworks], Fitted]
 
 
 def _lines(values: Mapping[str, Any]) -> tuple[Build, LinesShape]:
     shape = _shape(LinesShape, values)
 
-    def build(data: TrainingData, config: TrainingConfig, twin: bool) -> Fitted:
+    def build(data: TrainingData, config: TrainingConfig, twin: bool, kept: KeptNetworks) -> Fitted:
         patients = _training_patients(data)
         source = PieceSource(
             data.aligned, data.store, data.scaler, patients=patients, protocols=config.protocols, labs=LAB_NAMES,
@@ -211,7 +220,7 @@ def _lines(values: Mapping[str, Any]) -> tuple[Build, LinesShape]:
 def _assimilation(values: Mapping[str, Any]) -> tuple[Build, AssimilationShape]:
     shape = _shape(AssimilationShape, values)
 
-    def build(data: TrainingData, config: TrainingConfig, twin: bool) -> Fitted:
+    def build(data: TrainingData, config: TrainingConfig, twin: bool, kept: KeptNetworks) -> Fitted:
         patients = _training_patients(data)
         fitted = fit_assimilation(
             data.aligned, data.store, patients,
@@ -220,10 +229,16 @@ def _assimilation(values: Mapping[str, Any]) -> tuple[Build, AssimilationShape]:
                 fit=FitConfig(reading_weight=shape.reading_weight, prior_weight=shape.prior_weight),
             ),
             features=shape.features, twins=twin_mapping(patients, config.seed) if twin else None, cache=data.cache,
+            network=NetworkFit(
+                shape=shape.network, seed=config.seed, device=pick_device(config.device), kept=kept
+            ),
         )  # fmt: skip
         counts = {f"draws_{lab.name}": lab.fit.n_draws for lab in fitted.labs}
         counts |= {f"readings_{lab.name}": lab.fit.n_readings for lab in fitted.labs}
-        return Fitted(model=fitted.model, counts=counts, status={lab.name: lab.status for lab in fitted.labs})
+        return Fitted(
+            model=fitted.model, counts=counts, status={lab.name: lab.status for lab in fitted.labs},
+            network_share={lab.name: lab.network_share for lab in fitted.labs} if fitted.networks else {},
+        )  # fmt: skip
 
     return build, shape
 

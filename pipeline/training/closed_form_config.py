@@ -1,6 +1,8 @@
-"""Shapes of the methods that are fitted without gradients: lines, and assimilation. Loads without torch."""
+"""Shapes of the methods that are fitted: lines, and assimilation. Loads without torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from pipeline.training.reading_network_config import ReadingNetworkShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class AssimilationShape:
     """Weight of a reading's likelihood in fitting, of which a draw's is 1."""
     prior_weight: float = 1.0
     """Weight of the prior on the filters' numbers; 0: the bounds alone."""
+    network: ReadingNetworkShape = field(default_factory=ReadingNetworkShape)
+    """Networks whose reading joins the line's."""
 
     def __post_init__(self) -> None:
         if self.features < 1:

@@ -48,7 +48,7 @@ def known_rows(
     series : the patient's results by lab, all versions, clinical units
     oldest_us : draws from before it do not count
     """
-    reading, rows = model.readings(means.mean), []
+    reading, rows = model.readings(means.mean, means.end_us), []
     for number, (lab, transform) in enumerate(zip(model.config.task_labs, model.transforms, strict=True)):
         own = series.get(lab, NO_SERIES)
         kept = np.flatnonzero(own.sampled_us >= oldest_us)

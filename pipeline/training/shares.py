@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import nn
 
 from models.assimilation.known import KnownRow, Query
-from models.assimilation.lab_assimilation import LabAssimilation
+from models.assimilation.lab_assimilation import LabAssimilation, joined_reading
 from models.regressor.lab_lines import LabLines
 from models.regressor.lab_regressor import LabRegressor
 from models.regressor.patient_state import PatientState
@@ -24,10 +24,12 @@ from pipeline.cohort.base import WindowStore
 from pipeline.training.embedding_cache import EmbeddingCache
 from pipeline.training.filter_forecaster import FilterForecaster
 from pipeline.training.forecaster import AnyForecaster, Forecaster
+from pipeline.training.ten_minute_means import BlockMeans
 
 SOURCES = ("network", "lines", "reading", "history")
-"""``network``: whatever gradients trained; ``lines``: fitted lines through the waveform; ``reading``: the reader of the
-latest windows; ``history``: a line through earlier results, or (assimilation) the results themselves."""
+"""``network``: whatever gradients trained, but for the reader; ``lines``: fitted lines through the waveform;
+``reading``: the reader of the latest windows; ``history``: a line through earlier results, or (assimilation) the
+results themselves."""
 SHARE_COLUMNS = ("protocol", "lab", *SOURCES)
 MOST_PATIENTS = 64
 """Patients on whose draws shares are taken: they need as many passes as a model has parts."""
@@ -126,19 +128,28 @@ def _filter_parts(
     patients: Sequence[str],
     cache: EmbeddingCache | None,
 ) -> Parts:
-    """Return what readings alone would say with the same gains, on the filter's scale, and what results add."""
+    """Return what lines and networks would say with the same gains, on the filter's scale, and what results add."""
     model = forecaster.model
     patient_of = forecaster.of_patients(aligned, store, patients, cache)
     column = np.array([forecaster.labs.index(lab) for lab in examples["lab"]], dtype=np.int64)
     asked = examples[["prediction_window_end_us", "t0_us"]].to_numpy(dtype=np.int64)
-    parts = {name: np.full(len(examples), np.nan) for name in ("lines", "history")}
+    heeded = model.network is not None and bool(model.network.share.any())
+    parts = {name: np.full(len(examples), np.nan) for name in ("network", "lines", "history")}
     for patient, rows in examples.groupby("patient_id", sort=False).indices.items():
-        told = patient_of(str(patient)).rows
+        own = patient_of(str(patient))
         query = Query(at_us=asked[rows, 0], known_us=asked[rows, 1])
         here = np.arange(len(rows)), column[rows]
-        whole = _on_scale(model, told, query)[here]
-        parts["lines"][rows] = read = _on_scale(model, _results_as_expected(model, told), query)[here]
-        parts["history"][rows] = whole - read
+        whole = _on_scale(model, own.rows, query)[here]
+        told = _results_as_expected(model, own.rows)
+        read = _on_scale(model, told, query)[here]
+        lines = read
+        if heeded:
+            lines = _on_scale(model, _networks_as_expected(model, told, own.means), query)[here]
+        parts["lines"][rows], parts["network"][rows], parts["history"][rows] = (
+            lines,
+            read - lines,
+            whole - read,
+        )
     return parts
 
 
@@ -152,6 +163,16 @@ def _results_as_expected(model: LabAssimilation, rows: Sequence[KnownRow]) -> li
         )
         for row, mean in zip(rows, means, strict=True)
     ]
+
+
+def _networks_as_expected(
+    model: LabAssimilation, rows: Sequence[KnownRow], blocks: BlockMeans
+) -> list[KnownRow]:
+    """Put what the networks say at the mean of all patients' readings, and leave the lines what they count."""
+    assert model.network is not None
+    line, expected = model.line_readings(blocks.mean), model.parameters_by_lab.reading_mean.numpy()
+    reading = joined_reading(line, np.broadcast_to(expected, line.shape), model.network.share.cpu().numpy())
+    return [replace(row, reading=reading[:, number]) for number, row in enumerate(rows)]
 
 
 def _on_scale(

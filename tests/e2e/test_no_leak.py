@@ -73,6 +73,10 @@ def _with_numbers(tiny, method: str, folder: Path) -> Path:
             state[name].copy_(drawn / state[name].shape[1] ** 0.5)
     if method == "mt_assim":
         state["has_line"].fill_(True)
+        state["network.share"].fill_(0.5)
+        for name in state:
+            if name.endswith("head.weight"):
+                state[name].copy_(torch.randn(state[name].shape, generator=generator))
     loaded.model.load_state_dict(state)
     provenance = {key: value for key, value in loaded.provenance.items() if key not in ("versions", "note")}
     with noted(ArtefactNote.of(f"train_{method}", config={}, inputs={}, licences=["synthetic"])):

@@ -1,14 +1,18 @@
 import numpy as np
 import pytest
+import torch
 
 from models.assimilation.events import HOUR_US
 from models.assimilation.known import KnownRow, Query, Result, queried
 from models.assimilation.lab_assimilation import LabAssimilation, LabAssimilationConfig
 from models.assimilation.lab_filter import LabFilters
 from models.assimilation.parameters import FilterParameters
+from models.assimilation.reading_network import ReadingNetwork, ReadingNetworkConfig
 from models.assimilation.transform import LabTransform
 from models.errors import BadAssimilationInput
 
+MEANS = np.array([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]])
+ENDS = np.array([HOUR_US, 2 * HOUR_US])
 PLAIN = LabTransform(log=False, centre=4.0, spread=0.5)
 LOG = LabTransform(log=True, centre=0.7, spread=0.4)
 OWN = FilterParameters.of(drift_hours=20.0, gain=0.9)
@@ -23,8 +27,8 @@ def made() -> LabAssimilation:
 
 
 def rows(model: LabAssimilation) -> list[KnownRow]:
-    reading = model.readings(np.array([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]]))
     ends = np.array([HOUR_US, 2 * HOUR_US])
+    reading = model.readings(MEANS, ends)
     results = [Result(sampled_us=0, available_us=HOUR_US // 2, value=0.8)]
     return [
         KnownRow(results=results, reading_end_us=ends, reading=reading[:, lab], lab=lab) for lab in range(2)
@@ -32,10 +36,33 @@ def rows(model: LabAssimilation) -> list[KnownRow]:
 
 
 def test_a_reading_is_a_line_through_its_own_block_and_missing_without_one() -> None:
-    reading = made().readings(np.array([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]]))
+    reading = made().readings(MEANS, ENDS)
     assert reading[:, 0].tolist() == [0.5 + 0.5 + 0.1, -1.0 + 0.1]
     assert np.isnan(reading[:, 1]).all()
-    assert made().readings(np.zeros((0, 3))).shape == (0, 2)
+    assert made().readings(MEANS[:0], ENDS[:0]).shape == (0, 2)
+
+
+def test_networks_join_the_lines_by_their_share_of_each_lab() -> None:
+    size = ReadingNetworkConfig(features=2, d_model=8, n_blocks=1, d_state=2, members=2)
+    labs = ("potassium", "sodium", "lactate")
+    config = LabAssimilationConfig(embed_width=3, task_labs=labs, log_scale=("lactate",), network=size)
+    model = LabAssimilation(config)
+    for lab, line in zip(labs, ((np.ones(3), 0.1), (np.ones(3), 0.1), None), strict=True):
+        model.set_lab(lab, LOG if lab == "lactate" else PLAIN, OWN, line)
+    lines = model.readings(MEANS, ENDS)
+    np.testing.assert_array_equal(lines, model.line_readings(MEANS))  # shares are 0
+    torch.manual_seed(0)
+    members = [ReadingNetwork(size, 3) for _ in range(2)]
+    for member in members:
+        torch.nn.init.normal_(member.head.weight)
+    share = torch.tensor([0.25, 0.0, 0.5], dtype=torch.float64)
+    model.network.set(np.zeros(3), np.eye(3)[:2], share, members)
+    said, joined = model.network.read(MEANS, ENDS), model.readings(MEANS, ENDS)
+    assert (said != 0).all()
+    np.testing.assert_allclose(joined[:, 0], 0.75 * lines[:, 0] + 0.25 * said[:, 0], rtol=1e-12)
+    assert joined[:, 1].tolist() == lines[:, 1].tolist()
+    assert np.isnan(joined[:, 2]).all()  # no line, no reading
+    assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_answers_are_those_of_each_labs_own_filter_in_clinical_units() -> None:

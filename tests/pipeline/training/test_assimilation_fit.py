@@ -7,12 +7,16 @@ import torch
 
 from models.assimilation.config import AssimilationConfig, FitConfig
 from models.assimilation.known import Query
+from models.assimilation.reading_network import ReadingNetwork
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.testing.cohort import ORIGIN_US, MemoryWindows, TinyCohort, delayed, tiny_cohort
-from pipeline.training.assimilation_fit import FittedAssimilation, fit_assimilation
+from pipeline.training.assimilation_fit import FittedAssimilation, NetworkFit, fit_assimilation
 from pipeline.training.embedding_cache import EmbeddingCache
 from pipeline.training.filter_forecaster import PatientFilter, oldest_draw
+from pipeline.training.lab_filter_fit import SHARES
+from pipeline.training.reading_network_config import ReadingNetworkShape
+from pipeline.training.reading_network_fit import network_config
 from pipeline.training.ten_minute_means import BLOCK_US, BlockReader
 
 QUICK = AssimilationConfig(labs=("potassium", "glucose"), fit=FitConfig(most_iterations=12))
@@ -181,3 +185,41 @@ def test_an_assay_that_scatters_more_is_trusted_less(cohort):
         at = np.array([own.sampled_us[0] + HOUR_US])
         estimate[code] = asked.at(at, at).median[0, 0]
     assert estimate["50822"] < estimate["test"] - 0.1
+
+
+def noisy(cohort: TinyCohort) -> list[np.ndarray]:
+    """Say something of each training patient's blocks that has nothing to do with a lab."""
+    rng = np.random.default_rng(0)
+    reader = BlockReader(cohort.aligned.sequences, EmbeddingCache(cohort.store))
+    patients = sorted(cohort.splits.members["train"])
+    return [rng.normal(size=(len(reader.embedding_means(patient).end_us), 2)) for patient in patients]
+
+
+def test_networks_count_where_the_draws_are_expected_better_by_them(cohort, monkeypatch):
+    """What networks say is put in their place: noise, and the true slow value that moves labs and embeddings."""
+    train = cohort.splits.members["train"]
+    reader = BlockReader(cohort.aligned.sequences, EmbeddingCache(cohort.store))
+    true = [reader.embedding_means(patient).mean[:, -1:] @ np.ones((1, 2)) for patient in sorted(train)]
+    how = NetworkFit(shape=ReadingNetworkShape(folds=2, d_model=4, n_blocks=1, d_state=2, epochs=1))
+    blind = cohort.with_windows(
+        {
+            patient: replace(
+                own, embeddings=np.random.default_rng(1).normal(size=own.embeddings.shape).astype(np.float16)
+            )
+            for patient, own in cohort.store.windows.items()
+        }
+    )
+    shares = {}
+    for name, said, made in (("noise", noisy(cohort), cohort), ("truth", true, blind)):
+
+        def told(recordings, shape, n_labs, *_, said=said):
+            sizes = network_config(shape, recordings[0].blocks.mean.shape[1])
+            return [ReadingNetwork(sizes, n_labs) for _ in range(shape.folds)], said
+
+        monkeypatch.setattr("pipeline.training.assimilation_fit.cross_fit_networks", told)
+        fitted = fit_assimilation(made.aligned, made.store, train, QUICK, network=how)
+        shares[name] = [lab.network_share for lab in fitted.labs]
+        assert all(set(lab.share_log_likelihood) == set(SHARES) for lab in fitted.labs)
+        assert fitted.model.network.share.tolist() == shares[name]
+    assert max(shares["noise"]) <= 0.25
+    assert min(shares["truth"]) == 1.0

@@ -1,0 +1,178 @@
+"""One lab's filter, fitted on training patients: its line, how much the networks count beside it, its eleven numbers.
+
+A ridge line goes from the last half hour's features to the draws, cross-fitted over folds of patients; networks have
+read every training patient without having seen them. Of the shares of line and networks that one is kept under which
+the filter expects the draws best, and so are the noises of the lab's other assays.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from models.assimilation.config import AssimilationConfig
+from models.assimilation.events import Events, Row, pack_rows
+from models.assimilation.fitting import FITTED, Fit, fit_lab
+from models.assimilation.lab_assimilation import joined_reading
+from models.assimilation.parameters import FilterParameters
+from models.assimilation.scan import filter_events, log_likelihood
+from models.assimilation.transform import LabTransform
+from pipeline.training.training_patient import TrainingPatient
+from pipeline.training.waveform_line import CrossFitted, cross_fitted_line
+
+ASSAY_NOISE = tuple(2.0**power for power in (0, 1, -1, 2, -2, 3, -3, 4, -4))
+"""Noise variances over the main assay's that another assay may have; of equal ones the first."""
+ASSAY_ROUNDS = 3
+"""Most rounds of choosing them and fitting the filter anew."""
+LATEST_US = 30 * 60 * 1_000_000
+"""A draw is read from the blocks that ended in the half hour before it."""
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""What the networks may count in a reading, of which the line counts the rest; of equally likely ones the least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedLab:
+    """One lab: its scale, its lines, its filter, the draws of which the line was made, and its other assays' noise.
+
+    ``network_share`` is what the networks count in a reading, and ``share_log_likelihood`` the draws' mean under each
+    of the `SHARES`; empty without networks.
+    """
+
+    name: str
+    transform: LabTransform
+    line: CrossFitted
+    fit: Fit
+    n_read_draws: int
+    assay_noise: Mapping[str, float] = field(default_factory=dict)
+    network_share: float = 0.0
+    share_log_likelihood: Mapping[float, float] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """Say how the filter came about, and that there are no readings where there are none."""
+        if self.line.whole is not None:
+            return self.fit.status
+        return f"{self.fit.status}; no readings: {self.n_read_draws} draws beside a waveform are too few for a line"
+
+
+def fit_one_lab(
+    name: str,
+    training: Sequence[TrainingPatient],
+    transform: LabTransform,
+    config: AssimilationConfig,
+    network: Sequence[Float[np.ndarray, " _"]] | None = None,
+) -> FittedLab:
+    """Fit one lab on training patients.
+
+    Parameters
+    ----------
+    network : of each patient, what networks that have not seen them say of this lab after every block; None: none do
+    """
+    line, n_read = _lines(name, training, transform)
+    lines = [line.read(patient.features, patient.fold) for patient in training]
+
+    def told(share: float) -> _Told:
+        said = lines
+        if network is not None and share:
+            said = [joined_reading(own, other, share) for own, other in zip(lines, network, strict=True)]
+        return _Told(name=name, training=training, transform=transform, readings=said)
+
+    fit, noise = _fit_filter(told(0.0), config)
+    best, likelihood = 0.0, {}
+    if network is not None and line.whole is not None and fit.status == FITTED:
+        likelihood = {0.0: fit.draw_log_likelihood}
+        for share in SHARES[1:]:  # from where the lines' filter ended: the numbers differ little
+            tried = fit_lab(told(share).events(noise), config.fit, fit.parameters)
+            likelihood[share] = tried.draw_log_likelihood
+        best = max(SHARES, key=likelihood.__getitem__)
+        if best:
+            fit, noise = _fit_filter(told(best), config)
+    return FittedLab(
+        name=name, transform=transform, line=line, fit=fit, n_read_draws=n_read, assay_noise=noise,
+        network_share=best, share_log_likelihood=likelihood,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What one lab's filter is fitted on: each training patient's draws and readings."""
+
+    name: str
+    training: Sequence[TrainingPatient]
+    transform: LabTransform
+    readings: Sequence[Float[np.ndarray, " _"]]
+
+    def events(self, noise: Mapping[str, float]) -> Events:
+        """Return them under some noises of assays; those that are not named have 1."""
+        rows = []
+        for patient, reading in zip(self.training, self.readings, strict=True):
+            time_us, value = patient.draws(self.name)
+            own = np.array([noise.get(code, 1.0) for code in patient.codes(self.name)])
+            draws, read = (time_us, self.transform.to_scale(value)), (patient.features.end_us, reading)
+            rows.append(Row.of(draws, read, draw_noise=own))
+        return pack_rows(rows)
+
+
+def _fit_filter(told: _Told, config: AssimilationConfig) -> tuple[Fit, dict[str, float]]:
+    """Fit the eleven numbers, and the noise of other assays than the main one."""
+    fit, noise = fit_lab(told.events({}), config.fit), {}
+    counts = Counter(code for patient in told.training for code in patient.codes(told.name))
+    others = [code for code, n in counts.most_common()[1:] if n >= config.fit.least_draws]
+    for _ in range(ASSAY_ROUNDS if others and fit.status == FITTED else 0):
+        # The main assay's noise was fitted to all of them at first, and falls as the others get their own.
+        chosen = fit_assays(told.events, fit.parameters, others)
+        if chosen == noise:
+            break
+        noise, fit = chosen, fit_lab(told.events(chosen), config.fit)
+    return fit, noise
+
+
+def fit_assays(
+    events: Callable[[Mapping[str, float]], Events], parameters: FilterParameters, codes: Sequence[str]
+) -> dict[str, float]:
+    """Return the noise variance of each assay over the main one's, of `ASSAY_NOISE` that of the greatest likelihood.
+
+    Parameters
+    ----------
+    events : the training patients' draws and readings under some noises; assays that are not named have 1
+    parameters : of the lab, as they are fitted so far
+    codes : assays with enough draws, the most frequent first; each is chosen beside those before it
+    """
+
+    def fitness(noise: Mapping[str, float]) -> float:
+        told = events(noise)
+        own = parameters.take(torch.zeros(told.kind.shape[1], dtype=torch.int64))
+        with torch.no_grad():
+            return float(log_likelihood(filter_events(own, told), told, 0.0)[1].sum())
+
+    chosen: dict[str, float] = {}
+    for code in codes:
+        chosen[code] = max(ASSAY_NOISE, key=lambda noise, code=code: fitness({**chosen, code: noise}))
+    return chosen
+
+
+def _lines(
+    name: str, training: Sequence[TrainingPatient], transform: LabTransform
+) -> tuple[CrossFitted, int]:
+    """Fit the lab's lines on the draws that have a block in the half hour before them, and count these."""
+    features, target, fold, number = [], [], [], []
+    for patient in training:
+        time_us, value = patient.draws(name)
+        for time, scaled in zip(time_us.tolist(), transform.to_scale(value).tolist(), strict=True):
+            latest = patient.features.latest(time, LATEST_US)
+            if latest is not None:
+                features.append(latest)
+                target.append(scaled)
+                fold.append(patient.fold)
+                number.append(patient.number)
+    width = training[0].features.mean.shape[1]
+    made = cross_fitted_line(
+        np.array(features).reshape(-1, width),
+        np.array(target, float),
+        np.array(fold, np.int64),
+        np.array(number, np.int64),
+    )
+    return made, len(target)
