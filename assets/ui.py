@@ -13,8 +13,10 @@ from assets.pages import HOST, page_server, pages_port
 from pipeline.foundation.errors import ProjectError
 
 GROUPS = ("ingest", "embed", "align", "train", "evaluate")
-GENTLE_SECONDS, FIRM_SECONDS = 5.0, 2.0
+GENTLE_SECONDS, FIRM_SECONDS = 4.0, 1.5
 """After Ctrl-C: how long Dagster may take to end by itself, and then how long after it was told to."""
+ORPHAN_SECONDS = 0.5
+"""How long its children may outlive it before they are told themselves."""
 
 
 def open_groups(port: int) -> str:
@@ -67,8 +69,14 @@ def end_session(leader: subprocess.Popen[bytes]) -> None:
 
 
 def _wait(leader: subprocess.Popen[bytes], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and (leader.poll() is None or session_members(leader.pid)):
+    """Wait until all of a session is gone, at most `seconds`; not longer for children that nobody leads any more."""
+    end, orphaned = time.monotonic() + seconds, False
+    while time.monotonic() < end:
+        if leader.poll() is not None:
+            if not session_members(leader.pid):
+                return
+            if not orphaned:
+                end, orphaned = min(end, time.monotonic() + ORPHAN_SECONDS), True
         time.sleep(0.1)
 
 
