@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -6,7 +7,14 @@ import pytest
 
 from pipeline.cohort.alignment_config import AlignmentConfig, authors_alignment
 from pipeline.foundation.errors import ConfigError
-from pipeline.foundation.provenance import canonical_json, config_hash, from_plain, to_plain, versions
+from pipeline.foundation.provenance import (
+    canonical_json,
+    config_hash,
+    from_plain,
+    source_commit,
+    to_plain,
+    versions,
+)
 from pipeline.training.config import TrainingConfig
 
 
@@ -77,3 +85,7 @@ def test_versions_name_what_changes_numbers():
 def test_training_config_names_the_field_it_refuses(name, value):
     with pytest.raises(ValueError, match=name):
         replace(TrainingConfig(), **{name: value})
+
+
+def test_the_commit_is_a_short_hash_and_says_whether_files_differ_from_it():
+    assert re.fullmatch(r"([0-9a-f]{12}( \+ changes)?)?", source_commit())
