@@ -20,7 +20,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reading_network": [
             "ReadingNetwork",
             "ReadingNetworkConfig",
-            "ReadingNetworks",
             "gaps",
             "read_alone",
         ],
