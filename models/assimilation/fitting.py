@@ -48,9 +48,10 @@ def fit_lab(
 ) -> Fit:
     """Fit one lab's filter; the rows of `events` are training patients, all of that lab.
 
-    L-BFGS-B in float64 from two starts, the better one kept, or from `start` alone: no chance in it. A Gaussian prior and bounds
-    (``parameters.PRIOR``, ``BOUNDS``) keep a lab with few draws sane; with fewer than the configuration asks for it
-    keeps the prior's numbers. Events that need no replaying are expected: each value is judged after all earlier ones.
+    L-BFGS-B in float64 from two starts, the better one kept, or from `start` alone: no chance in it. A Gaussian prior
+    and bounds (``parameters.PRIOR``, ``BOUNDS``) keep a lab with few draws sane; with fewer than the configuration asks
+    for it keeps the prior's numbers. Events that need no replaying are expected: each value is judged after all earlier
+    ones.
 
     Source: our decision; docs/assimilation.md.
     """
