@@ -44,6 +44,6 @@ class SyntheticCohort:
             cells = [f"{lab} {number(r2[lab])}" for lab in LAB_NAMES if lab in r2]
             told.append(f"{protocol}: {', '.join(cells)}")
         return [
-            "The oracle, which is told that physiology itself and the same results, does the best that anyone could, but "
-            f"for luck; its R2 on these draws, {'; '.join(told)}."
+            "The oracle, which is told that physiology itself and the same results, does the best that anyone could, "
+            f"but for luck; its R2 on these draws, {'; '.join(told)}."
         ]
