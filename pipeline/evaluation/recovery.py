@@ -143,7 +143,7 @@ def _losses(r2: Mapping[str, np.ndarray]) -> Numbers:
     for model, suffix in (*SUFFIXES.items(), *WITHOUT_TWIN.items()):
         if model in r2:
             rest, twin = r2[ON_EMBEDDING] - r2[model], TWIN_OF.get(model)
-            if twin in r2:
+            if twin is not None and twin in r2:
                 found[f"loss_history{suffix}"] = r2[RESULTS_ALONE] - r2[twin]
                 rest = rest - found[f"loss_history{suffix}"]
             if twin is None or twin in r2:

@@ -27,10 +27,10 @@ def recovery_by_svg(rows: pd.DataFrame, quantity: str) -> str:
     ----------
     rows : of ``recovery_by``, one condition and quantity
     """
-    edges = rows[["lower_edge", "upper_edge"]].drop_duplicates().sort_values("lower_edge")
-    names = [_part(float(low), float(high)) for low, high in edges.itertuples(index=False)]
-    places = {low: place for place, low in enumerate(edges["lower_edge"])}
-    return _svg(rows.assign(place=rows["lower_edge"].map(places)), names, _TITLES[quantity])
+    edges = np.unique(rows[["lower_edge", "upper_edge"]].to_numpy(dtype=float), axis=0)
+    names = [_part(float(low), float(high)) for low, high in edges]
+    places = np.searchsorted(edges[:, 0], rows["lower_edge"].to_numpy(dtype=float))
+    return _svg(rows.assign(place=places), names, _TITLES[quantity])
 
 
 def recovery_by_size_svg(table: pd.DataFrame) -> str:
@@ -42,8 +42,7 @@ def recovery_by_size_svg(table: pd.DataFrame) -> str:
     """
     rows = table.loc[(table["coupling"] == 1) & (table["protocol"] == "anchored")]
     rows = rows.loc[rows["emulated"]] if rows["emulated"].any() else rows
-    sizes = sorted(rows["train_patients"].unique())
-    places = rows["train_patients"].map({size: place for place, size in enumerate(sizes)})
+    sizes, places = np.unique(rows["train_patients"].to_numpy(), return_inverse=True)
     return _svg(rows.assign(place=places), [f"{size}" for size in sizes], "training patients")
 
 

@@ -121,7 +121,7 @@ def recovery_text(table: pd.DataFrame) -> str:
         for model in SHOWN:
             if f"r2_{model}" in rows:
                 lines += [_head(model, rows), *(_line(row, model) for row in ordered), ""]
-        if "loss_encoder" in rows and not (rows["coupling"] == 0).any():
+        if "loss_encoder" in rows and 0 not in rows["coupling"].to_list():
             lines += [*_loss_table(ordered), ""]
     lines += [f"{'met   ' if verdict.met else 'MISSED'}  {verdict.text}" for verdict in verdicts(table)]
     return "\n".join([*lines, "", *_footnotes(table)]) + "\n"
@@ -129,12 +129,13 @@ def recovery_text(table: pd.DataFrame) -> str:
 
 def _footnotes(table: pd.DataFrame) -> list[str]:
     notes = []
-    if (table["seeds"] > 1).any():
+    runs = table["seeds"].to_list()
+    if max(runs) > 1:
         notes.append(
             "Intervals of a condition of several training seeds cover patients and seeds: MT+PCS, lines and every twin "
             "are trained once a seed. Assimilation is fitted in closed form, without chance: once."
         )
-    if (table["seeds"] == 1).any():
+    if 1 in runs:
         notes.append(
             "One training run in other conditions: their intervals cover the choice of patients, not the luck of "
             "training."

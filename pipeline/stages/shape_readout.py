@@ -149,7 +149,12 @@ def fit_readout(training: Mapping[str, LabelledBlocks]) -> ShapeReadout:
     weights = np.stack([line.weights for line in lines], axis=1)
     return ShapeReadout(
         features=features, weights=weights @ back, bias=(np.array([line.bias for line in lines]) - level) @ back,
-        errors=error_law([(residuals[p], training[p].time_us, training[p].count) for p in patients]),
+        errors=error_law(
+            [
+                BlockErrors(error=residuals[p], time_us=training[p].time_us, count=training[p].count)
+                for p in patients
+            ]
+        ),
         explained=1 - unexplained, quadratic=quadratic,
     )  # fmt: skip
 
@@ -189,25 +194,25 @@ def _shrinkage(read: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return found[:-1], found[-1]
 
 
-def error_law(
-    patients: Sequence[
-        tuple[Float[np.ndarray, "blocks shapes"], Int[np.ndarray, " blocks"], Int[np.ndarray, " blocks"]]
-    ],
-) -> ReadingErrors:
-    """Divide errors into what lasts, what drifts and what is new, by their products over time.
+@dataclass(frozen=True, kw_only=True)
+class BlockErrors:
+    """How a read-out erred in the blocks of one patient whom it had not seen."""
 
-    Parameters
-    ----------
-    patients : of each the errors of its blocks, their times (microseconds) and numbers of windows
-    """
-    shapes = patients[0][0].shape[1]
+    error: Float[np.ndarray, "blocks shapes"]
+    time_us: Int[np.ndarray, " blocks"]
+    count: Int[np.ndarray, " blocks"]
+
+
+def error_law(patients: Sequence[BlockErrors]) -> ReadingErrors:
+    """Divide errors into what lasts, what drifts and what is new, by their products over time."""
+    shapes = patients[0].error.shape[1]
     at_once = np.zeros((shapes, shapes))
-    for error, _, _ in patients:
-        at_once += error.T @ error
-    blocks = sum(len(error) for error, _, _ in patients)
+    for own in patients:
+        at_once += own.error.T @ own.error
+    blocks = sum(len(own.error) for own in patients)
     at_once /= blocks
     hours, products, pairs = _products_over_time(patients)
-    share = sum(float((1 / count).sum()) for _, _, count in patients) / blocks
+    share = sum(float((1 / own.count).sum()) for own in patients) / blocks
     if not len(hours):
         nothing = np.zeros((shapes, shapes))
         return ReadingErrors(
@@ -230,18 +235,16 @@ def error_law(
     return ReadingErrors(constant=constant, drift=drift, drift_hours=drift_hours, window=window)
 
 
-def _products_over_time(
-    patients: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _products_over_time(patients: Sequence[BlockErrors]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean gap (hours), mean product of errors and number of pairs, for lags that double from one block on."""
-    longest = max(len(time) for _, time, _ in patients)
+    longest = max(len(own.time_us) for own in patients)
     hours, products, pairs = [], [], []
     for lag in 2 ** np.arange(math.floor(math.log2(max(longest - 1, 1))) + 1):
         gap, product, n = 0.0, 0.0, 0
-        for error, time, _ in patients:
-            apart = (time[lag:] - time[:-lag]) / HOUR_US
+        for own in patients:
+            apart = (own.time_us[lag:] - own.time_us[:-lag]) / HOUR_US
             near = apart <= 1.5 * lag * BLOCK_US / HOUR_US  # no gap of the recording lies between
-            one, other = error[:-lag][near], error[lag:][near]
+            one, other = own.error[:-lag][near], own.error[lag:][near]
             gap, n = gap + float(apart[near].sum()), n + int(near.sum())
             product = product + (one.T @ other + other.T @ one) / 2
         if n >= _LEAST_PAIRS:

@@ -106,7 +106,7 @@ class IdealReader:
         known = np.searchsorted(sampled + self.result_delay_us, own["t0_us"].to_numpy(), side="right")
         before = np.searchsorted(sampled, own["sampled_at_us"].to_numpy(), side="left")
         number = np.where(known == before, _AS_IT_COMES, known)
-        return [(int(n), part) for n, part in own.groupby(number)]
+        return [(int(n), own.loc[number == n]) for n in np.unique(number)]
 
     def _row(
         self, truth: CohortTruth, patient: str, asked_us: np.ndarray, number: int, law: LinearLaw
@@ -116,9 +116,9 @@ class IdealReader:
         draws = draws if number == _AS_IT_COMES else draws.iloc[:number]
         parameters, shapes = truth.parameters, len(law.shape)
         readings = self.readings.get(patient)
-        parts = [
-            (asked_us, asked_us, np.full(len(asked_us), NOTHING), np.zeros((len(asked_us), shapes)), None)
-        ]
+        questions = len(asked_us)
+        nothing, kind = np.zeros((questions, shapes)), np.full(questions, NOTHING)
+        parts: list[tuple[np.ndarray, ...]] = [(asked_us, asked_us, kind, nothing, np.ones(questions))]
         if readings is not None:
             kind = np.full(len(readings.end_us), READING)
             parts.append((readings.end_us, readings.time_us, kind, readings.value, readings.share))
@@ -131,10 +131,9 @@ class IdealReader:
         return _in_order(parts)
 
 
-def _in_order(parts: list[tuple]) -> FilterRow:
+def _in_order(parts: list[tuple[np.ndarray, ...]]) -> FilterRow:
     """Join (known, time, kind, value, noise); at one time readings come first, then questions, then draws."""
-    known, time, kind, value = (np.concatenate([part[i] for part in parts]) for i in range(4))
-    noise = np.concatenate([np.ones(len(part[0])) if part[4] is None else part[4] for part in parts])
+    known, time, kind, value, noise = (np.concatenate(column) for column in zip(*parts, strict=True))
     rank = np.where(kind == READING, 0, np.where(kind == NOTHING, 1, 2))
     order = np.lexsort((rank, known))
     last = int(np.flatnonzero(kind[order] == NOTHING)[-1]) + 1  # nobody asks for more

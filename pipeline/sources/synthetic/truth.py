@@ -141,7 +141,9 @@ class CohortTruth:
 
     def draws_of(self, patient_id: str) -> pd.DataFrame:
         """Return a patient's draws in order of time: sampled_at_us, lab, measured; empty where there is none."""
-        return self._draws_by_patient.get(patient_id, self.draws.iloc[:0])
+        return (
+            self._draws_by_patient[patient_id] if patient_id in self._draws_by_patient else self.draws.head(0)
+        )
 
     @cached_property
     def _draws_by_patient(self) -> dict[str, pd.DataFrame]:

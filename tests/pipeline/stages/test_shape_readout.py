@@ -7,6 +7,7 @@ from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
 from pipeline.stages.shape_readout import (
     BLOCK_US,
+    BlockErrors,
     LabelledBlocks,
     block_means,
     error_law,
@@ -57,13 +58,13 @@ def walk(rng: np.random.Generator, steps: int, hours: float, width: int) -> np.n
 
 def planted(rng: np.random.Generator, *, products: bool, patients: int = 24) -> dict[str, LabelledBlocks]:
     mixing = np.random.default_rng(1).normal(size=(3 + 3 * products, 12))
-    found = {}
-    for patient in range(patients):
-        shape = walk(rng, 150, 6.0, 3) + rng.normal(size=3)
+    found, steps = {}, rng.integers(120, 150, size=patients)
+    for patient, n in enumerate(steps):
+        shape = walk(rng, n, 6.0, 3) + rng.normal(size=3)
         seen = np.hstack([shape, np.tanh(shape) ** 2]) if products else shape
-        embedding = seen @ mixing + 0.3 * rng.normal(size=(150, 12))
+        embedding = seen @ mixing + 0.3 * rng.normal(size=(n, 12))
         found[f"{patient:02d}"] = LabelledBlocks(
-            mean=embedding, shape=shape, time_us=BLOCK_US * np.arange(150), count=np.full(150, 10)
+            mean=embedding, shape=shape, time_us=BLOCK_US * np.arange(n), count=np.full(n, 10)
         )
     return found
 
@@ -84,7 +85,7 @@ def test_products_enter_where_they_tell_more() -> None:
     plain = planted(rng, products=False)
     folded = {
         name: LabelledBlocks(
-            mean=np.hstack([np.abs(blocks.shape), np.sign(blocks.shape)]) + 0.05 * rng.normal(size=(150, 6)),
+            mean=np.hstack([np.abs(blocks.shape), np.sign(blocks.shape)]) + 0.05 * rng.normal(size=(len(blocks.shape), 6)),
             shape=blocks.shape, time_us=blocks.time_us, count=blocks.count,
         )
         for name, blocks in plain.items()
@@ -99,7 +100,7 @@ def test_errors_are_divided_into_what_lasts_drifts_and_is_new() -> None:
     for _ in range(200):
         lasting = 0.5 * rng.normal(size=2)
         errors = lasting + 0.8 * walk(rng, 300, 4.0, 2) + rng.normal(size=(300, 2)) / np.sqrt(10)
-        patients.append((errors, BLOCK_US * np.arange(300), np.full(300, 10)))
+        patients.append(BlockErrors(error=errors, time_us=BLOCK_US * np.arange(300), count=np.full(300, 10)))
     law = error_law(patients)
     assert law.constant == pytest.approx(0.25 * np.eye(2), abs=0.08)
     assert law.drift == pytest.approx(0.64 * np.eye(2), abs=0.08)
@@ -109,7 +110,12 @@ def test_errors_are_divided_into_what_lasts_drifts_and_is_new() -> None:
 
 def test_single_blocks_have_new_errors_alone() -> None:
     errors = np.random.default_rng(6).normal(size=(40, 1, 2))
-    law = error_law([(error, np.zeros(1, np.int64), np.ones(1, np.int64)) for error in errors])
+    law = error_law(
+        [
+            BlockErrors(error=error, time_us=np.zeros(1, np.int64), count=np.ones(1, np.int64))
+            for error in errors
+        ]
+    )
     assert not law.constant.any()
     assert not law.drift.any()
     assert np.linalg.eigvalsh(law.window).min() > 0
