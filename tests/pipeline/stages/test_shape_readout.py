@@ -85,7 +85,8 @@ def test_products_enter_where_they_tell_more() -> None:
     plain = planted(rng, products=False)
     folded = {
         name: LabelledBlocks(
-            mean=np.hstack([np.abs(blocks.shape), np.sign(blocks.shape)]) + 0.05 * rng.normal(size=(len(blocks.shape), 6)),
+            mean=np.hstack([np.abs(blocks.shape), np.sign(blocks.shape)])
+            + 0.05 * rng.normal(size=(len(blocks.shape), 6)),
             shape=blocks.shape, time_us=blocks.time_us, count=blocks.count,
         )
         for name, blocks in plain.items()
