@@ -156,7 +156,11 @@ def _add_simultaneous(rows: list[dict[str, Any]], numbers: list[Numbers], config
     names = dict.fromkeys(name for own in numbers for name in own if name.startswith(("added", "r2_")))
     for name in names:
         having = [i for i, own in enumerate(numbers) if name in own]
-        values = [numbers[i][name] if rows[i]["n_patients"] > 1 else np.full(2, np.nan) for i in having]
+        several = [rows[i]["n_patients"] > 1 for i in having]
+        values = [
+            numbers[i][name] if known else np.full_like(numbers[i][name], np.nan)
+            for i, known in zip(having, several, strict=True)
+        ]
         for i, found in zip(having, bootstrap.simultaneous(values, config.level), strict=True):
             rows[i] |= {
                 f"{name}_simultaneous_lower": found.lower, f"{name}_simultaneous_upper": found.upper,

@@ -293,3 +293,13 @@ def test_simultaneous_intervals_are_wider_than_single_ones(predictions):
         assert found["added_simultaneous_upper"] >= found["added_upper"]
         left_out = found["added_simultaneous_lower"] > 0 or found["added_simultaneous_upper"] < 0
         assert left_out == (found["added_p_holm"] <= 0.05)
+
+
+def test_a_lone_patient_has_no_interval_and_takes_none_from_other_labs(predictions):
+    table = noisy(predictions, mt_pcs_twin=0.9, mt_pcs=0.5, oracle=0.1)
+    lone = table["patient"].where(table["lab"] == "sodium").dropna().iloc[0]
+    table = table.loc[(table["lab"] != "sodium") | (table["patient"] == lone)]
+    found = {row["lab"]: row for row in recovery_rows(table, CONFIG)}
+    assert np.isnan(found["sodium"]["added_simultaneous_lower"])
+    assert np.isnan(found["sodium"]["added_p_holm"])
+    assert np.isfinite(found["calcium"]["added_simultaneous_lower"])
