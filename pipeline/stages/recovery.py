@@ -115,7 +115,8 @@ def _write_pictures(root: Path, name: str, table: pd.DataFrame, by: pd.DataFrame
         for quantity, rows in part.groupby("quantity", sort=False):
             slug = "".join(c if c.isalnum() else "_" for c in str(condition))
             write_text(root / f"{name}_{quantity}_{slug}.svg", recovery_by_svg(rows, str(quantity)))
-    write_text(root / f"{name}_train_patients.svg", recovery_by_size_svg(table))
+    if 1 in table["coupling"].to_list():
+        write_text(root / f"{name}_train_patients.svg", recovery_by_size_svg(table))
 
 
 def _named(table: pd.DataFrame, condition: Condition) -> pd.DataFrame:

@@ -97,7 +97,10 @@ FEW = ("lines", "mt_assim_twin", "mt_assim")
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
     base = tmp_path_factory.mktemp("long")
-    config = experiment("recovery", SMALL | {"evaluation.bootstrap": "100"})
+    config = experiment(
+        "recovery",
+        SMALL | {"evaluation.bootstrap": "100", "lines.slow_features": "8", "assimilation.features": "8"},
+    )
     encoder = experiment_encoder(config)
     handmade_emulator(width=8, key=emulator_key(encoder, config.window)).save(
         emulator_folder(base, config.encoder)
