@@ -9,7 +9,7 @@ import pytest
 from pipeline.cohort.splits import Splits
 from pipeline.emulation.fit import emulator_key
 from pipeline.emulation.model import emulator_folder
-from pipeline.evaluation.recovery import Condition
+from pipeline.evaluation.recovery_conditions import Condition
 from pipeline.experiments import CohortConfig, ExperimentConfig, experiment
 from pipeline.foundation.errors import CheckpointError, MissingArtifactError
 from pipeline.sources.synthetic.plan import CohortSize
