@@ -139,11 +139,9 @@ def _run_condition(
 ) -> None:
     cohort, experiment = regime.cohort(condition), regime.experiment(condition)
     experiment = dataclasses.replace(experiment, training=regime.recipe(condition, cohort))
-    predictions = [
-        trained_predictions(experiment, cohort, folder, methods, runs=condition.runs),
-        _ideal_predictions(experiment, cohort, folder),
-    ]
-    scored = with_circumstances(pd.concat(predictions, ignore_index=True), cohort.aligned)
+    ideal = _ideal_predictions(experiment, cohort, folder)  # first: it refuses a cohort that is too small
+    trained = trained_predictions(experiment, cohort, folder, methods, runs=condition.runs)
+    scored = with_circumstances(pd.concat([trained, ideal], ignore_index=True), cohort.aligned)
     table = _named(pd.DataFrame(recovery_rows(scored, experiment.evaluation)), condition)
     table.insert(5, "train_patients", cohort.splits.counts["train"])
     write_json(

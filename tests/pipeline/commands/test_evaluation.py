@@ -1,5 +1,6 @@
 """``recovery`` refuses what it cannot run before it runs anything, and hands on what was asked for."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.__main__ import main
+from pipeline.commands.evaluation import add_evaluation_commands
 from pipeline.evaluation.recovery_conditions import CONDITIONS, LONG_CONDITIONS
 from pipeline.stages import recovery
 
@@ -41,6 +43,13 @@ def test_refused(words: list[str], message: str, tmp_path: Path, capsys: pytest.
     assert not list(tmp_path.iterdir())
 
 
+def run(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_evaluation_commands(parser.add_subparsers())
+    parsed = parser.parse_args(words)
+    parsed.run(parsed)
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
@@ -57,7 +66,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 def test_short_is_what_runs_unless_asked_otherwise(tmp_path: Path, asked: list[tuple[Any, ...]]) -> None:
     for words in ([], ["--condition", "null B", "--seeds", "2", "--method", "lines"]):
         with pytest.raises(KeyboardInterrupt):
-            main(["recovery", "--artifacts", str(tmp_path), *words])
+            run(["recovery", "--artifacts", str(tmp_path), *words])
     (everything, _), (chosen, methods) = asked
     assert everything == list(CONDITIONS)
     assert [(condition.name, condition.seeds) for condition in chosen] == [("null B", 2)]
@@ -67,7 +76,7 @@ def test_short_is_what_runs_unless_asked_otherwise(tmp_path: Path, asked: list[t
 def test_long_has_sizes_of_its_own(tmp_path: Path, asked: list[tuple[Any, ...]]) -> None:
     for words in ([], ["--patients", "9", "0", "--hours", "2", "3", "--seeds", "3"], ["--days", "2", "4"]):
         with pytest.raises(KeyboardInterrupt):
-            main(["recovery", "--regime", "long", "--artifacts", str(tmp_path), *words])
+            run(["recovery", "--regime", "long", "--artifacts", str(tmp_path), *words])
     (cohorts, everything, _), (small, rendered, _), (days, _, _) = asked
     assert everything == list(LONG_CONDITIONS)
     assert (cohorts.rendered.n_patients, cohorts.emulated.n_patients, cohorts.emulated.hours_low) == (

@@ -88,8 +88,8 @@ def test_every_file_carries_its_note(run):
 
 
 SMALL_LONG = LongCohorts(
-    rendered=CohortSize(n_patients=12, hours_low=1.5, hours_high=2.5),
-    emulated=CohortSize(n_patients=12, hours_low=6.0, hours_high=8.0),
+    rendered=CohortSize(n_patients=14, hours_low=1.5, hours_high=2.5),
+    emulated=CohortSize(n_patients=14, hours_low=6.0, hours_high=8.0),
 )
 FEW = ("lines", "mt_assim_twin", "mt_assim")
 
@@ -113,7 +113,7 @@ def long_run(tmp_path_factory):
 def test_the_regime_long_judges_rendered_and_emulated_recordings(long_run):
     _, root, conditions, table = long_run
     assert list(dict.fromkeys(table["condition"])) == [condition.name for condition in conditions]
-    assert list(dict.fromkeys(table["train_patients"])) == [6, 4]
+    assert list(dict.fromkeys(table["train_patients"])) == [7, 5]
     assert (root / "recovery_long.txt").read_text() == recovery_text(table)
     assert not list(root.rglob("*.dat"))
     assert (root / "recovery_long_train_patients.svg").read_text().startswith("<svg")
