@@ -154,3 +154,22 @@ def test_an_encoder_that_cannot_be_built_is_refused_before_any_work(
     assert said in told
     assert told.count("\n") == 1
     assert not artifacts.exists()
+
+
+@pytest.mark.parametrize(("raised", "status"), [(KeyboardInterrupt, 130), (BrokenPipeError, 141)])
+def test_who_stops_it_or_has_read_enough_sees_no_traceback(
+    raised: type[BaseException],
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def stop(parsed: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("pipeline.commands.doctor._doctor", stop)
+    monkeypatch.setattr("pipeline.__main__.os.dup2", lambda *handles: None)  # pytest reads this output on
+    assert main(["doctor"]) == status
+    told = capfd.readouterr().err
+    assert told == (
+        "stopped; what was finished is kept: the same command goes on from there\n" if status == 130 else ""
+    )
