@@ -9,16 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from . import cpu
     from .interface import kalman_scan
     from .step import floored, least_variance, predicted, updated
 
-__all__ = ["floored", "kalman_scan", "least_variance", "predicted", "updated"]
+__all__ = ["cpu", "floored", "kalman_scan", "least_variance", "predicted", "updated"]
 
 
 def __getattr__(name: str) -> object:
     """Return a name that needs torch, from its module, when it is first used (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "cpu":
+        return import_module(".cpu", __name__)
     home = import_module(".interface" if name == "kalman_scan" else ".step", __name__)
     return globals().setdefault(name, getattr(home, name))
 

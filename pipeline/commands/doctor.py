@@ -147,21 +147,20 @@ def _compiler() -> list[Finding]:
 
 
 def _kernels() -> list[Finding]:
-    from kernels.kalman_scan.cpu import library
-    from kernels.selective_scan.cpu.build import BuildError, best_level, load_library
-    from kernels.selective_scan.user_cache import cache_directory
+    from kernels.kalman_scan import cpu as kalman
+    from kernels.selective_scan.cpu import build as scan
 
     lines = []
-    for name, build in (("selective scan", load_library), ("Kalman scan", library)):
+    for name, build in (("selective scan", scan.load_library), ("Kalman scan", kalman.library)):
         try:
             build()
-            lines.append(Finding(about="kernels", told=f"{name}: compiled for {best_level()}"))
-        except BuildError as error:
+            lines.append(Finding(about="kernels", told=f"{name}: compiled for {scan.best_level()}"))
+        except scan.BuildError as error:
             told = f"{name}: slow, in PyTorch ({str(error).splitlines()[0][:160]})"
             lines.append(
                 Finding(about="kernels", told=told, remedy="Mend the compiler (above), and run doctor again.")
             )
-    return [*lines, Finding(about="kernels", told=f"kept in {cache_directory()}")]
+    return [*lines, Finding(about="kernels", told=f"kept in {scan.cache_directory()}")]
 
 
 def _encoders() -> list[Finding]:

@@ -43,7 +43,8 @@ class Command(argparse.ArgumentParser):
         example = EXAMPLES.get(name)
         if example is not None:
             given["epilog"] = f"example:\n  %(prog)s {example}".rstrip()
-        super().__init__(**given | {"formatter_class": argparse.RawDescriptionHelpFormatter})
+        given["formatter_class"] = argparse.RawDescriptionHelpFormatter
+        super().__init__(**given)
 
     def add_subparsers(self, **given: Any) -> Any:
         """Make room for sub-commands."""

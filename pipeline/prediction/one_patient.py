@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.foundation.errors import ConfigError
@@ -55,7 +56,7 @@ class OnePatient:
                 "value": first["last_lab"],
             }
         )
-        drawn = pd.concat([before, own.rename(columns={"measured": "value"})[["lab", "hours", "value"]]])
+        drawn: Any = pd.concat([before, own.rename(columns={"measured": "value"})[["lab", "hours", "value"]]])
         return drawn.sort_values(["lab", "hours"], ignore_index=True)
 
     @property
@@ -133,7 +134,7 @@ def _parquet(path: Path, columns: tuple[str, ...], patient: str | None) -> Itera
         _require(columns, file.schema_arrow.names)
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(columns)):
             if patient is not None:
-                batch = batch.filter(pa.compute.equal(batch["patient"], patient))
+                batch = batch.filter(pc.call_function("equal", [batch["patient"], pa.scalar(patient)]))
             yield batch.to_pandas()
 
 

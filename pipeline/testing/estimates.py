@@ -1,5 +1,7 @@
 """A small table of estimates as `predict` writes it, made by hand."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -8,7 +10,7 @@ from pipeline.foundation.schema import LAB_NAMES
 from pipeline.prediction.estimates_file import ESTIMATES_COLUMNS
 from pipeline.prediction.intervals import GIVEN
 
-BEGIN = pd.Timestamp("2150-03-01 08:00:00")
+BEGIN: Any = pd.Timestamp("2150-03-01 08:00:00")
 USUAL = {"potassium": 4.1, "calcium": 8.6, "sodium": 138.0, "glucose": 120.0, "lactate": 1.4}
 
 
