@@ -172,9 +172,11 @@ class Mamba(nn.Module):
         mode : "mean" over all channels and states, or the "slowest" of them
         """
         x, _ = self.in_proj(hidden).chunk(2, dim=-1)
-        u = causal_conv1d(
-            x.mT, self.conv1d.weight[:, 0], self.conv1d.bias, activation="silu", cu_seqlens=cu_seqlens
-        ).mT
+        u, _ = causal_conv1d(
+            x.mT, self.conv1d.weight[:, 0], self.conv1d.bias, activation="silu",
+            return_final_state=True, cu_seqlens=cu_seqlens,
+        )  # fmt: skip
+        u = u.mT
         delta = F.softplus(self._select(u)[0] + self.dt_proj.bias).masked_fill(~step_mask[..., None], 0.0)
         lengths = cu_seqlens.diff().tolist()
         elapsed = torch.cat([piece.cumsum(0) for piece in delta[0].split(lengths)])
