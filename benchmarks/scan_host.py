@@ -92,7 +92,9 @@ def idle(backend: str) -> None:
 def main() -> None:
     """Print microseconds a call, or profiles of 2000 calls."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scan_host", description=__doc__)
-    parser.add_argument("backends", nargs="*", default=["nothing", "cpu", "triton"], help="nothing, cpu, triton")
+    parser.add_argument(
+        "backends", nargs="*", default=["nothing", "cpu", "triton"], help="nothing, cpu, triton"
+    )
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     options = parser.parse_args()
     torch.set_num_threads(1)

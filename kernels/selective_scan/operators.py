@@ -30,9 +30,7 @@ def _backend(name: str) -> ModuleType:
     return cpu
 
 
-def scan(
-    tensors: Sequence[Tensor | None], delta_softplus: bool, backend: str
-) -> tuple[Tensor, Tensor]:
+def scan(tensors: Sequence[Tensor | None], delta_softplus: bool, backend: str) -> tuple[Tensor, Tensor]:
     """Return y (batch, channels, length) and last_state for the checked tensors of `selective_scan`.
 
     Raises
@@ -49,7 +47,9 @@ def scan(
         return y.mT, last_state
     if graph:
         return Scan.apply(backend, delta_softplus, *tensors)  # pyright: ignore
-    y, last_state, _ = _forward(time_major(tensors, delta_softplus), _empty_output(tensors[0]), False, backend)
+    y, last_state, _ = _forward(
+        time_major(tensors, delta_softplus), _empty_output(tensors[0]), False, backend
+    )
     return y, last_state
 
 
@@ -81,7 +81,9 @@ class Scan(torch.autograd.Function):
     nodes of the graph, each with its step of the engine."""
 
     @staticmethod
-    def forward(ctx: Any, backend: str, delta_softplus: bool, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, backend: str, delta_softplus: bool, *tensors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return y and last_state."""
         x = time_major(tensors, delta_softplus)
         u, A, B = tensors[0], tensors[2], tensors[3]

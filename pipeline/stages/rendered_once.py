@@ -14,7 +14,7 @@ from pathlib import Path
 from models.encoders.base import Encoder
 from pipeline.embedding.config import EncodingConfig
 from pipeline.embedding.plan import key_template, plan_embedding
-from pipeline.embedding.progress import log_progress
+from pipeline.embedding.progress import shown_progress
 from pipeline.embedding.run import embed
 from pipeline.foundation.errors import StoreError
 from pipeline.sources.mimic3 import Mimic3Waveforms
@@ -97,9 +97,8 @@ def _embed_batch(what: RenderedOnce, plan: CohortPlan, batch: Sequence[int]) -> 
     catalog = source.catalog()
     only = {what.store.patient_key(record.patient_id) for record in catalog.records}
     todo = plan_embedding(catalog, what.store, what.encoder, what.config.window, only=only)
-    done = embed(
-        source, what.store, what.encoder, what.config, plan=todo, progress=log_progress()
-    )  # a partial plan retires nobody
+    with shown_progress() as told:  # a partial plan retires nobody
+        done = embed(source, what.store, what.encoder, what.config, plan=todo, progress=told)
     if done.failures:
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(done.failures.items()))
         raise StoreError(
