@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "alarms": ["MINIMUM_EVENTS", "alarm_table"],
         "coverage": ["GAP_EDGES_HOURS", "coverage", "gap_names", "reliability"],
         "delay_methods": ["ADDED", "DELAY_METHODS"],
+        "emulation": ["DivisionPredictions", "emulation_rows"],
         "grids": ["ZONES", "allowable_error_table", "error_grids", "grid_table"],
         "judge": [
             "AGGREGATIONS",

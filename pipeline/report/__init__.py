@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "baseline_text": ["baseline_table"],
         "comparison_text": ["comparison_table"],
-        "emulation_text": ["EMULATED_TOO", "RENDERED", "emulation_text"],
+        "emulation_text": ["emulation_text"],
         "figures": ["forest_svg", "loss_curve_svg", "trajectory_svg"],
         "inputs": ["ReportInputs"],
         "made_of": ["made_of_table"],
