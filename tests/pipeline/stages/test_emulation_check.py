@@ -17,7 +17,7 @@ from pipeline.testing.notes import lacking
 
 pytestmark = pytest.mark.xdist_group("emulation_check")  # its fixture is made once, not on every worker
 
-STUDY = ScaleStudy(encoders=("pulse_features",), patients=12, hours=(1.0, 1.5))
+STUDY = ScaleStudy(encoders=("pulse_features",), patients=14, hours=(4.0, 5.0))
 CHECK = EmulationCheck(study=STUDY, divisions=2, draws=2)
 
 
@@ -46,7 +46,7 @@ def test_both_are_judged_on_the_same_draws(run: tuple[Path, Path, str]) -> None:
     assert set(pd.read_parquet(root / "emulator_check_readouts.parquet")["latent"]) >= {"glucose", "tone"}
     assert (root / "emulator_check.txt").read_text() == text
     assert (
-        "pulse_features; 12 planted patients of 1 to 1.5 h, seed 7, coupling 1; method: lines; 2 divisions"
+        "pulse_features; 14 planted patients of 4 to 5 h, seed 7, coupling 1; method: lines; 2 divisions"
         in text
     )
     assert lacking(root) == {}
