@@ -52,6 +52,8 @@ def _add_check(commands) -> None:
     check.add_argument("--hours", type=float, nargs=2, default=(4.0, 8.0), metavar=("LOW", "HIGH"))
     check.add_argument("--seed", type=int, default=7, help="of the cohort; 7 or 8 to choose by")
     check.add_argument("--recipe", default="lines", help="lines (closed form), or mt_pcs (the experiment's)")
+    check.add_argument("--divisions", type=int, default=5, help="into training and test patients")
+    check.add_argument("--draws", type=int, default=2, help="of the emulator")
     check.set_defaults(run=_check)
 
 
@@ -107,7 +109,10 @@ def _emulator(parsed: argparse.Namespace) -> None:
 
 
 def _check(parsed: argparse.Namespace) -> None:
-    from pipeline.stages.emulation_check import run_emulation_check  # imports torch, as others here
+    from pipeline.stages.emulation_check import (
+        EmulationCheck,
+        run_emulation_check,
+    )  # imports torch, as others
     from pipeline.stages.scale_study import ScaleStudy
 
     config, base, folder = _project(parsed)
@@ -116,10 +121,11 @@ def _check(parsed: argparse.Namespace) -> None:
             encoders=(config.encoder,), patients=parsed.patients, hours=tuple(parsed.hours), seed=parsed.seed,
             recipe=parsed.recipe,
         )  # fmt: skip
+        check = EmulationCheck(study=study, divisions=parsed.divisions, draws=parsed.draws)
     except ValueError as problem:
         raise ConfigError(f"emulator-check: {problem}") from None
     fit = _fitting_command(parsed)
-    sys.stdout.write(run_emulation_check(config, base / "emulator_check", study, folder, fit=fit))
+    sys.stdout.write(run_emulation_check(config, base / "emulator_check", check, folder, fit=fit))
 
 
 def _rehearse(parsed: argparse.Namespace) -> None:

@@ -67,7 +67,7 @@ class EmbeddingConfig:
     batch_windows: int | None = None
     """Windows given to the encoder at once; None: 64 a core, at least 256, and on a GPU one full batch."""
     batch_patients: int | None = None
-    """Patients between two commits; None: 32, on a GPU 256: minutes of work."""
+    """Patients between two commits; None: 32, on a GPU 256, for each of Ray's actors: minutes of work."""
     decode_workers: int | None = None
     """Processes that read and resample, 0 = one thread; None: one for eight cores, on a GPU all cores but two."""
     queue_blocks: int | None = None
@@ -111,7 +111,9 @@ class EmbeddingConfig:
             window=window,
             batch_windows=self.batch_windows
             or (self.gpu_batch_windows if on_gpu else max(256, 64 * own_cores)),
-            batch_patients=self.batch_patients or (256 if on_gpu else 32),
+            # Actors start anew for each batch and load the encoder: it is as many times larger as they are.
+            batch_patients=self.batch_patients
+            or (256 if on_gpu else 32) * (actors if executor == "ray" else 1),
             decode_workers=workers,
             queue_blocks=self.queue_blocks or max(16 if on_gpu else 4, 2 * workers),
             executor=executor,

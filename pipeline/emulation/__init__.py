@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cohort": ["EMULATED_LICENCE", "EmulatedCohort", "write_emulated_cohort"],
         "fit": ["EmulatorFitConfig", "emulator_key", "fit_emulator"],
         "model": ["EMULATED", "Emulator", "EmulatorKey", "TENSORS_FILE", "emulator_folder"],
+        "running_means": ["compare_running_means"],
         "same_windows": ["SameWindows"],
         "rendered": ["BurstPlan", "RenderedWindows", "render_windows", "rendered_patient"],
     },

@@ -33,12 +33,14 @@ class SameWindows:
     rendered : the encoder's embeddings of its waveforms
     emulated : receives the emulator's
     emulator : of that encoder
+    draw : number of the emulator's draw: each has another luck, and a store of its own
     """
 
     plan: CohortPlan
     rendered: EmbeddingStore
     emulated: EmbeddingStore
     emulator: Emulator
+    draw: int = 0
 
     def write(self) -> int:
         """Emulate every window and return how many there are; patients who are there already are kept.
@@ -68,7 +70,9 @@ class SameWindows:
         if patient_id not in self.rendered:
             return None
         windows = self.rendered.read(patient_id)
-        key = emulator.key.store_key(config_hash([emulator.identity, windows.entry.path, plan.seed])[:32])
+        luck = [self.draw] if self.draw else []
+        source = config_hash([emulator.identity, windows.entry.path, plan.seed, *luck])[:32]
+        key = emulator.key.store_key(source)
         found = self.emulated.published(patient_id, key)
         if found is not None:
             return found
@@ -77,7 +81,7 @@ class SameWindows:
         records = [plan_record(plan.parameters, course, span, stay.subject_id, drawn_by) for span in spans]
         start_us, quality = np.asarray(windows.start_us), np.asarray(windows.quality)
         of_record = np.searchsorted([record.start_us for record in records], start_us, side="right") - 1
-        rng = np.random.default_rng([plan.seed, patient, _DRAWS])
+        rng = np.random.default_rng([plan.seed, patient, _DRAWS, *luck])
         with self.emulated.stage(patient_id, key, width=emulator.width, provenance=provenance) as writer:
             for number, record in enumerate(records):
                 rows = of_record == number

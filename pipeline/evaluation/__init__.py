@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "characteristics": ["characteristics"],
         "coverage": ["GAP_EDGES_HOURS", "coverage", "gap_names", "reliability"],
         "delay_methods": ["ADDED", "DELAY_METHODS"],
+        "emulation": ["DivisionPredictions", "emulation_rows"],
         "grids": ["ZONES", "clarke_zones", "allowable_error_table", "error_grids", "grid_table"],
         "judge": [
             "AGGREGATIONS",

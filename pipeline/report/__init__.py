@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "baseline_text": ["baseline_table"],
         "claims": ["RULE", "claim_sentences", "claims"],
         "comparison_text": ["comparison_table"],
-        "emulation_text": ["EMULATED_TOO", "RENDERED", "emulation_text"],
+        "emulation_text": ["emulation_text"],
         "figures": ["added_svg", "forest_svg", "loss_curve_svg", "trajectory_svg"],
         "flow": ["Flow", "FlowArm", "FlowStep"],
         "inputs": ["ReportInputs"],

@@ -37,6 +37,9 @@ def test_a_gpu_is_fed_by_all_cores_but_two() -> None:
 def test_actors_share_the_cores() -> None:
     config = EmbeddingConfig().on("cuda", window=WINDOW, executor="ray", cores=16, gpus=4)
     assert (config.actors, config.decode_workers, config.executor) == (4, 2, "ray")
+    assert config.batch_patients == 4 * 256, (
+        "actors start anew for each batch: it must be minutes of work for each"
+    )
     assert EmbeddingConfig().on("cpu", window=WINDOW, executor="ray", cores=16).decode_workers == 0
 
 

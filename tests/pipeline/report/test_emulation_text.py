@@ -1,19 +1,33 @@
-"""The text names the mean and the largest difference between emulated and rendered embeddings."""
+"""The text names the mean and the largest difference between emulated and rendered embeddings, of both tables."""
+
+import math
 
 import pandas as pd
 
-from pipeline.report.emulation_text import EMULATED_TOO, RENDERED, emulation_text
+from pipeline.report.emulation_text import emulation_text
 
-
-def test_the_largest_difference_is_named() -> None:
-    rows = [
-        {"encoder": kind, "protocol": "start", "lab": lab, "n_labs": 9, "r2_mt_pcs": r2, "gain": gain,
-         "gain_lower": -0.1, "gain_upper": 0.1}
-        for kind, lab, r2, gain in (
-            (RENDERED, "potassium", 0.5, None), (RENDERED, "sodium", 0.4, None),
-            (EMULATED_TOO, "potassium", 0.52, 0.02), (EMULATED_TOO, "sodium", 0.34, -0.06),
+TABLE = pd.DataFrame(
+    [
+        {"protocol": "start", "lab": lab, "n_labs": 9, "n_patients": 4, "rendered": rendered, "emulated": emulated,
+         "difference": emulated - rendered, "difference_lower": -0.1, "difference_upper": 0.1, "spread": math.nan}
+        for lab, rendered, emulated in (
+            ("potassium", 0.5, 0.52), ("sodium", 0.4, 0.34), ("lactate", math.nan, math.nan),
         )
-    ]  # fmt: skip
-    text = emulation_text(pd.DataFrame(rows), "about")
-    assert "mean difference -0.020, largest -0.060" in text
-    assert "start sodium" in text
+    ]
+)  # fmt: skip
+READOUTS = pd.DataFrame(
+    [
+        {"latent": "glucose", "rendered": 0.8, "emulated": 0.78, "spread": 0.01},
+        {"latent": "tone", "rendered": 0.0, "emulated": 0.01, "spread": 0.02},
+    ]
+)
+
+
+def test_the_largest_differences_are_named() -> None:
+    methods, latents = emulation_text(TABLE, READOUTS, "about").split("R2 of latents")
+    assert "mean difference -0.020, largest -0.060" in methods
+    assert "start sodium" in methods
+    assert "[-0.100, 0.100]" in methods
+    assert "mean difference -0.005, largest -0.020" in latents
+    assert "glucose" in latents
+    assert "nan" not in methods + latents

@@ -9,14 +9,14 @@ from pipeline.__main__ import main
 from pipeline.emulation.fit import emulator_key
 from pipeline.experiments import ExperimentConfig, experiment
 from pipeline.foundation.errors import MissingArtifactError
-from pipeline.report.emulation_text import EMULATED_TOO
 from pipeline.stages.embed import experiment_encoder
-from pipeline.stages.emulation_check import run_emulation_check
+from pipeline.stages.emulation_check import EmulationCheck, run_emulation_check
 from pipeline.stages.scale_study import ScaleStudy
 from pipeline.testing.emulators import handmade_emulator
 from pipeline.testing.notes import lacking
 
-STUDY = ScaleStudy(encoders=("pulse_features",), patients=12, hours=(1.0, 1.5))
+STUDY = ScaleStudy(encoders=("pulse_features",), patients=14, hours=(4.0, 5.0))
+CHECK = EmulationCheck(study=STUDY, divisions=2, draws=2)
 
 
 def config() -> ExperimentConfig:
@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     encoder = experiment_encoder(config())
     key = emulator_key(encoder, config().window)
     handmade_emulator(width=encoder.width, key=key).save(base / "emulator")
-    text = run_emulation_check(config(), base / "out", STUDY, base / "emulator", fit="fit it")
+    text = run_emulation_check(config(), base / "out", CHECK, base / "emulator", fit="fit it")
     return base / "out", base / "emulator", text
 
 
@@ -38,16 +38,33 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
 def test_both_are_judged_on_the_same_draws(run: tuple[Path, Path, str]) -> None:
     root, _, text = run
     table = pd.read_parquet(root / "emulator_check.parquet")
-    rendered, emulated = (table.loc[table["encoder"] == kind] for kind in ("rendered", EMULATED_TOO))
-    assert len(rendered) == len(emulated) > 0
-    assert rendered["n_labs"].tolist() == emulated["n_labs"].tolist()
-    paired = emulated.loc[emulated["r2_mt_pcs"].notna()]
-    assert paired["gain"].notna().all()
-    difference = emulated["r2_mt_pcs"].to_numpy() - rendered["r2_mt_pcs"].to_numpy()
-    assert emulated["gain"].to_numpy() == pytest.approx(difference, nan_ok=True)
+    known = table.loc[table["rendered"].notna()]
+    assert len(known) > 0
+    assert known["difference"].to_numpy() == pytest.approx((known["emulated"] - known["rendered"]).to_numpy())
+    assert known["spread"].min() > 0, "each draw of the emulator has a luck of its own"
+    assert set(pd.read_parquet(root / "emulator_check_readouts.parquet")["latent"]) >= {"glucose", "tone"}
     assert (root / "emulator_check.txt").read_text() == text
-    assert "pulse_features; 12 planted patients of 1 to 1.5 h, seed 7" in text
+    assert (
+        "pulse_features; 14 planted patients of 4 to 5 h, seed 7, coupling 1; method: lines; 2 divisions"
+        in text
+    )
     assert lacking(root) == {}
+
+
+@pytest.mark.slow
+def test_divisions_hold_out_other_patients_and_draws_change_estimates_alone(
+    run: tuple[Path, Path, str],
+) -> None:
+    root, _, _ = run
+    tables = [pd.read_parquet(path) for path in sorted((root / "runs").rglob("predictions.parquet"))]
+    assert len(tables) == 2 * (1 + 2), "two divisions, rendered and two draws"
+    ours = [table.loc[table["method"] == "mt_pcs"] for table in tables]
+    held_out = {frozenset(table["patient"]) for table in ours}
+    assert len(held_out) == 2
+    for patients in held_out:
+        alike = [table for table in ours if frozenset(table["patient"]) == patients]
+        assert len({tuple(table["truth"]) for table in alike}) == 1
+        assert len({tuple(table["estimate"]) for table in alike}) == 3
 
 
 @pytest.mark.slow
@@ -55,13 +72,13 @@ def test_what_is_done_is_kept(run: tuple[Path, Path, str]) -> None:
     root, emulator, text = run
     before = {p: p.stat().st_mtime_ns for p in (root / "runs").rglob("*") if p.is_file()}
     assert before
-    assert run_emulation_check(config(), root, STUDY, emulator, fit="fit it") == text
+    assert run_emulation_check(config(), root, CHECK, emulator, fit="fit it") == text
     assert {p: p.stat().st_mtime_ns for p in (root / "runs").rglob("*") if p.is_file()} == before
 
 
 def test_a_missing_emulator_is_refused_before_a_cohort_is_written(tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match="no emulator is fitted; run: fit it"):
-        run_emulation_check(config(), tmp_path / "out", STUDY, tmp_path / "none", fit="fit it")
+        run_emulation_check(config(), tmp_path / "out", CHECK, tmp_path / "none", fit="fit it")
     assert not list(tmp_path.rglob("cohort_*"))
 
 
@@ -72,6 +89,8 @@ def test_a_missing_emulator_is_refused_before_a_cohort_is_written(tmp_path: Path
         (["--patients", "0"], "emulator-check: CohortSize.n_patients must lie in"),
         (["--seed", "20150003"], "may have been pretrained on"),
         (["--recipe", "nets"], "recipe = 'nets' must be one of lines, mt_pcs"),
+        (["--divisions", "0"], "emulator-check: divisions = 0 must lie in 1..100"),
+        (["--draws", "-1"], "emulator-check: draws = -1 must lie in 1..100"),
         (["--set", "encoder=ppg_gpt_9m"], "there is no encoder 'ppg_gpt_9m'"),
     ],
 )

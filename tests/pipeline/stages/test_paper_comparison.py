@@ -1,5 +1,7 @@
 """Table 1 from nothing, in the protocols of the paper and of its authors' code, on a handful of patients."""
 
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -7,7 +9,7 @@ from pipeline.experiments import PAPER_METHODS, experiment
 from pipeline.foundation.schema import FITTED_METHODS, METHOD_LABELS
 from pipeline.foundation.workspace import Workspace
 from pipeline.report.paper_table import TABLE1_METHODS
-from pipeline.stages import reproduce_table1
+from pipeline.stages import paper_comparison, reproduce_table1
 
 SMALL = {
     "cohort.size.n_patients": "8", "cohort.size.hours_low": "2.5", "cohort.size.hours_high": "3.0",
@@ -59,3 +61,21 @@ def test_what_is_finished_is_not_trained_again(run):
     before = {path: path.stat().st_mtime_ns for path in workspace.root.rglob("*.safetensors")}
     assert reproduce_table1(workspace, config) == text
     assert {path: path.stat().st_mtime_ns for path in workspace.root.rglob("*.safetensors")} == before
+
+
+def test_a_method_trained_beside_the_papers_is_trained_with_them(run, tmp_path, monkeypatch):
+    """Else its checkpoint of another configuration had the scores refused, after all the others were trained."""
+    config, made, _ = run
+    workspace = Workspace(root=shutil.copytree(made.root, tmp_path / "copy"))
+    trained = []
+    monkeypatch.setattr(paper_comparison, "train", lambda *_, method: trained.append(method))
+    for stage in ("predictions", "evaluation", "table1"):
+        monkeypatch.setattr(paper_comparison, stage, lambda *_: None)
+    reproduce_table1(workspace, config)
+    assert trained == list(PAPER_METHODS)
+    trained.clear()
+    (workspace.checkpoint("mt_learned", 0) / "best").mkdir(parents=True)
+    (workspace.checkpoint("mt_learned", 0) / "best" / "config.json").write_text("{}")
+    workspace.summary("train_mt_learned").write_text("{}")
+    reproduce_table1(workspace, config)
+    assert trained == [*PAPER_METHODS, "mt_learned"]
