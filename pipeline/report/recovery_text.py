@@ -137,8 +137,8 @@ def _footnotes(table: pd.DataFrame) -> list[str]:
         )
     if 1 in runs:
         notes.append(
-            "One training run in other conditions: their intervals cover the choice of patients, not the luck of "
-            "training."
+            f"One training run {'in other conditions' if max(runs) > 1 else 'a condition'}: those intervals cover the "
+            "choice of patients, not the luck of training."
         )
     notes.append(
         "Nulls are judged by intervals at 95 % for all labs and protocols together (Holm), a method at a time."
