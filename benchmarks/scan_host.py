@@ -1,8 +1,9 @@
 """What a selective scan costs the host: ``python -m benchmarks.scan_host [nothing] [cpu] [triton] [--profile]``.
 
 CPU time of this process a call, so that other work on the machine does not count: of a function that does nothing, the
-CPU backend with its kernels replaced by nothing, the Triton backend through a driver that does nothing (`fake_cuda`). Not in the figures: the
-driver's own launch (2 to 4 us each), CUDA's allocator, and the change to autograd's thread that a GPU brings.
+CPU backend with its kernels replaced by nothing, the Triton backend through a driver that does nothing (`fake_cuda`).
+Not in the figures: the driver's own launch (2 to 4 us each), CUDA's allocator, and the change to autograd's thread that
+a GPU brings.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import pstats
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -83,10 +85,9 @@ def idle(backend: str) -> None:
 
         cpu.call = lambda _function, _arguments, _keep: None
         return
-    from kernels.selective_scan import backends
-
     fake_cuda.install()
-    backends.triton_is_interpreted = lambda: True  # tensors on the CPU will do
+    # Tensors on the CPU will do.
+    patch("kernels.selective_scan.backends.triton_is_interpreted", lambda: True).start()
 
 
 def main() -> None:

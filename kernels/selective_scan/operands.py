@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,13 +69,12 @@ class ScanOperands:
         return self.A.new_zeros(self.sequences, *self.A.shape)
 
 
-def time_major(tensors: Sequence[Tensor | None], delta_softplus: bool) -> ScanOperands:
+def time_major(tensors: Sequence[Any], delta_softplus: bool) -> ScanOperands:
     """Return the tensors of `selective_scan`, in the order of its arguments, as backends take them.
 
     Bounds of a pack come to the CPU, once: everybody who needs them reads them there.
     """
     u, delta, A, B, C, D, z, bias, state, mask, cu_seqlens = tensors
-    assert u is not None and delta is not None and A is not None and B is not None and C is not None
     wide = state_dtype(u.dtype)
     return ScanOperands(
         u.mT, delta.mT, A if A.dtype is wide else A.to(wide), _steps_first(B), _steps_first(C),

@@ -65,7 +65,7 @@ def _in_pytorch(x: ScanOperands, backend: str) -> tuple[Tensor, Tensor]:
 
 def _empty_output(u: Tensor) -> Tensor:
     """Return an output (batch, channels, length), time-major in memory: a tensor of its own, not a view of one."""
-    batch, channels, length = u.shape
+    _, channels, length = u.shape
     return torch.empty_strided(u.shape, (length * channels, 1, channels), dtype=u.dtype, device=u.device)
 
 
@@ -77,8 +77,11 @@ def _forward(x: ScanOperands, y: Tensor, save: bool, backend: str) -> tuple[Tens
 
 
 class Scan(torch.autograd.Function):
-    """A scan with gradients. The views are made inside, where autograd does not see them: outside they are a dozen
-    nodes of the graph, each with its step of the engine."""
+    """A scan with gradients.
+
+    The views are made inside, where autograd does not see them: outside they are a dozen nodes of the graph, each with
+    its step of the engine.
+    """
 
     @staticmethod
     def forward(
@@ -86,8 +89,9 @@ class Scan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Return y and last_state."""
         x = time_major(tensors, delta_softplus)
-        u, A, B = tensors[0], tensors[2], tensors[3]
-        assert u is not None and A is not None and B is not None
+        u, B = tensors[0], tensors[3]
+        assert u is not None
+        assert B is not None
         y, last_state, entries = _forward(x, _empty_output(u), True, backend)
         ctx.backend, ctx.delta_softplus, ctx.cu_seqlens = backend, delta_softplus, x.cu_seqlens
         ctx.grouped = B.dim() == 4
@@ -97,10 +101,11 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor | None, d_last_state: Tensor | None) -> tuple[Any, ...]:
-        """Return the gradients of the tensors."""
+    def backward(ctx: Any, *outer: Any) -> tuple[Any, ...]:  # pyright: ignore
+        """Return the gradients of the tensors from those of y and last_state, None where nobody uses one."""
+        dy, d_last_state = outer
         *tensors, entries = ctx.saved_tensors
-        x = ScanOperands(*tensors, ctx.cu_seqlens, ctx.delta_softplus)
+        x = ScanOperands(*tensors, ctx.cu_seqlens, ctx.delta_softplus)  # pyright: ignore
         dy = x.u.new_zeros(()).expand(x.u.shape) if dy is None else dy.mT
         computed = _backend(ctx.backend).backward(x, entries, dy, d_last_state)
         du, ddelta, dA, dB, dC, dD, dz, dbias, dstate = computed

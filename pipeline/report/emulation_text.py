@@ -26,7 +26,7 @@ def emulation_text(table: pd.DataFrame, readouts: pd.DataFrame, about: str) -> s
         cells = _cells(row["rendered"], row["emulated"], row["difference"])
         lines.append(f"{name:<22}{row['n_labs']:>7}{cells}{between:>17}{number(row['spread'], 3):>14}")
     lines += [
-        *_worst(table["difference"]),
+        *_worst(pd.Series(table["difference"])),
         "Same patients, windows and draws, means over divisions and draws of the emulator; 95 % over patients, each of",
         "whom is taken in all divisions or in none. That rendering and training have a luck of their own is left out.",
         "",
@@ -37,7 +37,7 @@ def emulation_text(table: pd.DataFrame, readouts: pd.DataFrame, about: str) -> s
         cells = _cells(row["rendered"], row["emulated"], gap)
         lines.append(f"{row['latent']:<29}{cells}{'':>17}{number(row['spread'], 3):>14}")
     lines += [
-        *_worst(gaps),
+        *_worst(pd.Series(gaps)),
         "Ridge regression on running means of 10, 30 and 120 min, whole recordings, judged on other patients.",
     ]
     return "\n".join(lines) + "\n"
