@@ -20,7 +20,7 @@ def available(x: Tensor) -> bool:
     """Return whether `spread` takes a tensor here: float32 on a CPU, no gradient, columns side by side, a compiler."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.ndim == 3 and x.stride(2) == 1
     watched = x.requires_grad and torch.is_grad_enabled()
-    return plain and not watched and _library(best_level()) is not None
+    return plain and not watched and isinstance(_library(best_level()), ctypes.CDLL)
 
 
 def spread(x: Tensor, mean: Tensor, least_variance: float) -> Tensor:
@@ -41,22 +41,34 @@ def spread(x: Tensor, mean: Tensor, least_variance: float) -> Tensor:
         raise ValueError(
             "the spread over positions is compiled for float32 tensors without gradients on a CPU, beside their mean"
         )
-    library, mean, found = _library(best_level()), mean.contiguous(), torch.empty_like(mean)
-    assert library is not None
-    library.position_spread(
+    mean, found = mean.contiguous(), torch.empty_like(mean)
+    library().position_spread(
         x.data_ptr(), mean.data_ptr(), rows, positions, width, x.stride(0), x.stride(1), least_variance,
         found.data_ptr(),
     )  # fmt: skip
     return found
 
 
+def library() -> ctypes.CDLL:
+    """Return the kernel built for the best that this CPU has.
+
+    Raises
+    ------
+    BuildError : there is no compiler, or it fails; said again, without a second try, by every later call
+    """
+    found = _library(best_level())
+    if isinstance(found, str):
+        raise BuildError(found)
+    return found
+
+
 @functools.cache
-def _library(level: str) -> ctypes.CDLL | None:
+def _library(level: str) -> ctypes.CDLL | str:
     source = Path(__file__).with_name("kernels.cpp")
     try:
         library = ctypes.CDLL(str(built("position_spread", level, [source], (*FLAGS, *LEVELS[level]))))
-    except (BuildError, OSError):
-        return None
+    except (BuildError, OSError) as error:
+        return str(error)
     library.position_spread.argtypes = _ARGUMENTS
     library.position_spread.restype = None
     return library

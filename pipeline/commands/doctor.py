@@ -148,10 +148,13 @@ def _compiler() -> list[Finding]:
 
 def _kernels() -> list[Finding]:
     from kernels.kalman_scan import cpu as kalman
+    from kernels.position_spread import cpu as spread
     from kernels.selective_scan.cpu import build as scan
 
     lines = []
-    for name, build in (("selective scan", scan.load_library), ("Kalman scan", kalman.library)):
+    for name, build in (
+        ("selective scan", scan.load_library), ("Kalman scan", kalman.library), ("encoder's spread", spread.library),
+    ):  # fmt: skip
         try:
             build()
             lines.append(Finding(about="kernels", told=f"{name}: compiled for {scan.best_level()}"))

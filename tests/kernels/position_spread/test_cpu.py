@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kernels import position_spread
 from kernels.position_spread import cpu
-from kernels.selective_scan.cpu.build import LEVELS, best_level
+from kernels.selective_scan.cpu.build import LEVELS, BuildError, best_level
 
 needs_compiler = pytest.mark.skipif(
     not position_spread.available(torch.zeros(1, 1, 1)), reason="no C++ compiler"
@@ -73,5 +73,7 @@ def test_other_tensors_are_left_to_pytorch(x: torch.Tensor) -> None:
 
 
 def test_without_a_compiler_nothing_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_library", lambda _level: None)
+    monkeypatch.setattr(cpu, "_library", lambda _level: "no C++ compiler was found")
     assert not position_spread.available(torch.zeros(2, 3, 4))
+    with pytest.raises(BuildError, match="no C"):
+        cpu.library()
