@@ -124,12 +124,20 @@ def initial_state(
     split: str = "test",
     device: str = "auto",
 ) -> pd.DataFrame:
-    """Return how long a trained method's h0 lasts, ``initial_state.SURVIVAL_COLUMNS``; parameters as of `score`."""
+    """Return how long a trained method's h0 lasts, ``initial_state.SURVIVAL_COLUMNS``; parameters as of `score`.
+
+    Where every lab has a model of its own (st_pcs), what a model's layers share is named after its lab.
+    """
     _, forecasters = forecasters_of(checkpoint_dir, store, splits, device)
     patients, cache = patients_of(aligned, splits, split), EmbeddingCache(store)
     if lacks_a_twin(forecasters[0], patients, split):
         return pd.DataFrame(columns=list(SURVIVAL_COLUMNS))
-    parts = [survival(forecaster, aligned, store, patients, cache) for forecaster in forecasters]
+    parts = []
+    for forecaster in forecasters:
+        part = survival(forecaster, aligned, store, patients, cache)
+        if len(forecasters) > 1:
+            part["layer"] = part["layer"].replace("shared", f"shared, {forecaster.labs[0]}")
+        parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
 

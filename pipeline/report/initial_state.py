@@ -23,10 +23,10 @@ def initial_state_table(survival: pd.DataFrame) -> str:
     if survival.empty:
         return ""
     hours = sorted(set(survival["hours"]))
-    lines = ["How long h0 lasts", f"  {'hours after t0':<26}" + "".join(f"{hour:>10g}" for hour in hours)]
+    lines = ["How long h0 lasts", f"  {'hours after t0':<32}" + "".join(f"{hour:>10g}" for hour in hours)]
     for method, layer, cells in _rows(survival, hours):
         shown = "".join(f"{cell:>10}" for cell in cells)
-        lines.append(f"  {method:<14}{layer:<12}{shown}".rstrip())
+        lines.append(f"  {method:<14}{layer:<18}{shown}".rstrip())
     return "\n".join([*lines, "", _NOTE])
 
 
