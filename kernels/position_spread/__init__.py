@@ -9,16 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from . import cpu
     from .cpu import available, spread
 
-__all__ = ["available", "spread"]
+__all__ = ["available", "cpu", "spread"]
 
 
 def __getattr__(name: str) -> object:
     """Return a name that needs torch, from its module, when it is first used (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return globals().setdefault(name, getattr(import_module(".cpu", __name__), name))
+    home = import_module(".cpu", __name__)
+    return home if name == "cpu" else globals().setdefault(name, getattr(home, name))
 
 
 def __dir__() -> list[str]:

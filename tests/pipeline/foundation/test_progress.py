@@ -1,5 +1,6 @@
 """Rates and times left say no more than is known, and nothing is drawn where nobody watches a terminal."""
 
+import io
 import logging
 import os
 import pty
@@ -10,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.foundation.progress import Meter, progress, rate_text, shown_on_terminal, time_text, tracked
+from pipeline.foundation.progress import (
+    Display,
+    Meter,
+    progress,
+    rate_text,
+    shown_on_terminal,
+    time_text,
+    tracked,
+)
+from pipeline.foundation.terminal import RichDisplay
+from pipeline.testing.conformance import forgotten
 
 ROOT = Path(__file__).parents[3]
 
@@ -30,6 +41,16 @@ def met(clock: Clock, *steps: tuple[float, float], total: float | None = 100, do
         clock.now += seconds
         meter.reach(meter.done + more)
     return meter
+
+
+def test_every_display_draws_and_takes_away() -> None:
+    display = RichDisplay(io.StringIO())
+    anew = display.show("embedding", "windows", met(Clock(), (6, 10)))
+    anew(None)
+    anew("training")
+    display.remove(anew)
+    display.close()
+    assert forgotten(Display, [RichDisplay]) == []
 
 
 def test_nothing_is_said_before_five_seconds() -> None:
