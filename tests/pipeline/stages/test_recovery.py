@@ -112,6 +112,7 @@ def long_run(tmp_path_factory):
     return config, base / "recovery", conditions, table
 
 
+@pytest.mark.slow
 def test_the_regime_long_judges_rendered_and_emulated_recordings(long_run):
     _, root, conditions, table = long_run
     assert list(dict.fromkeys(table["condition"])) == [condition.name for condition in conditions]
@@ -121,6 +122,7 @@ def test_the_regime_long_judges_rendered_and_emulated_recordings(long_run):
     assert (root / "recovery_long_train_patients.svg").read_text().startswith("<svg")
 
 
+@pytest.mark.slow
 def test_every_draw_knows_its_circumstances(long_run):
     _, root, *_ = long_run
     predictions = pd.concat(
@@ -134,6 +136,7 @@ def test_every_draw_knows_its_circumstances(long_run):
     assert (of_start[HOURS_RECORDED] > since).all()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_next_training(long_run, monkeypatch):
     config, root, conditions, table = long_run
     whole = next(path for path in (root / "conditions").iterdir() if (path / "lines_1").exists())
