@@ -65,7 +65,8 @@ def actors(
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves a hospital
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
-        remote = ray.remote(**shares(ray.cluster_resources(), n_actors, on_gpu=on_gpu))(_Actor)
+        asked: dict[str, Any] = {**shares(ray.cluster_resources(), n_actors, on_gpu=on_gpu)}
+        remote = ray.remote(**asked)(_Actor)
         shared = ray.put(work)
         pool: list[Any] = [remote.remote(shared) for _ in range(n_actors)]
         yield RayExecutor(pool=pool, meter=meter)
