@@ -133,8 +133,14 @@ class LabAssimilation(nn.Module):
 
     @property
     def reads_waveform(self) -> Bool[np.ndarray, " labs"]:
-        """Which labs have a line that reads the waveform; the others' filters see results alone."""
-        return (self.has_line & (self.line_weight != 0).any(dim=1)).cpu().numpy()
+        """Which labs' estimates change with the waveform; the others' filters see results alone.
+
+        There is a line, it or the networks count, and the filter takes readings to follow the lab.
+        """
+        heard = (self.line_weight != 0).any(dim=1)
+        if self.network is not None:
+            heard = heard | (self.network.share > 0)
+        return (self.has_line & heard & (self.numbers[:, NAMES.index("gain")] != 0)).cpu().numpy()
 
     def noise_of(self, code: str) -> float:
         """Return the noise variance of an assay over that of its lab's main one."""

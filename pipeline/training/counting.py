@@ -47,21 +47,25 @@ def makeup_of(folder: Path | str) -> Makeup:
 
 def counted(model: TrainedModel, labs: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
     """Return the numbers of a model by part, and the labs whose estimate no waveform enters."""
+    silent = [lab for lab, reads in zip(labs, model.reads_waveform, strict=True) if not reads]
+    return _numbers(model), silent
+
+
+def _numbers(model: TrainedModel) -> dict[str, int]:
     if isinstance(model, LabAssimilation):
-        return _of_filters(model, labs)
+        return _of_filters(model)
     if isinstance(model, LabLines):
         waveform = _of_waveform(model.waveform)
         lines = waveform.pop("lines") + _present(model.bias)
-        silent = [lab for row, lab in enumerate(labs) if not _reads(model.waveform, row)]
-        return {"lines": lines, **waveform, "history": _present(model.history_line)}, silent
+        return {"lines": lines, **waveform, "history": _present(model.history_line)}
     total = sum(weight.numel() for weight in model.parameters())
     if not isinstance(model, LabRegressor):
-        return {"network": total - model.log_variance.numel()}, []
+        return {"network": total - model.log_variance.numel()}
     states = [part for part in model.modules() if isinstance(part, PatientState)]
     history = [state.line.weight for state in states if state.line is not None]
     held = [*history, *model.waveform.parameters(), model.log_variance]
     parts = _of_waveform(model.waveform) | {"history": sum(_present(weight) for weight in history)}
-    return {"network": total - sum(weight.numel() for weight in held), **parts}, []
+    return {"network": total - sum(weight.numel() for weight in held), **parts}
 
 
 def _of_waveform(readout: WaveformReadout) -> dict[str, int]:
@@ -71,18 +75,13 @@ def _of_waveform(readout: WaveformReadout) -> dict[str, int]:
     return {"lines": lines, "reading": sum(w.numel() for w in reader.parameters()) if heard and reader else 0}
 
 
-def _reads(readout: WaveformReadout, row: int) -> bool:
-    heads = None if readout.reader is None else readout.reader.heads.weight[row]
-    line = None if readout.line is None else readout.line.weight[row]
-    return any(weight is not None and bool(weight.any()) for weight in (line, heads))
-
-
-def _of_filters(model: LabAssimilation, labs: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
-    gains = model.numbers[:, NAMES.index("gain")].tolist()  # at 0 a reading says nothing of the lab
-    read = [line and gain != 0 for line, gain in zip(model.has_line.tolist(), gains, strict=True)]
+def _of_filters(model: LabAssimilation) -> dict[str, int]:
+    read = model.reads_waveform
     lines = sum(_present(model.line_weight[row]) + 1 for row, used in enumerate(read) if used)
-    silent = [lab for lab, used in zip(labs, read, strict=True) if not used]
-    return {"lines": lines, "filters": len(NAMES) * len(labs)}, silent
+    networks, heeded = 0, model.network
+    if heeded is not None and bool((heeded.share.cpu().numpy() > 0)[read].any()):
+        networks = sum(weight.numel() for weight in heeded.members.parameters())
+    return {"network": networks, "lines": lines, "filters": len(NAMES) * len(read)}
 
 
 def _present(weight: Tensor) -> int:
