@@ -19,8 +19,6 @@ from pipeline.training.distributed import pick_device
 from pipeline.training.embedding_cache import EmbeddingCache
 from pipeline.training.estimated import Estimated
 from pipeline.training.forecaster import AnyForecaster, forecaster_of
-from pipeline.training.initial_state import SURVIVAL_COLUMNS, survival
-from pipeline.training.shares import SHARE_COLUMNS, shares
 
 logger = logging.getLogger(__name__)
 
@@ -94,51 +92,6 @@ def score_estimator(
         values = np.asarray(estimate(examples), dtype=np.float64)
         parts.append(_rows(examples, values, method, split, seed))
     return _joined(parts)
-
-
-def made_of(
-    checkpoint_dir: Path | str,
-    aligned: AlignedCohort,
-    store: WindowStore,
-    splits: Splits,
-    *,
-    split: str = "test",
-    device: str = "auto",
-) -> pd.DataFrame:
-    """Return what makes a trained method's estimates, ``training.shares.SHARE_COLUMNS``; parameters as of `score`."""
-    _, forecasters = forecasters_of(checkpoint_dir, store, splits, device)
-    patients, cache = patients_of(aligned, splits, split), EmbeddingCache(store)
-    if lacks_a_twin(forecasters[0], patients, split):
-        return pd.DataFrame(columns=list(SHARE_COLUMNS))
-    examples = examples_of(aligned, patients)
-    parts = [shares(forecaster, examples, aligned, store, patients, cache) for forecaster in forecasters]
-    return pd.concat(parts, ignore_index=True)
-
-
-def initial_state(
-    checkpoint_dir: Path | str,
-    aligned: AlignedCohort,
-    store: WindowStore,
-    splits: Splits,
-    *,
-    split: str = "test",
-    device: str = "auto",
-) -> pd.DataFrame:
-    """Return how long a trained method's h0 lasts, ``initial_state.SURVIVAL_COLUMNS``; parameters as of `score`.
-
-    Where every lab has a model of its own (st_pcs), what a model's layers share is named after its lab.
-    """
-    _, forecasters = forecasters_of(checkpoint_dir, store, splits, device)
-    patients, cache = patients_of(aligned, splits, split), EmbeddingCache(store)
-    if lacks_a_twin(forecasters[0], patients, split):
-        return pd.DataFrame(columns=list(SURVIVAL_COLUMNS))
-    parts = []
-    for forecaster in forecasters:
-        part = survival(forecaster, aligned, store, patients, cache)
-        if len(forecasters) > 1:
-            part["layer"] = part["layer"].replace("shared", f"shared, {forecaster.labs[0]}")
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
 
 
 def forecasters_of(

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "baseline_text": ["baseline_table"],
-        "claims": ["RULE", "claim_sentences", "claims"],
+        "claims": ["CLAIMED", "RULE", "claim_sentences", "claims"],
         "comparison_text": ["comparison_table"],
         "emulation_text": ["emulation_text"],
         "figures": ["added_svg", "forest_svg", "loss_curve_svg", "trajectory_svg"],

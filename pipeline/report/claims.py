@@ -9,6 +9,8 @@ from pipeline.evaluation.judge import select
 from pipeline.foundation.number_format import short_label
 from pipeline.foundation.schema import PROTOCOLS, TWINS
 
+CLAIMED = ("mt_pcs", "mt_assim")
+"""Methods that report and stages speak of: the paper's, and ours."""
 SIGNIFICANT = 0.05
 RULE = (
     "One rule holds for every claim here: the difference in R2 on the same draws, paired by patient; it counts where "

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from pipeline.evaluation.judge import select
 from pipeline.foundation.atomic import write_text
-from pipeline.foundation.number_format import count, interval, number, short_label
+from pipeline.foundation.number_format import count, short_label
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS, TWINS
 from pipeline.report.best import best_of
-from pipeline.report.claims import claim_sentences, claims
-from pipeline.report.document import Block, Bullets, Cell, Figure, Heading, Row, Table, Words
+from pipeline.report.claims import CLAIMED, claim_sentences, claims
+from pipeline.report.document import Block, Bullets, Cell, Figure, Heading, Row, Table, Words, bounded
 from pipeline.report.figures import forest_svg
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.rendering import render_page
-from pipeline.report.sections import CLAIMED, sentences
+from pipeline.report.sections import sentences
 
 SHOWN = ("locf", "shrunk_locf", "mt_pcs_twin", "mt_pcs", "lines", "mt_assim")
 """Methods of the one table: history alone, the paper's method with its twin, and ours."""
@@ -74,4 +74,4 @@ def _table(inputs: ReportInputs, protocol: str) -> Table:
 def _cell(row: dict | None, best: bool) -> Cell | str:
     if row is None:
         return ""
-    return Cell(value=number(row["r2"]), bounds=interval(row["r2_lower"], row["r2_upper"]), best=best)
+    return bounded(row, "r2", best=best)

@@ -22,24 +22,34 @@ from pipeline.foundation.number_format import (
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
 from pipeline.report import figures as report_figures
 from pipeline.report.best import best_of
-from pipeline.report.claims import NOT_ESTIMABLE, RULE, claim_sentences, claims
+from pipeline.report.claims import CLAIMED, NOT_ESTIMABLE, RULE, claim_sentences, claims
 from pipeline.report.comparison_text import COMPARISON_METHODS, PROTOCOL_TITLES, training_luck
-from pipeline.report.document import Banner, Block, Bullets, Cell, Figure, Heading, Row, Section, Table, Words
+from pipeline.report.document import (
+    Banner,
+    Block,
+    Bullets,
+    Cell,
+    Figure,
+    Heading,
+    Row,
+    Section,
+    Table,
+    Words,
+    bounded,
+)
 from pipeline.report.inputs import ReportInputs
-from pipeline.report.made_of import made_of_sentence, of_method, patients_sentence
+from pipeline.report.made_of import made_of_sentences, patients_sentence
 from pipeline.report.paper_table import heading, table1
 from pipeline.report.paper_text import FOOTNOTES, PAPER_FOOTNOTE, WHY_NOT_COMPARED, ours_table, paper_columns
 from pipeline.report.result_delay_text import method_label
 
-CLAIMED = ("mt_pcs", "mt_assim")
-"""Methods of which the summary speaks: the paper's, and ours."""
 _TITLES = {"pooled": "every draw weighs the same", "patient_macro": "every patient weighs the same"}
 _METRIC_ORDER = ("r2", "skill_vs_locf", "skill_vs_shrunk_locf", "mae", "me", "rmse")
 
 
 def sentences(inputs: ReportInputs) -> list[Block]:
     """Say what no table may be read without: what made the estimates, on whom they were tested, the rule."""
-    made = [made_of_sentence(one, of_method(inputs.made_of, one.method)) for one in inputs.makeups]
+    made = made_of_sentences(inputs.makeups, inputs.made_of)
     return [Bullets(items=[*made, patients_sentence(inputs.predictions), RULE], kind="sentence")]
 
 
@@ -182,12 +192,7 @@ def _delay_cells(row: Mapping[Any, Any] | None, lab: str, method: str) -> list[C
     if row is None:
         return [number(None)] * 2
     show = signed if method == ADDED else number
-    return [
-        Cell(
-            value=show(row[name], places), bounds=interval(row[f"{name}_lower"], row[f"{name}_upper"], places)
-        )
-        for name, places in (("r2", 2), ("mae", error_digits(lab)))
-    ]
+    return [bounded(row, name, places, show) for name, places in (("r2", 2), ("mae", error_digits(lab)))]
 
 
 def all_methods(inputs: ReportInputs) -> Section:
@@ -231,9 +236,9 @@ def _method_table(rows: pd.DataFrame, folded: str) -> Table:
 
 def _metric_cell(row: Mapping[Any, Any], name: str, lab: str, best: bool) -> Cell:
     places = error_digits(lab) if name in ("mae", "me", "rmse") else 2
-    shown = signed(row[name], places) if name == "me" else number(row[name], places)
-    bounds = "" if name == "rmse" else interval(row[f"{name}_lower"], row[f"{name}_upper"], places)
-    return Cell(value=shown, bounds=bounds, best=best)
+    if name == "rmse":
+        return Cell(value=number(row[name], places), best=best)
+    return bounded(row, name, places, signed if name == "me" else number, best=best)
 
 
 def caveat(inputs: ReportInputs) -> list[Block]:

@@ -25,7 +25,7 @@ from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.files import PredictionWriter, read_dense_sums, read_predictions
 from pipeline.prediction.intervals import fit_intervals
-from pipeline.report.claims import RULE, claim_sentences, claims
+from pipeline.report.claims import CLAIMED, RULE, claim_sentences, claims
 from pipeline.report.comparison_text import comparison_table
 from pipeline.report.initial_state import initial_state_table
 from pipeline.report.made_of import (
@@ -56,8 +56,6 @@ MADE_OF = "made_of.json"
 """Beside each checkpoint: the shares of its estimates' variance, by protocol and lab (``training.shares``)."""
 INITIAL_STATE = "initial_state.json"
 """Beside each checkpoint of a method with an h0: how long it lasts (``training.initial_state``)."""
-FOLLOWED = ("mt_pcs", "mt_assim")
-"""Methods whose coverage and R2 the stages show: the paper's, and ours."""
 
 
 @recorded("predictions")
@@ -93,17 +91,13 @@ def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSumm
 
 def _write_explanations(folder: Path, inputs: "_ScoringInputs", split: str) -> None:
     """Write what makes a checkpoint's estimates beside it, and how long its h0 lasts where it has one."""
-    from pipeline.prediction.scoring import (
-        initial_state,  # imports torch, which definitions must not
-        made_of,
-    )
+    from pipeline.prediction.explanations import explain  # imports torch, which definitions must not
 
-    scored = inputs.aligned, inputs.store, inputs.splits
-    made = made_of(folder, *scored, split=split)
+    explained = explain(folder, inputs.aligned, inputs.store, inputs.splits, split=split)
+    made = explained.made_of
     write_json(folder / MADE_OF, made.astype(object).where(made.notna(), None).to_dict("records"))
-    lasting = initial_state(folder, *scored, split=split)
-    if len(lasting):
-        write_json(folder / INITIAL_STATE, lasting.to_dict("records"))
+    if len(explained.initial_state):
+        write_json(folder / INITIAL_STATE, explained.initial_state.to_dict("records"))
 
 
 def _counts(
@@ -215,7 +209,7 @@ def _write_dense(
 
 
 def _coverage_rows(table: pd.DataFrame) -> list[dict]:
-    rows = coverage(table.loc[table["method"].isin(FOLLOWED)], INTERVAL_LEVEL, gap_edges_hours=())
+    rows = coverage(table.loc[table["method"].isin(CLAIMED)], INTERVAL_LEVEL, gap_edges_hours=())
     return [
         {
             "method": short_label(row["method"]),
@@ -279,7 +273,7 @@ def _headline_counts(
 
 
 def _claimed(compared: pd.DataFrame | None) -> dict[str, list[dict]]:
-    rows: list[dict] = [{"by the rule": sentence} for sentence in claim_sentences(claims(compared, FOLLOWED))]
+    rows: list[dict] = [{"by the rule": sentence} for sentence in claim_sentences(claims(compared, CLAIMED))]
     return {"what is shown": rows}
 
 
@@ -313,7 +307,7 @@ def _followed_over_time(metrics: pd.DataFrame) -> dict[str, float]:
     rows = _shown(metrics)
     return {
         f"R2 {row['lab']}, {row['protocol']} ({short_label(row['method'])})": round(row["r2"], 4)
-        for row in rows.loc[rows["method"].isin(FOLLOWED) & rows["r2"].notna()].to_dict(orient="records")
+        for row in rows.loc[rows["method"].isin(CLAIMED) & rows["r2"].notna()].to_dict(orient="records")
     }
 
 

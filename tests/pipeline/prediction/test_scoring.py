@@ -10,7 +10,7 @@ from pipeline.cohort.splits import split_subjects
 from pipeline.foundation.errors import CheckpointError, LeakError
 from pipeline.foundation.schema import LAB_NAMES, PREDICTION_COLUMNS
 from pipeline.labs.carry_forward import LOCF
-from pipeline.prediction.scoring import initial_state, score, score_estimator
+from pipeline.prediction.scoring import score, score_estimator
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import EmbeddingKey
 from pipeline.testing.cohort import TINY_MODEL, tiny_cohort
@@ -101,14 +101,6 @@ def test_an_estimate_is_the_models_output_at_the_examples_step(cohort, checkpoin
     assert row["estimate"] == pytest.approx(
         cohort.scaler.unscale(scaled)[LAB_NAMES.index("sodium")], rel=1e-5
     )
-
-
-@pytest.mark.parametrize("method", ["mt_pcs", "st_pcs"])
-def test_how_long_h0_lasts_has_one_row_a_layer_and_hour(cohort, checkpoints, method):
-    rows = initial_state(checkpoints[method], cohort.aligned, cohort.store, cohort.splits, device="cpu")
-    assert not rows.empty
-    assert not rows.duplicated(["layer", "hours"]).any()
-    assert ("shared" in set(rows["layer"])) == (method == "mt_pcs")
 
 
 def test_st_pcs_takes_each_lab_from_its_own_model(cohort, checkpoints, tmp_path):

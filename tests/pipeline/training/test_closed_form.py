@@ -16,7 +16,8 @@ from pipeline.cohort.splits import Splits
 from pipeline.foundation.errors import CheckpointError, ConfigError, LabError, OtherRunError
 from pipeline.foundation.schema import FITTED_METHODS, SPREAD_COLUMNS
 from pipeline.labs.carry_forward import LOCF
-from pipeline.prediction.scoring import made_of, score, score_estimator
+from pipeline.prediction.explanations import explain
+from pipeline.prediction.scoring import score, score_estimator
 from pipeline.testing.cohort import TinyCohort, tiny_cohort
 from pipeline.training.checkpoints import load_model, save_checkpoint
 from pipeline.training.config import TrainingConfig
@@ -245,7 +246,7 @@ def killed(*_args: object) -> None:
 
 
 def taken_apart(cohort: TinyCohort, folder: Path) -> pd.DataFrame:
-    table = made_of(folder, cohort.aligned, cohort.store, cohort.splits, device="cpu")
+    table = explain(folder, cohort.aligned, cohort.store, cohort.splits, device="cpu").made_of
     assert set(table["protocol"]) == {"start", "anchored"}
     shares = table[["network", "lines", "reading", "history"]]
     np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.prediction.scoring import initial_state
+from pipeline.prediction.explanations import explain
 from pipeline.testing.cohort import tiny_cohort
 from pipeline.testing.training_runs import CONFIG, run
 from pipeline.training.checkpoints import load_model
@@ -19,7 +19,7 @@ def cohort():
 
 
 def lasting(cohort, folder):
-    return initial_state(folder, cohort.aligned, cohort.store, cohort.splits, device="cpu")
+    return explain(folder, cohort.aligned, cohort.store, cohort.splits, device="cpu").initial_state
 
 
 def test_it_falls_with_the_hours_in_every_layer(cohort, tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.prediction.scoring import made_of
+from pipeline.prediction.explanations import explain
 from pipeline.testing.cohort import tiny_cohort
 from pipeline.testing.training_runs import CONFIG, LINES, run
 from pipeline.training.shares import SOURCES
@@ -17,7 +17,7 @@ def cohort():
 
 
 def taken_apart(cohort, folder):
-    return made_of(folder, cohort.aligned, cohort.store, cohort.splits, device="cpu")
+    return explain(folder, cohort.aligned, cohort.store, cohort.splits, device="cpu").made_of
 
 
 def test_lines_beside_a_network_that_learned_nothing_make_the_estimates(cohort, tmp_path):

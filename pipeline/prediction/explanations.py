@@ -1,0 +1,65 @@
+"""Explain a trained method on the patients of a split: what makes its estimates, and how long its h0 lasts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.cohort.aligned import AlignedCohort
+from pipeline.cohort.base import WindowStore
+from pipeline.cohort.splits import Splits
+from pipeline.prediction.scoring import examples_of, forecasters_of, lacks_a_twin, patients_of
+from pipeline.training.embedding_cache import EmbeddingCache
+from pipeline.training.forecaster import AnyForecaster
+from pipeline.training.initial_state import SURVIVAL_COLUMNS, survival
+from pipeline.training.shares import SHARE_COLUMNS, shares
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanations:
+    """What is told of a trained method beside its estimates.
+
+    Attributes
+    ----------
+    made_of : rows of ``training.shares.SHARE_COLUMNS``, one for each protocol and lab
+    initial_state : rows of ``training.initial_state.SURVIVAL_COLUMNS``; none of a method without an h0. Where every
+        lab has a model of its own (st_pcs), what a model's layers share is named after its lab
+    """
+
+    made_of: pd.DataFrame
+    initial_state: pd.DataFrame
+
+
+def explain(
+    checkpoint_dir: Path | str,
+    aligned: AlignedCohort,
+    store: WindowStore,
+    splits: Splits,
+    *,
+    split: str = "test",
+    device: str = "auto",
+) -> Explanations:
+    """Explain a trained method; tables without rows where its split lacks a twin.
+
+    Parameters and errors are those of ``scoring.score``.
+    """
+    _, forecasters = forecasters_of(checkpoint_dir, store, splits, device)
+    patients, cache = patients_of(aligned, splits, split), EmbeddingCache(store)
+    if lacks_a_twin(forecasters[0], patients, split):
+        return Explanations(
+            made_of=pd.DataFrame(columns=list(SHARE_COLUMNS)),
+            initial_state=pd.DataFrame(columns=list(SURVIVAL_COLUMNS)),
+        )
+    examples = examples_of(aligned, patients)
+    made_of = [shares(forecaster, examples, aligned, store, patients, cache) for forecaster in forecasters]
+    lasting = [survival(forecaster, aligned, store, patients, cache) for forecaster in forecasters]
+    if len(forecasters) > 1:
+        lasting = [_after_its_lab(*both) for both in zip(lasting, forecasters, strict=True)]
+    return Explanations(
+        made_of=pd.concat(made_of, ignore_index=True),
+        initial_state=pd.concat(lasting, ignore_index=True),
+    )
+
+
+def _after_its_lab(table: pd.DataFrame, forecaster: AnyForecaster) -> pd.DataFrame:
+    return table.assign(layer=table["layer"].replace("shared", f"shared, {forecaster.labs[0]}"))
