@@ -18,7 +18,6 @@ from packaging.requirements import Requirement
 from pipeline.commands.parser import PACKAGE, version_text
 from pipeline.foundation.memory import available_memory_bytes
 
-COMPILERS = ("c++", "g++", "clang++")
 LEAST_MEMORY_BYTES = 4 * 2**30
 """The demo's largest stage takes less than half of it (docs/rehearsal.md); below it, other programs are in the way."""
 EXTRAS = {
@@ -134,14 +133,16 @@ def _card(card: Any) -> str:
 
 
 def _compiler() -> list[Finding]:
-    named = os.environ.get("CXX")
-    found = shutil.which(named) if named else next(filter(None, map(shutil.which, COMPILERS)), None)
-    if found is None:
+    from kernels.selective_scan.cpu.build import named_compiler
+
+    named, compiler = os.environ.get("CXX"), named_compiler()
+    if compiler is None:
         told = f"CXX = {named}, which is not there" if named else "none"
         remedy = "Install a C++17 compiler (Debian, Ubuntu: apt install g++), or name one in CXX: without it scan and "
         return [
             Finding(about="compiler", told=told, remedy=f"{remedy}assimilation run several times slower.")
         ]
+    found = shutil.which(compiler) or compiler
     done = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
     return [Finding(about="compiler", told=f"{found}: {(done.stdout.splitlines() or ['?'])[0]}")]
 

@@ -124,10 +124,8 @@ def _recovery(parsed: argparse.Namespace) -> None:
         raise ConfigError(
             f"--method {unknown[0]} cannot be trained; choose from {', '.join(TRAINED_METHODS)}"
         )
-    workspace, conditions = (
-        Workspace.from_environment(config.name, artifacts=parsed.artifacts),
-        _conditions(parsed),
-    )
+    workspace = Workspace.from_environment(config.name, artifacts=parsed.artifacts)
+    conditions = _conditions(parsed)
     if parsed.regime == "short":
         table = run_recovery(config, workspace.root, conditions, methods=methods)
     else:

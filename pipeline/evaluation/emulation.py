@@ -90,8 +90,7 @@ def _same_draws(one: ScoredSet, other: ScoredSet) -> bool:
 
 def _r2(block: ScoredSet, method: str, patients: np.ndarray, weights: np.ndarray) -> bootstrap.Replicates:
     """Return R2 of one division's draws, by replicate; NaN where none of its patients was drawn."""
-    index, n_patients = bootstrap.index_patients(block.patient)
-    sums = bootstrap.sum_by_patient(block.estimates[method], block.truth, index, n_patients)
+    index, _ = bootstrap.index_patients(block.patient)
     own = weights[:, np.searchsorted(patients, np.unique(block.patient))]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return bootstrap.pooled_metrics(sums, own)["r2"]
+        return bootstrap.pooled_r2(block.estimates[method], block.truth, index, own)

@@ -107,10 +107,7 @@ def _r2(
     config: EvaluationConfig,
 ) -> bootstrap.Replicates:
     """Return R2, the mean over training runs, one value a replicate."""
-    each = [
-        bootstrap.pooled_metrics(bootstrap.sum_by_patient(run, truth, index, weights.shape[1]), weights)["r2"]
-        for run in runs
-    ]
+    each = [bootstrap.pooled_r2(run, truth, index, weights) for run in runs]
     return bootstrap.mean_over_seeds(np.stack(each), config.seed)
 
 

@@ -118,6 +118,16 @@ def pooled_metrics(sums: PatientSums, weights: Float[np.ndarray, "rows patients"
     }
 
 
+def pooled_r2(
+    estimate: Float[np.ndarray, " n"],
+    truth: Float[np.ndarray, " n"],
+    index: Integer[np.ndarray, " n"],
+    weights: Float[np.ndarray, "rows patients"],
+) -> Replicates:
+    """R2 over all draws, one value a replicate; `index` is the place of each draw's patient among the weights'."""
+    return pooled_metrics(sum_by_patient(estimate, truth, index, weights.shape[1]), weights)["r2"]
+
+
 def patient_macro_metrics(
     sums: PatientSums, weights: Float[np.ndarray, "rows patients"]
 ) -> dict[str, Replicates]:

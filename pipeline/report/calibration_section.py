@@ -6,11 +6,11 @@ import pandas as pd
 
 from pipeline.evaluation.calibration_line import calibration_lines
 from pipeline.evaluation.coverage import coverage, reliability
-from pipeline.foundation.number_format import UNITS, count, error_digits, interval, number, short_label
+from pipeline.foundation.number_format import UNITS, count, error_digits, number, short_label
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.report import checks as report_checks
 from pipeline.report.details import LEAST_PATIENTS, REFERENCES, of_methods
-from pipeline.report.document import Block, Cell, Figure, Row, Section, Table, Words
+from pipeline.report.document import Block, Figure, Row, Section, Table, Words, bounded
 from pipeline.report.inputs import ReportInputs
 
 
@@ -38,10 +38,7 @@ def _lines(inputs: ReportInputs) -> list[Block]:
             rows.append(Row(cells=[f"{lab}, {UNITS[lab]}"], kind="group"))
         for row in part.to_dict(orient="records"):
             cells = [
-                Cell(
-                    value=number(row[name], places),
-                    bounds=interval(row[f"{name}_lower"], row[f"{name}_upper"], places),
-                )
+                bounded(row, name, places)
                 for name, places in (("slope", 2), ("intercept", error_digits(lab)))
             ]
             rows.append(Row(cells=[short_label(row["method"]), *cells]))

@@ -19,7 +19,7 @@ from pipeline.foundation.number_format import (
 )
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.report import checks as report_checks
-from pipeline.report.document import Block, Cell, Figure, Row, Section, Table, Words
+from pipeline.report.document import Block, Cell, Figure, Row, Section, Table, Words, bounded
 from pipeline.report.inputs import ReportInputs
 
 REFERENCES = ("locf", "shrunk_locf")
@@ -113,11 +113,7 @@ def alarms(inputs: ReportInputs) -> Section | None:
         best = {column: part[column].astype(float).round(2).max() for column in ("auroc", "auprc")}
         for row in part.to_dict(orient="records"):
             cells: list[Cell | str] = [
-                Cell(
-                    value=number(row["auroc"]),
-                    bounds=interval(row["auroc_lower"], row["auroc_upper"]),
-                    best=bool(round(float(row["auroc"]), 2) == best["auroc"]),
-                ),
+                bounded(row, "auroc", best=bool(round(float(row["auroc"]), 2) == best["auroc"])),
                 Cell(value=number(row["auprc"]), best=bool(round(float(row["auprc"]), 2) == best["auprc"])),
                 count(row["n_events"]),
                 number(100 * row["prevalence"], 1),
@@ -186,10 +182,7 @@ def _subgroup_table(table: pd.DataFrame, title: str) -> Table:
         rows.append(Row(cells=[f"{lab}, {UNITS[lab]}"], kind="group"))
         for row in table.loc[table["lab"] == lab].to_dict(orient="records"):
             cells = [
-                Cell(
-                    value=signed(row[name], digits) if name == "me" else number(row[name], digits),
-                    bounds=interval(row[f"{name}_lower"], row[f"{name}_upper"], digits),
-                )
+                bounded(row, name, digits, signed if name == "me" else number)
                 for name, digits in (("mae", places), ("me", places), ("skill_vs_locf", 2))
             ]
             rows.append(Row(cells=[row["group"], count(row["n_labs"]), count(row["n_patients"]), *cells]))

@@ -1,8 +1,10 @@
 """What a page is made of, without markup: paragraphs, tables, figures. ``templates/`` turns them into HTML."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from pipeline.foundation.number_format import interval, number
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -24,6 +26,19 @@ class Cell:
     best: bool = False
     """Set bold: no other method of its table does better."""
     links: Sequence[Link] = ()
+
+
+def bounded(
+    row: Mapping[Any, Any],
+    name: str,
+    places: int = 2,
+    show: Callable[..., str] = number,
+    *,
+    best: bool = False,
+) -> Cell:
+    """Return a figure of a table's row with its interval, ``<name>_lower`` to ``<name>_upper``."""
+    bounds = interval(row[f"{name}_lower"], row[f"{name}_upper"], places)
+    return Cell(value=show(row[name], places), bounds=bounds, best=best)
 
 
 @dataclass(frozen=True, kw_only=True)

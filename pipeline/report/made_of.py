@@ -103,12 +103,16 @@ def patients_sentence(predictions: pd.DataFrame, split: str = "test") -> str:
     return f"Tested on {count(patients)} patients that no model has seen, {' and '.join(told)}."
 
 
+def made_of_sentences(makeups: Sequence[Makeup], shares: pd.DataFrame | None) -> list[str]:
+    """Say it of every method; `shares` with a column ``method``."""
+    return [made_of_sentence(makeup, of_method(shares, makeup.method)) for makeup in makeups]
+
+
 def headline_text(
     makeups: Sequence[Makeup], shares: pd.DataFrame, predictions: pd.DataFrame, *, split: str = "test"
 ) -> str:
     """Return what every table needs said under it: what made the estimates, on whom they were tested, and the rule."""
-    sentences = [made_of_sentence(makeup, of_method(shares, makeup.method)) for makeup in makeups]
-    return "\n".join([*sentences, patients_sentence(predictions, split), RULE])
+    return "\n".join([*made_of_sentences(makeups, shares), patients_sentence(predictions, split), RULE])
 
 
 def of_method(shares: pd.DataFrame | None, method: str) -> pd.DataFrame | None:
@@ -145,7 +149,7 @@ def made_of_section(inputs: ReportInputs) -> Section | None:
         for row in shares.loc[shares["method"] == method].to_dict(orient="records"):
             cells = [f"{row['lab']}, {row['protocol']}", *(number(row[name], 3) for name in SHOWN)]
             body.append(Row(cells=[*cells, verdict(row)]))
-    sentences = [Words(text=made_of_sentence(one, of_method(shares, one.method))) for one in inputs.makeups]
+    sentences = [Words(text=sentence) for sentence in made_of_sentences(inputs.makeups, shares)]
     table = Table(columns=["", *SHOWN, ""], rows=body, folded="Shares by method, lab and protocol")
     note = Words(text=_NOTE.replace("\n", " ").strip(), kind="note")
     return Section(anchor="made-of", title="What made the estimates", blocks=[*sentences, table, note])

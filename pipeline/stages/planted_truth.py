@@ -4,8 +4,10 @@ import pandas as pd
 
 from pipeline.cohort.scored_set import scored_sets
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation import bootstrap
 from pipeline.foundation.workspace import Workspace
 from pipeline.report.synthetic import SyntheticCohort
+from pipeline.sources.synthetic.truth import has_truth
 
 
 def synthetic_cohort_of(workspace: Workspace, experiment: ExperimentConfig) -> SyntheticCohort | None:
@@ -17,7 +19,7 @@ def synthetic_cohort_of(workspace: Workspace, experiment: ExperimentConfig) -> S
         return None
     real = workspace.labs is not None
     coupling = 0.0 if experiment.cohort.null else experiment.cohort.coupling
-    there = (workspace.cohort / "truth" / "cohort.json").exists() and workspace.aligned.exists()
+    there = has_truth(workspace.cohort) and workspace.aligned.exists()
     oracle = None if real or not there else _oracle(workspace, experiment)
     return SyntheticCohort(coupling=coupling, real_labs=real, oracle=oracle)
 
@@ -40,8 +42,8 @@ def _oracle(workspace: Workspace, experiment: ExperimentConfig) -> pd.DataFrame:
     )
     rows = []
     for block in scored_sets(table, split):
-        errors = ((block.estimates["oracle"] - block.truth) ** 2).sum()
-        spread = ((block.truth - block.truth.mean()) ** 2).sum()
-        r2 = float(1 - errors / spread) if spread > 0 else float("nan")
-        rows.append({"protocol": block.protocol, "lab": block.lab, "r2": r2})
+        index, n_patients = bootstrap.index_patients(block.patient)
+        once = bootstrap.replicate_weights(n_patients, 0, seed=0)
+        r2 = bootstrap.pooled_r2(block.estimates["oracle"], block.truth, index, once)
+        rows.append({"protocol": block.protocol, "lab": block.lab, "r2": float(r2[0])})
     return pd.DataFrame(rows, columns=["protocol", "lab", "r2"])

@@ -113,14 +113,20 @@ def built(kernel: str, level: str, sources: list[Path], flags: tuple[str, ...]) 
 
 
 def _compile(sources: list[str], flags: tuple[str, ...], output: str, called: str) -> None:
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
-    if compiler is None or shutil.which(compiler) is None:
+    compiler = named_compiler()
+    if compiler is None:
         raise BuildError(f"no C++ compiler was found; {REMEDY}")
     logger.info("building the %s kernels, once for this machine", called)
     command = [compiler, *flags, *sources, "-o", output]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"{compiler} failed to build the kernels; {REMEDY}. It said: {done.stderr[-2000:]}")
+
+
+def named_compiler() -> str | None:
+    """Return the C++ compiler that ``CXX`` names, or the first of `COMPILERS`; None where it is not there."""
+    name = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
+    return name if name and shutil.which(name) else None
 
 
 def _open(path: Path) -> ctypes.CDLL:

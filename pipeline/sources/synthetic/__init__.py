@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "plan": ["CohortPlan", "CohortSize", "claim", "patient_count", "plan_patient", "subject_id_of"],
         "ppg": ["BLOCK_SAMPLES", "SAMPLING_RATE_HZ", "amplitude_levels"],
         "tables": ["TABLE_FILES", "lab_rows", "stay_rows"],
-        "truth": ["CohortTruth", "TRUTH_TABLES", "oracle_estimates", "truth_rows"],
+        "truth": ["CohortTruth", "TRUTH_TABLES", "has_truth", "oracle_estimates", "truth_rows"],
         "wfdb_files": [
             "RecordPlan",
             "Segment",

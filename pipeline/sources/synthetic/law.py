@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import block_diag
 
 from pipeline.foundation.errors import ConfigError
 from pipeline.sources.synthetic.parameters import CohortParameters, LabProcess
@@ -74,12 +75,9 @@ def cohort_law(parameters: CohortParameters, coupling: float, null: str | None) 
     labs, names = list(parameters.labs.values()), parameters.latent_names
     variance, hours = map(list, zip(*(pair for lab in labs for pair in _process(lab)), strict=True))
     # Latent i is the sum of states 2 i and 2 i + 1; after the labs' come the shared ones, a state each, then the rest.
-    latent = np.zeros((len(names), 2 * len(labs)))
-    for i in range(len(labs)):
-        latent[i, 2 * i : 2 * i + 2] = 1.0
-    own = latent[: len(labs)]
+    own = np.kron(np.eye(len(labs)), np.ones(2))
     shared = list(parameters.shared_time_constants_hours.values())
-    latent = _blocks(latent[: len(labs)], np.eye(len(shared)))
+    latent = np.asarray(block_diag(own, np.eye(len(shared))))
     loadings = np.array(
         [[spec.loadings.get(name, 0.0) for name in names] for spec in parameters.morphology.values()]
     )
@@ -116,22 +114,14 @@ def _process(lab: LabProcess) -> tuple[tuple[float, float], tuple[float, float]]
     return (lab.patient_share, np.inf), (1 - lab.patient_share, lab.time_constant_hours)
 
 
-def _blocks(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return both matrices down the diagonal of one."""
-    corner = np.zeros((len(one) + len(other), one.shape[1] + other.shape[1]))
-    corner[: len(one), : one.shape[1]] = one
-    corner[len(one) :, one.shape[1] :] = other
-    return corner
-
-
 def with_errors(law: LinearLaw, errors: ReadingErrors) -> LinearLaw:
     """Return the law of readings that err: the errors' lasting parts are states of their own."""
     shapes, labs = len(law.shape), len(law.lab)
-    lasting = _blocks(errors.constant, errors.drift)
+    lasting = block_diag(errors.constant, errors.drift)
     hours = np.repeat([np.inf, errors.drift_hours], shapes)
     return replace(
         law,
-        covariance=_blocks(law.covariance, lasting),
+        covariance=block_diag(law.covariance, lasting),
         time_constant_hours=np.append(law.time_constant_hours, hours),
         shape=np.hstack([law.shape, np.eye(shapes), np.eye(shapes)]),
         lab=np.hstack([law.lab, np.zeros((labs, 2 * shapes))]),

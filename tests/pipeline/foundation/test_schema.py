@@ -11,6 +11,7 @@ from pipeline.foundation.units import UNIT_FACTORS
 from pipeline.report.style import LAB_COLOURS, LAB_MARKERS
 from pipeline.sources.synthetic.parameters import PARAMETERS_PATH
 from pipeline.testing.cohort import CENTRES, SPREADS
+from pipeline.testing.estimates import USUAL
 
 LISTS = {
     "UNIT_FACTORS of pipeline/foundation/units.py": UNIT_FACTORS,
@@ -20,6 +21,7 @@ LISTS = {
     "labs of pipeline/sources/synthetic/parameters.json": json.loads(PARAMETERS_PATH.read_text())["labs"],
     "CENTRES of pipeline/testing/cohort.py": CENTRES,
     "SPREADS of pipeline/testing/cohort.py": SPREADS,
+    "USUAL of pipeline/testing/estimates.py": USUAL,
 }
 
 
