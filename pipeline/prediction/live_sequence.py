@@ -158,6 +158,7 @@ class LiveSequence:
                 "state": state[shown].ravel(),
                 "measured": draws.value.ravel(),
                 "measured_at": draws.sampled_at.ravel(),
+                "results_reported": draws.reported.ravel(),
             }
         )
 

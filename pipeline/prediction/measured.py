@@ -20,10 +20,12 @@ class MeasuredDraws:
     ----------
     value : (rows, labs) clinical units; NaN where nothing was, or where the draw was withdrawn
     sampled_at : (rows, labs) datetime64[us], when it was drawn; NaT where nothing was reported
+    reported : (rows, labs) how many results were, corrections and withdrawals among them; one of them stands in `value`
     """
 
     value: Float[np.ndarray, "rows labs"]
     sampled_at: Shaped[np.ndarray, "rows labs"]
+    reported: Int[np.ndarray, "rows labs"]
 
 
 def measured_draws(
@@ -33,7 +35,7 @@ def measured_draws(
 
     A row up to time t thus depends on nothing that became known after t. A correction stands in a later row, under
     the draw's own time; so does a withdrawal, without a value. Of several results of one lab that become known
-    within one row, the latest drawn stands there. Results known before the sequence are not among them: the first
+    within one row, the latest drawn stands there, and their number beside it. Results known before the sequence are not among them: the first
     rows carry the latest of these in ``last_lab``.
 
     Parameters
@@ -45,6 +47,7 @@ def measured_draws(
     shape = len(end_us), len(LAB_NAMES)
     value = np.full(shape, np.nan)
     sampled_at = np.full(shape, _NO_TIME)
+    reported = np.zeros(shape, dtype=np.int64)
     for column, lab in enumerate(LAB_NAMES):
         own = series.get(lab)
         if own is None or not len(end_us):
@@ -55,4 +58,5 @@ def measured_draws(
         rows = np.searchsorted(end_us, own.available_us[order], side="left")
         value[rows, column] = own.value[order]
         sampled_at[rows, column] = own.sampled_us[order].astype("datetime64[us]")
-    return MeasuredDraws(value=value, sampled_at=sampled_at)
+        np.add.at(reported[:, column], rows, 1)
+    return MeasuredDraws(value=value, sampled_at=sampled_at, reported=reported)

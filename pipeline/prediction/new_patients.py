@@ -38,9 +38,10 @@ from pipeline.training.ten_minute_means import BlockReader
 PREDICT_COLUMNS = (
     "patient", "sequence", "window_end", "lab", "estimate", "lower", "upper", "last_lab",
     "hours_since_last_lab", "signal_quality", "state", "unit", "protocol", INTERVAL_STATE, "measured", "measured_at",
+    "results_reported",
 )  # fmt: skip
 """``last_lab`` is the last result that the estimate knows; ``measured`` and ``measured_at`` (when it was drawn) are a
-result that became known since the row before (``measured_draws``); ``unit`` is that of estimate, bounds and results."""
+result that became known since the row before (``measured_draws``), ``results_reported`` how many did; ``unit`` is that of estimate, bounds and results."""
 
 
 def predict(

@@ -26,7 +26,7 @@ def estimates_table(patient: str, sequence: str, *, rows: int, begin: pd.Timesta
             "estimate": waves, "lower": 0.95 * waves, "upper": 1.05 * waves, "last_lab": usual,
             "hours_since_last_lab": 2 + np.repeat(np.arange(rows), len(LAB_NAMES)) / 120, "signal_quality": 0.9,
             "state": "ok", "unit": [UNITS[name] for name in lab], "protocol": "anchored", "interval_state": GIVEN,
-            "measured": np.nan, "measured_at": pd.NaT, "known_patient": False,
+            "measured": np.nan, "measured_at": pd.NaT, "results_reported": 0, "known_patient": False,
         }
     )  # fmt: skip
     table = table.astype(

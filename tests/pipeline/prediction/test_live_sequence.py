@@ -67,6 +67,8 @@ def test_every_draw_of_a_recording_is_beside_the_estimates(cohort, checkpoint):
     columns = (wanted[name] for name in ("patient_id", "lab", "sampled_at_us", "value"))
     assert set(found) == set(zip(*columns, strict=True))
     assert len(found) == len(set(found)) > 30
+    assert table["results_reported"].sum() == len(wanted)
+    assert (table["results_reported"] > 0).equals(table["measured_at"].notna())
     assert (rows["measured_at"] <= rows["window_end"]).all()
     assert (
         rows["window_end"] - rows["measured_at"] < pd.Timedelta(seconds=30)

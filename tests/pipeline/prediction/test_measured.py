@@ -53,10 +53,13 @@ def test_a_correction_and_a_withdrawal_stand_in_rows_of_their_own() -> None:
     assert np.isnan(found[6][0])
 
 
-def test_of_several_at_once_the_latest_drawn_stands_there() -> None:
-    assert shown(measured_draws(END_US, START_US, series((140.0, -60.0, 20.0), (141.0, 5.0, 10.0)))) == {
-        0: (141.0, 5.0)
-    }
+def test_of_several_at_once_the_latest_drawn_stands_there_and_all_are_counted() -> None:
+    found = measured_draws(
+        END_US, START_US, series((140.0, -60.0, 20.0), (141.0, 5.0, 10.0), (139.0, 50.0, 70.0))
+    )
+    assert shown(found) == {0: (141.0, 5.0), 2: (139.0, 50.0)}
+    assert found.reported[:, SODIUM].tolist() == [2, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+    assert found.reported.sum() == 3
 
 
 def test_rows_after_a_gap_show_what_came_in_it() -> None:
