@@ -1,9 +1,10 @@
 """One thread a process: `make test` runs two, on two cores. And what tests of several folders share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
+import jaxtyping
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
@@ -20,6 +21,11 @@ LONGEST = (
     "tests/pipeline/",
 )
 """What takes longest begins first, so that no worker is left alone with it at the end."""
+
+UNCHECKED = ("tests/pipeline/prediction/", "tests/pipeline/stages/", "tests/pipeline/training/")
+"""Where whole trainings run: checking types and shapes at each of a hundred thousand calls doubles their time, so
+`make test` leaves it out there. The same functions are checked in the other folders, the end-to-end run among them, and
+everywhere when pytest runs by itself (without ``-n``)."""
 
 
 class FixturesOnce(LoadFileScheduling):
@@ -43,6 +49,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     if hasattr(config, "workerinput"):
         items.sort(key=rank)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Check types and shapes at run time, or not, in a test and in what it sets up."""
+    unchecked = hasattr(item.config, "workerinput") and item.nodeid.startswith(UNCHECKED)
+    jaxtyping.config.update("jaxtyping_disable", unchecked)
+    return (yield)
 
 
 @pytest.fixture(scope="module")
