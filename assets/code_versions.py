@@ -1,4 +1,4 @@
-"""Code versions that cannot be forgotten: the hash of every source file that a stage can reach."""
+"""Code versions that cannot be forgotten: the hash of every file of ours that a stage can reach, shipped data too."""
 
 import ast
 import hashlib
@@ -10,6 +10,9 @@ import pipeline
 
 ROOT = Path(pipeline.__file__).parents[1]
 PROJECT = ("pipeline", "models", "kernels")
+BESIDE = ("*.cpp", "*.h", "*.json", "data/*", "templates/*")
+"""Files beside a module that belong to it: compiled sources, and what it reads as shipped. Encoder weights are not
+among them: their own hash is in every artefact's key."""
 
 
 @cache
@@ -35,7 +38,8 @@ def _reachable(module: str) -> set[Path]:
         if path is None or path in followed:
             continue
         followed.add(path)
-        found |= {path, *path.parent.glob("*.cpp"), *path.parent.glob("*.h"), *_faces_around(path)}
+        beside = (file for pattern in BESIDE for file in path.parent.glob(pattern) if file.is_file())
+        found |= {path, *beside, *_faces_around(path)}
         whole = path.name == "__init__.py"
         waiting += _imported(path, name if whole else name.rpartition(".")[0])
         waiting += _face(name).values() if whole else ()

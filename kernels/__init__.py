@@ -1,4 +1,4 @@
-"""Tensors in, tensors out: one folder a kernel, the selective scan could be a wheel of its own.
+"""Tensors in, tensors out: one folder a kernel, the selective scan is a wheel of its own too.
 
 In: tensors, on a CPU or a GPU.
 Out: tensors, and every gradient.

@@ -19,7 +19,7 @@ from pipeline.embedding.names import EncoderName
 from pipeline.evaluation.judge import EvaluationConfig
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.overrides import overridden
-from pipeline.foundation.schema import FITTED_METHODS, TRAINED_METHODS
+from pipeline.foundation.schema import FITTED_METHODS, SCORINGS, TRAINED_METHODS
 from pipeline.foundation.workspace import WAVEFORMS_VARIABLE
 from pipeline.labs.cleaning import LabConfig
 from pipeline.sources.synthetic.plan import CohortSize
@@ -33,7 +33,6 @@ EXPERIMENT_VARIABLE = "UNIPHY_EXPERIMENT"
 BEST_ENCODER = "ppg_gpt_1m_broad+layers+spread+to256"
 """Knows most of the wave's shape (planted patients) and no less of heart rate (real ones) than any other network here,
 in 256 numbers a window: docs/encoder.md. The paper embeds by the last position, and so do `paper` and `authors`."""
-SCORINGS = ("measured", "dense")
 LONGEST_FIRST_STEP = 0.1
 """``MambaConfig.dt_max``."""
 PAPER_METHODS = ("lstm", "mt", "st_pcs", "mt_pcs", "mt_pcs_twin")

@@ -22,7 +22,9 @@ LONGEST = (
 )
 """What takes longest begins first, so that no worker is left alone with it at the end."""
 
-UNCHECKED = ("tests/pipeline/prediction/", "tests/pipeline/stages/", "tests/pipeline/training/")
+UNCHECKED = tuple(
+    f"tests/pipeline/{room}/" for room in ("evaluation", "prediction", "rehearsal", "stages", "training")
+)
 """Where whole trainings run: checking types and shapes at each of a hundred thousand calls doubles their time, so
 `make test` leaves it out there. The same functions are checked in the other folders, the end-to-end run among them, and
 everywhere when pytest runs by itself (without ``-n``)."""

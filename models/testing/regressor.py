@@ -1,8 +1,11 @@
 """A small lab regressor and a pack of made-up pieces."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from models.regressor.config import LabRegressorConfig
 from models.regressor.inputs import PackedInputs
@@ -16,7 +19,7 @@ READER = replace(SMALL, reader_width=6)
 BOTH = replace(MEANS, reader_width=6)
 
 
-def model_of(config=SMALL, seed=0):
+def model_of(config: LabRegressorConfig = SMALL, seed: int = 0) -> LabRegressor:
     """Return a model whose patient state and read-outs are not at their neutral start."""
     torch.manual_seed(seed)
     model = LabRegressor(config)
@@ -27,8 +30,8 @@ def model_of(config=SMALL, seed=0):
     return model
 
 
-def inputs_of(lengths=LENGTHS, seed=0, width=8):
-    """Return made-up inputs of pieces of the given lengths, some values missing."""
+def inputs_of(lengths: Sequence[int] = LENGTHS, seed: int = 0, width: int = 8) -> PackedInputs:
+    """Return made-up inputs of pieces of the given lengths in steps, some values missing; embeddings (steps, width)."""
     g, n, total = torch.Generator().manual_seed(seed), len(lengths), sum(lengths)
     return PackedInputs(
         embeddings=torch.randn(total, width, generator=g),
@@ -41,7 +44,7 @@ def inputs_of(lengths=LENGTHS, seed=0, width=8):
     )
 
 
-def member(inputs, i):
+def member(inputs: PackedInputs, i: int) -> PackedInputs:
     """Return the inputs of piece `i` alone."""
     steps, row = slice(*inputs.cu_seqlens[i : i + 2].tolist()), slice(i, i + 1)
     return PackedInputs(
@@ -52,7 +55,7 @@ def member(inputs, i):
     )  # fmt: skip
 
 
-def gradients(model, inputs, **options):
+def gradients(model: LabRegressor, inputs: PackedInputs, **options: Any) -> dict[str, Tensor]:
     """Return the gradients of the summed squares of all estimates, by parameter."""
     model.zero_grad()
     model(inputs, **options).square().sum().backward()

@@ -26,6 +26,7 @@ from pipeline.foundation.schema import (
     HOUR_US,
     LAB_EVENT_COLUMNS,
     LAB_NAMES,
+    MINUTE_US,
     PIECE_COLUMNS,
     QUALITY_COLUMNS,
     WINDOW_US,
@@ -34,7 +35,6 @@ from pipeline.labs.cleaning import LabEvents
 from pipeline.labs.history import LabHistory, LabSeries, lab_history, last_available_before
 from pipeline.labs.versions import final_results
 
-MINUTE_US = 60_000_000
 _NO_SERIES = LabSeries(
     value=np.empty(0), sampled_us=np.empty(0, np.int64), available_us=np.empty(0, np.int64)
 )

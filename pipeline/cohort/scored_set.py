@@ -13,9 +13,15 @@ import numpy as np
 import pandas as pd
 
 from pipeline.foundation.errors import ConfigError, LeakError
-from pipeline.foundation.schema import LAB_NAMES, METHODS, PREDICTION_COLUMNS, PROTOCOLS, SPREAD_COLUMNS
+from pipeline.foundation.schema import (
+    LAB_NAMES,
+    METHODS,
+    PREDICTION_COLUMNS,
+    PROTOCOLS,
+    SCORINGS,
+    SPREAD_COLUMNS,
+)
 
-SCORINGS = ("measured", "dense")
 SEEDLESS_METHODS = METHODS[: METHODS.index("lstm")]
 """Methods without random weights; given for one seed only, they are repeated beside every seed."""
 

@@ -36,7 +36,7 @@ class BatchResult:
 
 
 @runtime_checkable
-class Meter(Protocol):
+class PatientMeter(Protocol):
     """Hears of every encoder batch and of every patient that has ended."""
 
     def embedded(self, task: PatientTask, n_windows: int) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from models.encoders.base import Encoder, fixed_batch
-from pipeline.embedding.base import BatchResult, Meter
+from pipeline.embedding.base import BatchResult, PatientMeter
 from pipeline.embedding.encoders import prepare_for
 from pipeline.embedding.plan import PatientTask, hashed
 from pipeline.foundation.errors import ConfigError
@@ -51,7 +51,7 @@ class EmbeddingFlow:
     store: EmbeddingStore
     encoder: Encoder
     window: WindowConfig
-    meter: Meter
+    meter: PatientMeter
     provenance: str
     batch_windows: int
     decode_workers: int

@@ -11,6 +11,9 @@ from pipeline.foundation.progress import Meter, progress, time_text
 
 log = logging.getLogger(__name__)
 
+EVERY_SECONDS = 5.0
+"""Between two lines of the log at least."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingProgress:
@@ -83,18 +86,18 @@ class ProgressMeter:
 
 
 @contextmanager
-def shown_progress(every_seconds: float = 5.0) -> Iterator[ProgressCallback]:
+def shown_progress() -> Iterator[ProgressCallback]:
     """Give a callback that moves a bar on a terminal; elsewhere it logs rate and time left.
 
     A line at most every so many seconds, and one at the end.
     """
-    last = -every_seconds
+    last = -EVERY_SECONDS
 
     def callback(done: EmbeddingProgress) -> None:
         nonlocal last
         bar.reach(done.planned_windows - done.left_windows, done.planned_windows)
         now = time.monotonic()
-        if bar.watched or (now - last < every_seconds and done.patients_done < done.patients):
+        if bar.watched or (now - last < EVERY_SECONDS and done.patients_done < done.patients):
             return
         last = now
         log.info(

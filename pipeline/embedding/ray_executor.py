@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.embedding.base import BatchResult, Meter
+from pipeline.embedding.base import BatchResult, PatientMeter
 from pipeline.embedding.plan import PatientTask
 from pipeline.foundation.errors import ConfigError
 
@@ -41,7 +41,7 @@ class _Actor:
 
 @contextmanager
 def actors(
-    work: Callable[[Sequence[PatientTask]], BatchResult], n_actors: int, meter: Meter, *, on_gpu: bool
+    work: Callable[[Sequence[PatientTask]], BatchResult], n_actors: int, meter: PatientMeter, *, on_gpu: bool
 ) -> Iterator["RayExecutor"]:
     """Start actors and give the executor that shares patients among them; the actors end with the block.
 
@@ -114,7 +114,7 @@ class RayExecutor:
     """Actors that take the next few patients whenever they are free: the executor ``ray``."""
 
     pool: Sequence[Any]
-    meter: Meter
+    meter: PatientMeter
 
     def embed(self, tasks: Sequence[PatientTask]) -> BatchResult:
         """Embed patients; what comes out is collected in the order of `tasks`."""
@@ -135,7 +135,7 @@ class RayExecutor:
         return sum((done[number] for number in range(len(waiting))), BatchResult())
 
 
-def _tell(meter: Meter, tasks: Sequence[PatientTask], result: BatchResult) -> None:
+def _tell(meter: PatientMeter, tasks: Sequence[PatientTask], result: BatchResult) -> None:
     if tasks:
         meter.embedded(tasks[0], result.embedded_windows)
     for task in tasks:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from models.encoders.base import Encoder, device_kind
-from pipeline.embedding.base import BatchResult, Executor, Meter
+from pipeline.embedding.base import BatchResult, Executor, PatientMeter
 from pipeline.embedding.config import EncodingConfig
 from pipeline.embedding.encoders import encoder_fields, encoder_label
 from pipeline.embedding.flow import EmbeddingFlow
@@ -69,7 +69,7 @@ def embed_batch(
     store: EmbeddingStore,
     encoder: Encoder,
     config: EncodingConfig,
-    meter: Meter | None = None,
+    meter: PatientMeter | None = None,
 ) -> BatchResult:
     """Embed some patients of a plan; the result still has to be committed.
 
@@ -144,7 +144,11 @@ def finish_embedding(
 
 @contextmanager
 def executor(
-    source: WaveformSource, store: EmbeddingStore, encoder: Encoder, config: EncodingConfig, meter: Meter
+    source: WaveformSource,
+    store: EmbeddingStore,
+    encoder: Encoder,
+    config: EncodingConfig,
+    meter: PatientMeter,
 ) -> Iterator[Executor]:
     """Give what embeds batches of patients: this process, or actors that live as long as the block."""
     if config.executor == "ray":

@@ -1,7 +1,8 @@
 """True physiology in, embeddings out, without a waveform; fitted on rendered windows for any encoder.
 
 In: a synthetic cohort's physiology, an encoder.
-Out: the emulator's file, its comparison with rendered windows, whole emulated cohorts.
+Out: the emulator's file, its comparison with rendered windows (its text too: `report` lies above), whole emulated
+    cohorts.
 Never: a real patient.
 """
 

@@ -49,6 +49,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "recovery_conditions": ["CONDITIONS", "Condition", "LONG_CONDITIONS", "REGIMES"],
         "result_delay": ["delay_table"],
         "scale_study": ["EncoderCost", "StudiedEncoder", "scale_rows"],
+        "shape_readout": [
+            "LabelledBlocks",
+            "ShapeBlocks",
+            "ShapeReadout",
+            "block_means",
+            "fit_readout",
+            "shape_blocks",
+        ],
         "subgroups": ["GROUPINGS", "SubgroupConfig", "subgroup_table"],
     },
 )

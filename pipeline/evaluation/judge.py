@@ -16,12 +16,11 @@ from pipeline.cohort.summed_set import SummedSet, summed_sets
 from pipeline.foundation import bootstrap
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.progress import tracked
-from pipeline.foundation.schema import EVALUATION_COLUMNS, LAB_NAMES, METRICS
+from pipeline.foundation.schema import BASELINES, EVALUATION_COLUMNS, LAB_NAMES, METRICS
 
 AGGREGATIONS = ("pooled", "patient_macro")
 ALL_SEEDS = -1
 """Column ``seed`` of the rows that average several training runs."""
-BASELINES = ("locf", "shrunk_locf")
 COMPARISON_METRICS = ("mae", "r2", "skill_vs_locf", "skill_vs_shrunk_locf")
 COMPARISON_COLUMNS = (
     "method_a", "method_b", "lab", "protocol", "scoring", "aggregation", "seed", "metric", "n_seeds",

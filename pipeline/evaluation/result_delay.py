@@ -16,11 +16,11 @@ from pipeline.cohort.alignment import align
 from pipeline.cohort.base import WindowStore
 from pipeline.cohort.sequences import Sequences
 from pipeline.cohort.splits import Splits
-from pipeline.evaluation.delay_methods import ADDED, BASELINES
+from pipeline.evaluation.delay_methods import ADDED
 from pipeline.evaluation.judge import EvaluationConfig, compare, evaluate, select
-from pipeline.foundation.schema import PROTOCOLS
+from pipeline.foundation.schema import BASELINES, MINUTE_US, PROTOCOLS
 from pipeline.labs.carry_forward import fit_carry_forward
-from pipeline.labs.cleaning import MINUTE_US, LabEvents
+from pipeline.labs.cleaning import LabEvents
 from pipeline.prediction.scoring import score, score_estimator
 
 DELAYS_MINUTES = (0, 30, 60)

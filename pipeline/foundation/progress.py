@@ -18,7 +18,7 @@ Count = int | float
 
 NO_GUESS_SECONDS = 5.0
 """Before so much time has gone by, nothing is said of the time left: the first steps pay for files and compilers."""
-WINDOW_SECONDS = 60.0
+RATE_SPAN_SECONDS = 60.0
 """The rate is that of the latest minute, or of the latest `LEAST_SAMPLES` steps where these take longer."""
 LEAST_SAMPLES = 5
 
@@ -45,7 +45,7 @@ class Meter:
         now = self._clock()
         self.done = done
         self._samples.append((now, done))
-        while len(self._samples) > LEAST_SAMPLES + 1 and self._samples[1][0] < now - WINDOW_SECONDS:
+        while len(self._samples) > LEAST_SAMPLES + 1 and self._samples[1][0] < now - RATE_SPAN_SECONDS:
             self._samples.popleft()
 
     @property

@@ -10,7 +10,8 @@ WINDOW_SECONDS = 30
 WINDOW_US = WINDOW_SECONDS * 1_000_000
 STEPS_PER_DAY = 86_400 // WINDOW_SECONDS
 MAX_SEQUENCE_STEPS = 7 * STEPS_PER_DAY
-HOUR_US = 3_600_000_000
+MINUTE_US = 60_000_000
+HOUR_US = 60 * MINUTE_US
 DAY_US = 24 * HOUR_US
 
 
@@ -59,6 +60,8 @@ LABS_BY_NAME: dict[str, Lab] = {lab.name: lab for lab in LABS}
 LAB_NAMES: tuple[str, ...] = tuple(LABS_BY_NAME)
 
 PROTOCOLS = ("start", "anchored")
+SCORINGS = ("measured", "dense")
+"""Measured draws; and points between two of them, interpolated, of which sums alone are kept."""
 SPLITS = ("train", "validation", "calibration", "test")
 
 HISTORY_FEATURES = ("decayed_mean", "last_value", "log1p_age_hours", "log1p_count")
@@ -113,6 +116,8 @@ TWINS = {"mt_pcs_twin": "mt_pcs", "mt_assim_twin": "mt_assim"}
 METHODS = (
     "locf", "shrunk_locf", "decayed_locf", "patient_mean", "training_mean", "live_locf", *TRAINED_METHODS,
 )  # fmt: skip
+BASELINES = ("locf", "shrunk_locf")
+"""Methods that skill is reckoned against."""
 METHOD_LABELS = {
     "locf": "LOCF", "shrunk_locf": "Shrunk LOCF", "decayed_locf": "Decayed LOCF", "patient_mean": "Patient mean",
     "training_mean": "Training mean", "live_locf": "Live LOCF (sees labs that the model does not)",

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "base": ["CarryForward"],
         "carry_forward": ["fit_carry_forward", "fit_decayed_locf", "fit_shrunk_locf"],
-        "cleaning": ["LabConfig", "LabEvents", "MINUTE_US", "clean_labs", "lab_counts"],
+        "cleaning": ["LabConfig", "LabEvents", "clean_labs", "lab_counts"],
         "history": ["HistoryConfig", "LabHistory", "LabSeries", "lab_history", "last_available_before"],
         "versions": ["final_results"],
     },

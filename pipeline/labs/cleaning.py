@@ -16,12 +16,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.foundation.errors import LabError
-from pipeline.foundation.schema import LAB_NAMES, LABS, LABS_BY_NAME
+from pipeline.foundation.schema import LAB_NAMES, LABS, LABS_BY_NAME, MINUTE_US
 from pipeline.foundation.units import in_own_unit
 from pipeline.labs.versions import draw_versions, final_results, withdrawn_draws
 from pipeline.sources.base import ClinicalTables
-
-MINUTE_US = 60_000_000
 
 OTHER_ANALYTES = {
     "50808": "ionised calcium is another analyte",

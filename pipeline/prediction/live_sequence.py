@@ -12,7 +12,7 @@ from models.regressor.lstm import WindowLSTM
 from pipeline.cohort.alignment_config import AlignmentConfig
 from pipeline.cohort.base import PatientWindows
 from pipeline.cohort.targets import StepGrid
-from pipeline.foundation.schema import HOUR_US, LAB_NAMES, QUALITY_COLUMNS, WINDOW_US
+from pipeline.foundation.schema import HOUR_US, LAB_NAMES, MINUTE_US, QUALITY_COLUMNS, WINDOW_US
 from pipeline.labs.history import LabHistory, LabSeries, lab_history
 from pipeline.prediction.config import (
     HISTORY_ONLY,
@@ -30,8 +30,6 @@ from pipeline.training.filter_forecaster import PatientFilter
 from pipeline.training.forecaster import Forecaster
 from pipeline.training.inference import estimate_piece, estimate_windows
 from pipeline.training.trailing import trailing_windows
-
-MINUTE_US = 60_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

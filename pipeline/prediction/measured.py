@@ -35,8 +35,8 @@ def measured_draws(
 
     A row up to time t thus depends on nothing that became known after t. A correction stands in a later row, under
     the draw's own time; so does a withdrawal, without a value. Of several results of one lab that become known
-    within one row, the latest drawn stands there, and their number beside it. Results known before the sequence are not among them: the first
-    rows carry the latest of these in ``last_lab``.
+    within one row, the latest drawn stands there, and their number beside it. Results known before the sequence are
+    not among them: the first rows carry the latest of these in ``last_lab``.
 
     Parameters
     ----------

@@ -41,7 +41,8 @@ PREDICT_COLUMNS = (
     "results_reported",
 )  # fmt: skip
 """``last_lab`` is the last result that the estimate knows; ``measured`` and ``measured_at`` (when it was drawn) are a
-result that became known since the row before (``measured_draws``), ``results_reported`` how many did; ``unit`` is that of estimate, bounds and results."""
+result that became known since the row before (``measured_draws``), ``results_reported`` how many did; ``unit`` is that
+of estimate, bounds and results."""
 
 
 def predict(

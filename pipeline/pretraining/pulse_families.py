@@ -4,6 +4,7 @@ For pretraining alone. The cohort's patients have one family of beats whose para
 latents; an encoder that sees no other may learn that cohort by heart. Here each patient has one of the families of
 ``pulse_shapes``, and its rate, variability, rhythm, breath, shape, noise, motion and digitiser vary independently
 and over wider ranges. Nothing is written to disk: a record is a pure function of (seed, patient).
+A waveform source, but nobody's folder: it stands here, and not in ``sources``, as what pretraining alone reads.
 """
 
 from collections import Counter

@@ -2,7 +2,8 @@
 
 In: how many patients and days.
 Out: a table, a row a stage, and what the whole would take.
-Never: used by a real run; another experiment's folder.
+Never: used by a real run; another experiment's folder. Its table stands here, since `report` lies below it and is
+    rehearsed itself.
 """
 
 import lazy_loader

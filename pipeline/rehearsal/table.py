@@ -30,7 +30,14 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def growth_table(patients: int, rows: Sequence[Row], others: Mapping[int, Mapping[str, Row]]) -> str:
-    """Return seconds and peak memory of every stage beside those of other sizes; empty without any."""
+    """Return seconds and peak memory of every stage beside those of other sizes; empty without any.
+
+    Parameters
+    ----------
+    patients : of the run at hand
+    rows : its stages; wall and CPU time in seconds, memory in MB
+    others : the same rows of other sizes, by their number of patients and their stage
+    """
     sizes = sorted(others)
     if not sizes:
         return ""

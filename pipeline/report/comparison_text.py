@@ -9,7 +9,7 @@ from pipeline.evaluation.judge import select
 from pipeline.foundation.number_format import error_digits, interval, number, p_value, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS, TWINS
 from pipeline.report.claims import NOT_ESTIMABLE
-from pipeline.report.paper_table import heading
+from pipeline.report.paper_text import heading
 
 COMPARISON_METHODS = (
     "locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs", "mt_pcs_twin", "lines", "mt_assim", "mt_assim_twin",

@@ -15,10 +15,9 @@ import pandas as pd
 
 from pipeline.evaluation.judge import ALL_SEEDS
 from pipeline.foundation.errors import ConfigError
-from pipeline.foundation.number_format import UNITS, count
 from pipeline.foundation.schema import LAB_NAMES
 
-PAPER_METHODS = {"LSTM": "lstm", "LOCF": "locf", "MT": "mt", "ST+PCS": "st_pcs", "MT+PCS": "mt_pcs"}
+NAMES_IN_PAPER = {"LSTM": "lstm", "LOCF": "locf", "MT": "mt", "ST+PCS": "st_pcs", "MT+PCS": "mt_pcs"}
 TABLE1_METHODS = (
     "lstm", "locf", "live_locf", "shrunk_locf", "mt", "st_pcs", "mt_pcs_twin", "mt_pcs", "lines", "mt_assim_twin",
     "mt_assim",
@@ -37,7 +36,7 @@ def paper_table1() -> pd.DataFrame:
     """
     with (resources.files("pipeline.report") / "data" / "paper_table1.csv").open() as file:
         table = pd.read_csv(file, comment="#")
-    table["method"] = [PAPER_METHODS[name] for name in table["method"]]
+    table["method"] = [NAMES_IN_PAPER[name] for name in table["method"]]
     locf = {
         (row["lab"], row["source"]): row["mae"]
         for row in table.to_dict(orient="records")
@@ -85,7 +84,7 @@ def table1(evaluation: pd.DataFrame, *, protocol: str = "start", scoring: str = 
             f"The evaluation has no row of protocol {protocol!r} and scoring {scoring!r}. Table 1 shows one "
             "of them: choose one that was scored."
         )
-    known = {*ours["method"], *PAPER_METHODS.values()}
+    known = {*ours["method"], *NAMES_IN_PAPER.values()}
     paper = {
         (row["lab"], row["method"], row["source"]): row for row in paper_table1().to_dict(orient="records")
     }
@@ -105,30 +104,22 @@ def table1(evaluation: pd.DataFrame, *, protocol: str = "start", scoring: str = 
 
 
 def _over_seeds(rows: pd.DataFrame) -> dict[str, float]:
-    cells = {"n_seeds": float(len(rows)), **{name: _max(rows, name) for name in ("n_labs", "n_patients")}}
+    cells = {"n_seeds": float(len(rows)), **{name: most(rows, name) for name in ("n_labs", "n_patients")}}
     for name in OURS:
         values = rows[name].to_numpy(dtype=np.float64)
         cells[name] = float(values.mean()) if values.size else math.nan
         lower = rows[f"{name}_lower"].to_numpy(dtype=np.float64)
         cells[f"{name}_lower"] = float(lower.min()) if lower.size else math.nan
-        cells[f"{name}_upper"] = _max(rows, f"{name}_upper")
+        cells[f"{name}_upper"] = most(rows, f"{name}_upper")
         cells[f"{name}_seed_sd"] = float(values.std(ddof=1)) if values.size > 1 else math.nan
     return cells
 
 
-def _max(rows: pd.DataFrame, name: str) -> float:
+def most(rows: pd.DataFrame, name: str) -> float:
+    """Return the largest value of a column; NaN without a row."""
     values = rows[name].to_numpy(dtype=np.float64)
     return float(values.max()) if values.size else math.nan
 
 
 def _of_paper(row: dict[Any, Any] | None, prefix: str) -> dict[str, float]:
     return {f"{prefix}{name}": float("nan") if row is None else row[name] for name in PAPER_METRICS}
-
-
-def heading(lab: str, rows: pd.DataFrame) -> str:
-    """Name of a lab with its unit, and how many draws of how many patients were scored."""
-    scored = rows.loc[rows["n_labs"] > 0]
-    if scored.empty:
-        return f"{lab} ({UNITS[lab]}), not scored"
-    sizes = f"{count(_max(scored, 'n_labs'))} draws of {count(_max(scored, 'n_patients'))} patients"
-    return f"{lab} ({UNITS[lab]}), {sizes}"

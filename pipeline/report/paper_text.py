@@ -4,11 +4,19 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.foundation.number_format import UNITS, error_digits, interval, number, short_label, signed
+from pipeline.foundation.number_format import (
+    UNITS,
+    count,
+    error_digits,
+    interval,
+    number,
+    short_label,
+    signed,
+)
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.report.best import best_of
 from pipeline.report.document import Cell, Row, Table
-from pipeline.report.paper_table import OURS, PAPER_METHODS, PAPER_METRICS, heading
+from pipeline.report.paper_table import NAMES_IN_PAPER, OURS, PAPER_METRICS, most
 from pipeline.report.synthetic import SyntheticCohort
 
 FOOTNOTES = (
@@ -71,7 +79,7 @@ def _paper_lines(table: pd.DataFrame, synthetic: SyntheticCohort | None) -> list
     ]
     for lab, part in table.groupby("lab", sort=False):
         lines.append(f"{lab} ({UNITS[str(lab)]})")
-        of_paper = part.loc[part["method"].isin(list(PAPER_METHODS.values()))]
+        of_paper = part.loc[part["method"].isin(list(NAMES_IN_PAPER.values()))]
         lines += [_paper_line(row) for row in of_paper.to_dict(orient="records")]
     return [*lines, "", PAPER_FOOTNOTE]
 
@@ -114,7 +122,7 @@ def paper_columns(table: pd.DataFrame) -> Table:
     rows: list[Row] = []
     for lab in LAB_NAMES:
         rows.append(Row(cells=[f"{lab} ({UNITS[lab]})"], kind="group"))
-        of_paper = table.loc[(table["lab"] == lab) & table["method"].isin(list(PAPER_METHODS.values()))]
+        of_paper = table.loc[(table["lab"] == lab) & table["method"].isin(list(NAMES_IN_PAPER.values()))]
         rows += [_paper_row(row) for row in of_paper.to_dict(orient="records")]
     return Table(
         columns=["", "R2", "skill", "MAE", "ME", "RMSE", "R2", "skill"],
@@ -140,3 +148,12 @@ def _bounds(row: dict[Any, Any], name: str, places: int) -> str:
         if row["n_seeds"] > 1
         else shown
     )
+
+
+def heading(lab: str, rows: pd.DataFrame) -> str:
+    """Name of a lab with its unit, and how many draws of how many patients were scored."""
+    scored = rows.loc[rows["n_labs"] > 0]
+    if scored.empty:
+        return f"{lab} ({UNITS[lab]}), not scored"
+    sizes = f"{count(most(scored, 'n_labs'))} draws of {count(most(scored, 'n_patients'))} patients"
+    return f"{lab} ({UNITS[lab]}), {sizes}"

@@ -39,8 +39,15 @@ from pipeline.report.document import (
 )
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.made_of import made_of_sentences, patients_sentence
-from pipeline.report.paper_table import heading, table1
-from pipeline.report.paper_text import FOOTNOTES, PAPER_FOOTNOTE, WHY_NOT_COMPARED, ours_table, paper_columns
+from pipeline.report.paper_table import table1
+from pipeline.report.paper_text import (
+    FOOTNOTES,
+    PAPER_FOOTNOTE,
+    WHY_NOT_COMPARED,
+    heading,
+    ours_table,
+    paper_columns,
+)
 from pipeline.report.result_delay_text import method_label
 
 _TITLES = {"pooled": "every draw weighs the same", "patient_macro": "every patient weighs the same"}

@@ -10,10 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.recovery import IDEAL, ON_EMBEDDING, RESULTS_ALONE
-from pipeline.labs.cleaning import MINUTE_US, LabConfig
-from pipeline.sources.synthetic.ideal import IdealReader, ShapeReadings
-from pipeline.stages.planted_cohort import EmbeddedCohort
-from pipeline.stages.shape_readout import (
+from pipeline.evaluation.shape_readout import (
     LabelledBlocks,
     ShapeBlocks,
     ShapeReadout,
@@ -21,6 +18,10 @@ from pipeline.stages.shape_readout import (
     fit_readout,
     shape_blocks,
 )
+from pipeline.foundation.schema import MINUTE_US
+from pipeline.labs.cleaning import LabConfig
+from pipeline.sources.synthetic.ideal import IdealReader, ShapeReadings
+from pipeline.stages.planted_cohort import EmbeddedCohort
 
 Estimate = Callable[[pd.DataFrame], np.ndarray]
 

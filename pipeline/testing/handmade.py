@@ -9,6 +9,7 @@ from pipeline.foundation.schema import (
     ADMISSION_COLUMNS,
     HOUR_US,
     LAB_EVENT_COLUMNS,
+    MINUTE_US,
     QUALITY_COLUMNS,
     WINDOW_US,
 )
@@ -17,7 +18,6 @@ from pipeline.testing.cohort import MemoryStore, MemoryWindows
 
 BASE_US = 5_000_000_010_000_000
 """A multiple of 30 s in the year 2128, where the dates of de-identified databases lie."""
-MINUTE_US = 60_000_000
 
 
 def memory_windows(

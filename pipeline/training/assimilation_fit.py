@@ -26,10 +26,10 @@ from pipeline.training.embedding_cache import EmbeddingCache
 from pipeline.training.filter_forecaster import oldest_draw
 from pipeline.training.kept_networks import KeptNetworks
 from pipeline.training.lab_filter_fit import LATEST_US, FittedLab, fit_one_lab
+from pipeline.training.patient import TrainingPatient
 from pipeline.training.reading_network_config import ReadingNetworkShape
 from pipeline.training.reading_network_fit import Recording, cross_fit_networks
 from pipeline.training.ten_minute_means import BlockReader, LastingDirections
-from pipeline.training.training_patient import TrainingPatient
 from pipeline.training.waveform_line import fold_of
 
 FEATURES = 48

@@ -33,6 +33,7 @@ from pipeline.training.checkpoints import (
 from pipeline.training.closed_form_config import AssimilationShape, LinesShape
 from pipeline.training.config import TrainingConfig, TrainingResult
 from pipeline.training.curves import read_curves, write_curves
+from pipeline.training.data import TrainingData
 from pipeline.training.dataset import twin_mapping
 from pipeline.training.distributed import Ranks, joined_ranks, pick_device
 from pipeline.training.filter_forecaster import FilterForecaster
@@ -40,7 +41,6 @@ from pipeline.training.forecaster import AnyForecaster, Forecaster, scale_rows
 from pipeline.training.kept_networks import KeptNetworks
 from pipeline.training.line_fit import fit_lines
 from pipeline.training.resume import RESUME_FILE
-from pipeline.training.training_data import TrainingData
 from pipeline.training.validation import Validation, validation_examples, validation_of
 
 logger = logging.getLogger(__name__)

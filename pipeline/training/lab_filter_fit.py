@@ -20,7 +20,7 @@ from models.assimilation.lab_assimilation import joined_reading
 from models.assimilation.parameters import FilterParameters
 from models.assimilation.scan import filter_events, log_likelihood
 from models.assimilation.transform import LabTransform
-from pipeline.training.training_patient import TrainingPatient
+from pipeline.training.patient import TrainingPatient
 from pipeline.training.waveform_line import CrossFitted, cross_fitted_line
 
 ASSAY_NOISE = tuple(2.0**power for power in (0, 1, -1, 2, -2, 3, -3, 4, -4))

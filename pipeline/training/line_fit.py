@@ -23,15 +23,15 @@ from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.progress import tracked
 from pipeline.training.batches import PieceSource
 from pipeline.training.reader_fit import Draws, cross_fit, reading_of
-from pipeline.training.ridge import FOLDS, ridge, weigh
+from pipeline.training.ridge import ridge, weigh
 from pipeline.training.schedule import micro_batches
+from pipeline.training.waveform_line import LEAST_ROWS
 
 STEPS_APART = 20
 """Steps between two interpolated targets: neighbours say the same."""
 STEPS_AT_ONCE = 16_384
 MEASURED_WEIGHT = 1.0
 """Weight of a measured draw; interpolated targets must weigh less."""
-LEAST_ROWS = 4 * FOLDS
 """A lab with fewer measured draws keeps the lines at zero."""
 
 

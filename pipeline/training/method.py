@@ -35,6 +35,7 @@ from pipeline.training.config import (
     TrainingProgress,
     TrainingResult,
 )
+from pipeline.training.data import TrainingData
 from pipeline.training.distributed import Ranks, joined_ranks, pick_device
 from pipeline.training.draw_source import DrawSource
 from pipeline.training.embedding_cache import EmbeddingCache
@@ -43,7 +44,6 @@ from pipeline.training.line_fit import fit_lines
 from pipeline.training.resume import RESUME_FILE, read_resume
 from pipeline.training.run import TrainingRun, Validate
 from pipeline.training.schedule import seed_of
-from pipeline.training.training_data import TrainingData
 from pipeline.training.validation import Validation, validation_examples, validation_of
 
 logger = logging.getLogger(__name__)

@@ -81,6 +81,16 @@ def test_it_follows_relative_imports(project, changed: str, differs: bool) -> No
     assert (version() != before) == differs
 
 
+@pytest.mark.parametrize("name", ["parameters.json", "data/figures.csv", "templates/page.html.jinja"])
+def test_it_changes_with_the_data_that_ship_beside_a_module(project, name: str) -> None:
+    path = project / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("1\n")
+    before = version()
+    path.write_text("2\n")
+    assert version() != before
+
+
 LAZY = """import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(

@@ -22,11 +22,13 @@ from assets.metadata import BAR, BAR_LENGTH, metadata, result
 from assets.pretraining import pretrain_ppg_gpt
 from assets.resources import ExperimentName, Project
 from assets.training import training_assets
+from pipeline import stages
 from pipeline.experiments import EXPERIMENTS
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.summary import StageSummary
 from pipeline.stages.checks import CheckOutcome
+from pipeline.stages.lineage import LINEAGE
 
 GROUPS = {
     "ingest": {"synthetic_cohort", "waveform_catalog", "lab_events"},
@@ -73,6 +75,18 @@ def test_every_asset_that_is_defined_is_in_a_group_and_in_the_definitions() -> N
     named = {key.to_user_string() for asset in defined() for key in asset.keys}
     assert named == set(specs())
     assert named == set[str]().union(*GROUPS.values())
+
+
+UNRECORDED = {"pretrain_ppg_gpt": "belongs to no experiment: its record lies beside the weights"}
+STAGES = {"ppg_embeddings": "finish_embedding"} | {f"train_{method}": "train" for method in TRAINED_METHODS}
+
+
+def test_the_stage_of_every_asset_checks_its_inputs_and_leaves_a_record() -> None:
+    """Its lineage is known, and it stands under ``@recorded``; or the reason why not stands above."""
+    assert set(specs()) - set(LINEAGE) == set(UNRECORDED)
+    for name in set(specs()) - set(UNRECORDED):
+        stage = getattr(stages, STAGES.get(name, name))
+        assert hasattr(stage, "__wrapped__"), f"{name}: the stage {stage.__name__} lacks @recorded"
 
 
 def test_every_trained_method_is_an_asset() -> None:

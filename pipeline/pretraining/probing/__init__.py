@@ -1,7 +1,8 @@
 """What a frozen embedding of one window knows: linear read-outs of planted shape and of real patients' rates.
 
 In: any encoder; planted patients of the probe's own seed, BIDMC.
-Out: a row an encoder, each number with its interval over patients, and the table as text.
+Out: a row an encoder, each number with its interval over patients, and the table as text, which pretraining writes
+    into a model card without `report`.
 Never: a patient of an experiment or of pretraining; an estimate by a line that has seen its patient.
 """
 

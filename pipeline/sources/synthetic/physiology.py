@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.foundation.schema import DAY_US, HOUR_US
+from pipeline.foundation.schema import DAY_US, HOUR_US, MINUTE_US
 from pipeline.sources.synthetic.parameters import CohortParameters, LabProcess
 
-MINUTE_US = 60_000_000
 _FIRST_DAY_US = 47_482 * DAY_US  # 2100-01-01: surrogate dates lie in 2100-2200
 _SURROGATE_DAYS = 36_000
+HISTORY_US = 30 * DAY_US
+"""Labs reach back so far before a recording, and the oracle knows them."""
 _STREAMS = ("stay", "latents", "own", "offsets", "draws", "records", "tables", "demographics")
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.foundation.errors import ConfigError
-from pipeline.foundation.schema import DAY_US, HOUR_US, LABS
+from pipeline.foundation.schema import DAY_US, HOUR_US, LABS, MINUTE_US
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.physiology import (
-    MINUTE_US,
+    HISTORY_US,
     Course,
     Stay,
     draw_offsets,
@@ -23,8 +23,6 @@ from pipeline.sources.synthetic.physiology import (
     shared_processes,
     to_score,
 )  # fmt: skip
-
-_HISTORY_US = 30 * DAY_US
 
 
 def real_table_files(folder: Path) -> dict[str, Path]:
@@ -129,7 +127,7 @@ class RealLabs:
     ) -> Course:
         """Give latents that follow this patient's real labs with the given coupling, and the real draws."""
         (start_us, end_us), step_us = stay.recordings[0], int(parameters.latent_step_minutes * MINUTE_US)
-        grid = np.arange(start_us - _HISTORY_US, end_us + DAY_US, step_us)
+        grid = np.arange(start_us - HISTORY_US, end_us + DAY_US, step_us)
         rng = random_stream(seed, patient, "latents")
         latents = own_processes(parameters, grid.size, rng)
         scores = np.full_like(latents, np.nan)

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline.foundation.atomic import write_bytes, write_text
-from pipeline.foundation.schema import DAY_US, LABS_BY_NAME
+from pipeline.foundation.schema import DAY_US, LABS_BY_NAME, MINUTE_US
 from pipeline.sources.synthetic.parameters import CohortParameters
-from pipeline.sources.synthetic.physiology import MINUTE_US, Course, Stay, random_stream, to_value
+from pipeline.sources.synthetic.physiology import Course, Stay, random_stream, to_value
 
 TABLE_FILES = {
     "LABEVENTS": "LABEVENTS.csv.gz",

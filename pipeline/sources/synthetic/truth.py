@@ -17,13 +17,11 @@ import pandas as pd
 
 from pipeline.foundation.atomic import write_json, write_parquet
 from pipeline.foundation.errors import MissingArtifactError
-from pipeline.foundation.schema import DAY_US
 from pipeline.sources.synthetic.parameters import CohortParameters, LabProcess
-from pipeline.sources.synthetic.physiology import Course, to_score, to_value
+from pipeline.sources.synthetic.physiology import HISTORY_US, Course, to_score, to_value
 
 TRUTH_TABLES = ("draws", "labs", "latents", "morphology")
 _RECORD = "cohort.json"
-_HISTORY_US = 30 * DAY_US
 _JITTER = 1e-6
 
 
@@ -188,7 +186,7 @@ def _estimate(truth: CohortTruth, patient: str, lab: str, at_us: int, hours: flo
     mean, variance = 0.0, (1 - noise) * (1 - truth.coupling**2)
     if past is not None and truth.null != "b":
         times, measured, latent = past
-        seen = (times <= at_us - hours * 3.6e9 + 1_000_000) & (times >= at_us - _HISTORY_US)
+        seen = (times <= at_us - hours * 3.6e9 + 1_000_000) & (times >= at_us - HISTORY_US)
         scores = to_score(process, measured[seen]) - tie * latent[seen]
         mean, variance = _condition(process, variance, noise, times[seen], scores, at_us)
     if not process.skewed:

@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pipeline.cohort.aligned import AlignedCohort
-from pipeline.foundation.schema import LAB_NAMES, WINDOW_US
+from pipeline.foundation.schema import LAB_NAMES, MINUTE_US, WINDOW_US
 from pipeline.training.encoder.config import EncoderTrainingConfig
 
-MINUTE_US = 60_000_000
 WITHOUT_WINDOW = "draw without a usable window shortly before it"
 TOO_MANY = "draw beyond encoder_training.most_windows"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.embedding.base import BatchResult, Executor, Meter
+from pipeline.embedding.base import BatchResult, Executor, PatientMeter
 from pipeline.embedding.config import EncodingConfig
 from pipeline.embedding.plan import EmbeddingPlan, PatientTask, plan_embedding
 from pipeline.embedding.progress import EmbeddingProgress, ProgressMeter
@@ -80,11 +80,11 @@ def test_none_is_forgotten(over_fake_ray: Any, source: FakeSource, store: Embedd
 
 
 def test_a_meter_hears_of_windows_and_ends_in_any_order(source: FakeSource, store: EmbeddingStore) -> None:
-    assert forgotten(Meter, [ProgressMeter]) == []
+    assert forgotten(PatientMeter, [ProgressMeter]) == []
     tasks = plan(source, store).stale
     told: list[EmbeddingProgress] = []
     meter = ProgressMeter(tasks, told.append)
-    assert isinstance(meter, Meter)
+    assert isinstance(meter, PatientMeter)
     with executor(source, store, FakeEncoder(), KINDS["local"], meter) as here:
         embedded = here.embed(tasks).embedded_windows
     assert [it.windows for it in told] == sorted(it.windows for it in told)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.embedding.run import embed, embed_batch
 from pipeline.experiments import BEST_ENCODER
 from pipeline.foundation.errors import StoreError
 from pipeline.sources.array_folder import ArrayFolder
+from pipeline.store.admin import verify_store
 from pipeline.store.base import ENTRY_FILE
 from pipeline.store.embeddings import MANIFEST, EmbeddingStore
 
@@ -108,6 +110,29 @@ def test_a_store_of_the_version_before_stays_valid(tmp_path: Path, precision: st
     embed(source, fresh, encoder, EncodingConfig())
     paths = {patient: entry.path for patient, entry in fresh.manifest().items()}
     assert paths == {patient: entry["path"] for patient, entry in entries.items()}
+
+
+def test_what_the_first_version_stored_is_read_to_the_bit(tmp_path: Path) -> None:
+    """``first_store.zip``: these two patients as commit 009880e embedded them in float32, arrays and all."""
+    with zipfile.ZipFile(Path(__file__).with_name("first_store.zip")) as archive:
+        archive.extractall(tmp_path / "store")
+    (tmp_path / "store" / "patient_key").chmod(0o600)
+    store, source = EmbeddingStore.open(tmp_path / "store"), write_patients(tmp_path / "waveforms")
+    assert {patient: entry.data_hash for patient, entry in store.manifest().items()} == DATA_HASHES["float32"]
+    report = verify_store(store)  # reads every chunk and compares its hash
+    assert (report.checked, report.damaged) == (2, {})
+    encoder = make_encoder("ppg_gpt_1m_long+mean", precision="float32", device="cpu")
+    summary = embed(source, store, encoder, EncodingConfig())
+    assert (summary.embedded, summary.adopted, summary.unchanged) == (0, 0, 2)
+    fresh = empty_store(tmp_path / "fresh")
+    embed(source, fresh, encoder, EncodingConfig())
+    for patient in ("A0", "A1"):
+        old, new = store.read(patient), fresh.read(patient)
+        assert old.embeddings.shape == (3, 128)
+        assert np.array_equal(old.start_us, new.start_us)
+        np.testing.assert_allclose(
+            old.embeddings, new.embeddings, atol=4e-3
+        )  # another processor rounds otherwise
 
 
 @pytest.mark.parametrize("precision", LABELS)

@@ -344,7 +344,11 @@ def test_a_start_estimate_knows_no_result_after_t0(cohort, checkpoints, predicte
     fewer = replace(cohort, labs=cohort.labs[cohort.labs["available_at_us"] <= t0_us])
     assert len(fewer.labs) < len(cohort.labs)
     whole = predicted["from_start"]
-    beside = ["measured", "measured_at"]  # later results stand beside the estimates, and change none of them
+    beside = [
+        "measured",
+        "measured_at",
+        "results_reported",
+    ]  # later results stand beside the estimates, and change none of them
     alone = rows_of(fewer, checkpoints / "from_start").drop(columns=beside)
     pd.testing.assert_frame_equal(alone, whole.drop(columns=beside), check_exact=True)
     # What was available by t0 does count, to the last microsecond.

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.foundation.errors import ConfigError
-from pipeline.foundation.schema import HOUR_US, WINDOW_US
-from pipeline.stages.shape_readout import (
+from pipeline.evaluation.shape_readout import (
     BLOCK_US,
     BlockErrors,
     LabelledBlocks,
@@ -14,6 +12,8 @@ from pipeline.stages.shape_readout import (
     fit_readout,
     shape_blocks,
 )
+from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.schema import HOUR_US, WINDOW_US
 
 
 def test_blocks_are_known_before_the_draw_that_cuts_them() -> None:

@@ -19,7 +19,7 @@ class TrainingPatient:
     ----------
     features : of the blocks, in the directions that last
     series : final results by lab
-    oldest_us : draws from before it do not count
+    oldest_us : draws from before it do not count; int64 microseconds
     fold : of the lines, which see nothing of it
     number : among the training patients
     """
@@ -31,7 +31,7 @@ class TrainingPatient:
     number: int
 
     def draws(self, lab: str) -> tuple[Int[np.ndarray, " draws"], Float[np.ndarray, " draws"]]:
-        """Return times and values of what counts."""
+        """Return when the draws that count were taken (int64 microseconds) and what they gave (clinical units)."""
         own = self.series.get(lab, NO_SERIES)
         kept = own.sampled_us >= self.oldest_us
         return own.sampled_us[kept], own.value[kept]
