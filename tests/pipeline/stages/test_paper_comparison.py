@@ -19,7 +19,9 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["paper", pytest.param("authors", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) for name in ("paper", "authors")]
+)
 def run(request, tmp_path_factory):
     seeds = {"seeds": "[0, 1]"} if request.param == "paper" else {}
     config = experiment(request.param, SMALL | seeds)

@@ -21,6 +21,7 @@ from pipeline.stages.recovery_regimes import LongCohorts
 from pipeline.testing.emulators import handmade_emulator
 from pipeline.testing.notes import lacking, noted_files
 
+pytestmark = pytest.mark.slow
 SMALL = {
     "encoder": "ppg_gpt_1m_random",
     "cohort.size.n_patients": "20", "cohort.size.hours_low": "1.5", "cohort.size.hours_high": "2.5",
@@ -112,7 +113,6 @@ def long_run(tmp_path_factory):
     return config, base / "recovery", conditions, table
 
 
-@pytest.mark.slow
 def test_the_regime_long_judges_rendered_and_emulated_recordings(long_run):
     _, root, conditions, table = long_run
     assert list(dict.fromkeys(table["condition"])) == [condition.name for condition in conditions]
@@ -122,7 +122,6 @@ def test_the_regime_long_judges_rendered_and_emulated_recordings(long_run):
     assert (root / "recovery_long_train_patients.svg").read_text().startswith("<svg")
 
 
-@pytest.mark.slow
 def test_every_draw_knows_its_circumstances(long_run):
     _, root, *_ = long_run
     predictions = pd.concat(
@@ -136,7 +135,6 @@ def test_every_draw_knows_its_circumstances(long_run):
     assert (of_start[HOURS_RECORDED] > since).all()
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_next_training(long_run, monkeypatch):
     config, root, conditions, table = long_run
     whole = next(path for path in (root / "conditions").iterdir() if (path / "lines_1").exists())

@@ -20,6 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ScaleStudy, str
     return root, study, run_scale_study(experiment("recovery", SMALL), root, study)
 
 
+@pytest.mark.slow
 def test_outcome(run: tuple[Path, ScaleStudy, str]) -> None:
     root, _, text = run
     table = pd.read_parquet(root / "scale_study.parquet")
@@ -31,6 +32,7 @@ def test_outcome(run: tuple[Path, ScaleStudy, str]) -> None:
     assert "seed 7" in text
 
 
+@pytest.mark.slow
 def test_a_longer_list_does_only_what_is_new(run: tuple[Path, ScaleStudy, str]) -> None:
     root, *_ = run
     before = {p: p.stat().st_mtime_ns for p in (root / "encoders").rglob("*") if p.is_file()}
