@@ -3,6 +3,8 @@
 Types come from the signature. A line of "Returns" is prose unless it begins with a name and a colon.
 """
 
+import ast
+import inspect
 import itertools
 import re
 from collections.abc import Iterator
@@ -26,6 +28,27 @@ class CompactNumpydoc(griffe.Extension):
         """Write out the docstring of a module, class, function or attribute."""
         if obj.docstring:
             obj.docstring.value = written_out(obj.docstring.value)
+
+    def on_module_members(self, *, node: ast.AST | griffe.ObjectNode, mod: griffe.Module, **_: object) -> None:
+        """Add the constants that one line assigns together, ``LOW, HIGH = 1, 2``, which Griffe passes over."""
+        if isinstance(node, ast.Module):
+            for name, value, said in together_assigned(node):
+                docstring = griffe.Docstring(said, parent=mod) if said else None
+                mod.set_member(name, griffe.Attribute(name, value=value, docstring=docstring, parent=mod))
+
+
+def together_assigned(module: ast.Module) -> Iterator[tuple[str, str, str]]:
+    """Yield name, value and docstring (of all of them) of each constant that is assigned with others in one line."""
+    for number, line in enumerate(module.body):
+        if not (isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Tuple)):
+            continue
+        after = module.body[number + 1] if number + 1 < len(module.body) else None
+        said = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+        values = line.value.elts if isinstance(line.value, ast.Tuple) else []
+        for place, target in enumerate(line.targets[0].elts):
+            if isinstance(target, ast.Name):
+                value = ast.unparse(values[place]) if place < len(values) else ast.unparse(line.value)
+                yield target.id, value, inspect.cleandoc(str(said))
 
 
 def written_out(docstring: str) -> str:
