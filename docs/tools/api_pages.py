@@ -67,17 +67,17 @@ def read_face(path: Path, room: str) -> Face:
             given = {word.arg: ast.literal_eval(word.value) for word in node.keywords}
             names |= {module: list(listed) for module, listed in given.get("submod_attrs", {}).items()}
             names |= {"": list(given["submodules"])} if given.get("submodules") else {}
-        elif isinstance(node, ast.ImportFrom) and (module := _own(node, room)):
-            names[module] = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (module := _own(node, room)) is not None:
+            names[module] = [*names.get(module, []), *(alias.name for alias in node.names)]
     return Face(room=room, summary=summary, offers=offers, names=dict(sorted(names.items())))
 
 
-def _own(node: ast.ImportFrom, room: str) -> str:
-    """Return the module of the room itself that a face imports from; empty where it is another's."""
+def _own(node: ast.ImportFrom, room: str) -> str | None:
+    """Return the module of the room itself that a face imports from, empty for the room; None where it is another's."""
     module = node.module or ""
     if node.level == 1:
         return module
-    return module.removeprefix(f"{room}.") if room and module.startswith(f"{room}.") else ""
+    return module.removeprefix(room).lstrip(".") if f"{module}.".startswith(f"{room}.") else None
 
 
 def _said(docstring: str) -> tuple[str, dict[str, str]]:
@@ -104,9 +104,10 @@ def page(face: Face) -> str:
     if not face.names:
         lines += ["", "No other room uses a name of this one: it is entered by the command line."]
     for module, names in face.names.items():
+        home = f"{face.room}.{module}" if module else face.room
+        lines += ["", f"## {module or 'Whole modules'}", "", f"`from {home} import {', '.join(names)}`"]
         for name in names:
-            whole = f"{face.room}.{module}.{name}" if module else f"{face.room}.{name}"
-            lines += ["", f"::: {whole}"]
+            lines += ["", f"::: {home}.{name}"]
             if not module:
                 lines += ["    options:", "      members: false"]
     return "\n".join(lines) + "\n"

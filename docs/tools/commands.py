@@ -12,6 +12,7 @@ import re
 import runpy
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,13 @@ from unittest import mock
 from docs.tools.notebook_pages import joined, read
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("*.md", "docs/**/*.md", "docs/tutorials/*.ipynb", "kernels/*/README.md", "models/encoders/weights/README.md")
+PAGES = (
+    "*.md",
+    "docs/**/*.md",
+    "docs/tutorials/*.ipynb",
+    "kernels/*/README.md",
+    "models/encoders/weights/README.md",
+)
 PROGRAMS = ("python", "uniphy", "make", "dagster", "dg", "torchrun", "pip")
 FENCE = re.compile(r"^ *```(?P<language>[^\n]*)\n(?P<text>.*?)^ *```", re.MULTILINE | re.DOTALL)
 SHELL = ("", "bash", "sh", "console")
@@ -42,41 +49,54 @@ class Shown:
     ----------
     file : relative to the root
     words : program first; assignments before it and redirections after it are left out
+    named : it stands in prose without an option, as the name of a command, not as one to type
     """
 
     file: str
     words: tuple[str, ...]
+    named: bool = False
 
     @property
     def kind(self) -> str:
         """Program and sub-command, which one entry of the table speaks for."""
         return kind(self.words)
 
+    @property
+    def refusal(self) -> str:
+        """What the program says against it, "" where it takes it; of a name: that there is no such command."""
+        return refusal((*self.words, "--help") if self.named and self.words[0] != "make" else self.words)
+
 
 def shown(root: Path = ROOT) -> list[Shown]:
     """Return every command in a fenced block, in a line of code of the prose, or in a notebook's shell cell."""
     paths = sorted({path for pattern in PAGES for path in root.glob(pattern)})
     return [
-        Shown(file=str(path.relative_to(root)), words=words)
+        Shown(
+            file=str(path.relative_to(root)),
+            words=words,
+            named=prose and not any(word.startswith("-") for word in words[3:]),
+        )
         for path in paths
-        for script in _scripts(path)
+        for script, prose in _scripts(path)
         for words in commands(script)
     ]
 
 
-def _scripts(path: Path) -> Iterator[str]:
-    """Yield each piece of a file that may hold commands."""
+def _scripts(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield each piece of a file that may hold commands, and whether it stands in prose."""
     if path.suffix == ".ipynb":
         cells = [(cell["cell_type"], joined(cell["source"])) for cell in read(path)["cells"]]
-        yield from (text.partition("\n")[2] for kind_, text in cells if text.startswith("%%bash"))
-        text = "\n".join(text for kind_, text in cells if kind_ == "markdown")
+        yield from ((text.partition("\n")[2], False) for _, text in cells if text.startswith("%%bash"))
+        text = "\n".join(text for cell_type, text in cells if cell_type == "markdown")
     else:
         text = path.read_text()
-    yield from (block["text"] for block in FENCE.finditer(text) if block["language"].strip() in SHELL)
+    yield from (
+        (block["text"], False) for block in FENCE.finditer(text) if block["language"].strip() in SHELL
+    )
     for inline in INLINE.finditer(FENCE.sub("", text)):
         first, *more = inline.group(1).split()
         if first in PROGRAMS and more:
-            yield from _alternatives(" ".join([first, *more]))
+            yield from ((line, True) for line in _alternatives(" ".join([first, *more]).rstrip(" …")))
 
 
 def _alternatives(line: str) -> list[str]:
@@ -93,7 +113,7 @@ def commands(script: str) -> Iterator[tuple[str, ...]]:
     values: dict[str, list[list[str]]] = {}
     for words in _simple_commands(script):
         while words and (assigned := re.fullmatch(r"([A-Z_a-z]\w*)=(.*)", words[0], re.DOTALL)):
-            values[assigned[1]] = [assigned[2].split()]
+            values[assigned[1]] = list(_filled_in(assigned[2].split(), values))
             words = words[1:]
         if words and words[0] == "for":
             values[words[1]] = [[value] for value in words[3:]]
@@ -189,6 +209,7 @@ def _read_module(words: list[str]) -> None:
         raise _Understood
 
     with (
+        warnings.catch_warnings(action="ignore"),  # the module may be imported already
         mock.patch.object(argparse.ArgumentParser, "parse_args", parse_and_stop),
         mock.patch.object(sys, "argv", [module, *given]),
         contextlib.suppress(_Understood),
@@ -229,7 +250,8 @@ def _click_reader(where: str, name: str) -> Callable[[list[str]], None]:
             if found is None:
                 raise ValueError(f"no such command: {' '.join(words[:1])}")
             command, words = found, words[1:]
-        command.make_context(command.name, list(words))
+        with contextlib.suppress(click.exceptions.Exit):  # of --help
+            command.make_context(command.name, list(words))
 
     return reader
 

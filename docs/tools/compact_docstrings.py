@@ -19,6 +19,8 @@ SHAPE = re.compile(r"\((?:[\w.]+(?: ?[-+*/] ?[\w.]+)*)?(?:, ?(?:[\w.]+(?: ?[-+*/
 LISTS = ("Parameters", "Other Parameters", "Attributes", "Raises", "Warns")
 RESULTS = ("Returns", "Yields")
 INDENT = "    "
+LONGEST_TWICE = 80
+"""Characters of a description that is given for each of several names; a longer one is given for the first."""
 
 
 class CompactNumpydoc(griffe.Extension):
@@ -29,7 +31,9 @@ class CompactNumpydoc(griffe.Extension):
         if obj.docstring:
             obj.docstring.value = written_out(obj.docstring.value)
 
-    def on_module_members(self, *, node: ast.AST | griffe.ObjectNode, mod: griffe.Module, **_: object) -> None:
+    def on_module_members(
+        self, *, node: ast.AST | griffe.ObjectNode, mod: griffe.Module, **_: object
+    ) -> None:
         """Add the constants that one line assigns together, ``LOW, HIGH = 1, 2``, which Griffe passes over."""
         if isinstance(node, ast.Module):
             for name, value, said in together_assigned(node):
@@ -43,7 +47,9 @@ def together_assigned(module: ast.Module) -> Iterator[tuple[str, str, str]]:
         if not (isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Tuple)):
             continue
         after = module.body[number + 1] if number + 1 < len(module.body) else None
-        said = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+        said = (
+            after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+        )
         values = line.value.elts if isinstance(line.value, ast.Tuple) else []
         for place, target in enumerate(line.targets[0].elts):
             if isinstance(target, ast.Name):
@@ -57,12 +63,18 @@ def written_out(docstring: str) -> str:
     Prose that follows a list, such as a source, moves to the end of the text above the first section.
     """
     head, sections = _parts(docstring)
-    lines, tail = [], []
+    lines: list[str] = []
+    tail: list[str] = []
     for title, body in sections:
         items, prose = _items(title, body)
         tail += prose
-        lines += ["", title, "-" * len(title), *items]
-    return "\n".join([*head, *tail, *lines]).strip("\n")
+        lines += ["", title, "-" * len(title), *_without_blank_end(items)]
+    return "\n".join([*_without_blank_end([*_without_blank_end(head), *tail]), *lines]).strip("\n")
+
+
+def _without_blank_end(lines: list[str]) -> list[str]:
+    """Return lines up to the last one that is not blank."""
+    return lines[: max((number for number, line in enumerate(lines, start=1) if line.strip()), default=0)]
 
 
 def _parts(docstring: str) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -92,13 +104,15 @@ def _items(title: str, body: list[str]) -> tuple[list[str], list[str]]:
         if match is None:
             return body, []
         said = _sentence(match["said"] or "", [line.strip() for line in more])
-        for name in match["names"].split(", "):
-            items += [f"{name} :" if title in RESULTS else name, *(INDENT + line for line in said)]
+        first_name, *others = match["names"].split(", ")
+        again = [f"See `{first_name}`."] if len(" ".join(said)) > LONGEST_TWICE else said
+        for name, text in ((first_name, said), *((name, again) for name in others)):
+            items += [f"{name} :" if title in RESULTS else name, *(INDENT + line for line in text)]
     return items, prose
 
 
 def _split_off_prose(title: str, body: list[str]) -> tuple[list[str], list[str]]:
-    """Return a section's list, and the paragraphs after it: of a list those without a name, of prose the second ones."""
+    """Return a section's list, and the paragraphs after it: of a list those without a name."""
     paragraphs = [part.splitlines() for part in "\n".join(body).strip("\n").split("\n\n")]
     listed, prose = paragraphs[0], []
     for paragraph in paragraphs[1:]:

@@ -42,7 +42,11 @@ def scan_states() -> str:
         for step, colour in ((2e-4, BLUE), (1e-3, GREEN), (1e-2, ORANGE)):
             left_over = np.exp(-step * STEPS_AN_HOUR * hours)
             right.plot(hours, left_over, color=colour, linewidth=1.4, label=f"\u03b4 = {step:g}")
-        right.set(title="How much of h\u2080 is left, A = \u22121", xlabel="hours", ylabel="weight exp(A \u03a3\u03b4)")
+        right.set(
+            title="How much of h\u2080 is left, A = \u22121",
+            xlabel="hours",
+            ylabel="weight exp(A \u03a3\u03b4)",
+        )
         right.set_xscale("log")
         right.set_xticks([0.1, 1, 10, 72], ["0.1", "1", "10", "72"])
         right.legend(loc="lower left")
@@ -82,7 +86,9 @@ def assimilation_course() -> str:
         figure = new_figure(7.4, 2.9)
         axes = figure.subplots()
         axes.fill_between(hours, middle - half, middle + half, color=BLUE, alpha=0.15, linewidth=0)
-        axes.plot(hours, middle, color=BLUE, linewidth=1.5, label="estimate, with 90 % of the lab's own variance")
+        axes.plot(
+            hours, middle, color=BLUE, linewidth=1.5, label="estimate, with 90 % of the lab's own variance"
+        )
         axes.plot(hours, truth, color=INK, linewidth=1.0, linestyle=(0, (4, 2)), label="planted lab")
         axes.plot(hours, reading, ".", color=SOFT, markersize=3, alpha=0.6, label="reading of ten minutes")
         times = np.array(sorted(draws))
@@ -99,7 +105,9 @@ def _planted(steps: int, seed: int) -> tuple[np.ndarray, np.ndarray, dict[int, f
     kept = np.exp(-1 / 6 / float(FILTER.drift_hours))
     drift = np.zeros(steps)
     for step in range(1, steps):
-        drift[step] = kept * drift[step - 1] + rng.normal(0, np.sqrt(float(FILTER.drift_variance) * (1 - kept**2)))
+        drift[step] = kept * drift[step - 1] + rng.normal(
+            0, np.sqrt(float(FILTER.drift_variance) * (1 - kept**2))
+        )
     lab = drift + rng.normal(0, np.sqrt(float(FILTER.level_variance)))
     reading = float(FILTER.gain) * lab + 0.4 + rng.normal(0, np.sqrt(float(FILTER.reading_noise)), steps)
     draws = {step: float(lab[step] + rng.normal(0, 0.17)) for step in (17, 47, 83, 101, 131)}

@@ -72,4 +72,5 @@ def _shown(output: dict[str, Any], name: str, pictures: dict[str, bytes]) -> lis
     if "text/html" in data:
         return ['<div class="output table" markdown="0">', joined(data["text/html"]), "</div>"]
     text = output_text(output).rstrip("\n")
-    return ['``` { .text .output .no-copy }', text, "```"] if text else []
+    fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", text)), default=0))
+    return [f"{fence} {{ .text .output .no-copy }}", text, fence] if text else []

@@ -42,7 +42,9 @@ def run(path: Path, folder: Path) -> dict[str, Any]:
 
     notebook = nbformat.read(path, as_version=4)
     paths = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT)}
-    environment = {name: os.pathsep.join(filter(None, (first, os.environ.get(name)))) for name, first in paths.items()}
+    environment = {
+        name: os.pathsep.join(filter(None, (first, os.environ.get(name)))) for name, first in paths.items()
+    }
     manager_arguments = {"env": {**os.environ, **environment}}
     client = NotebookClient(
         notebook, timeout=TEN_MINUTES, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
@@ -51,8 +53,25 @@ def run(path: Path, folder: Path) -> dict[str, Any]:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell["metadata"] = {}
-            cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr"]
+            cell["outputs"] = kept_outputs(cell["outputs"], folder)
     return notebook
+
+
+def kept_outputs(outputs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Return what is stored of a cell's outputs: standard output in one piece, paths as seen from the folder."""
+    kept: list[dict[str, Any]] = []
+    for output in outputs:
+        if output["output_type"] != "stream":
+            kept.append(output)
+        elif output["name"] == "stdout":
+            if kept and kept[-1]["output_type"] == "stream":
+                kept[-1]["text"] += output["text"]
+            else:
+                kept.append(output)
+    for output in kept:
+        if output["output_type"] == "stream":
+            output["text"] = output["text"].replace(f"{folder.resolve()}/", "")
+    return kept
 
 
 def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
