@@ -53,5 +53,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links between files of the repository into links between pages."""
     path = page.file.src_uri
-    places = {f"docs/{file.src_uri}": file.src_uri for file in files} | OUTSIDE
+    places = {f"docs/{file.src_uri}": _page_of(file.src_uri) for file in files} | OUTSIDE
     return site_links(markdown, FROM_OUTSIDE.get(path, f"docs/{path}"), path, places, ROOT)
+
+
+def _page_of(path: str) -> str:
+    """Return where a link to a file leads: of a notebook to its page."""
+    return path.removesuffix(".ipynb") + ".md" if path.endswith(".ipynb") else path

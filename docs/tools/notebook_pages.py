@@ -34,7 +34,8 @@ def page(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, bytes]]:
             lines += [*_code(source), ""]
             for output in cell["outputs"]:
                 lines += [*_shown(output, name, pictures), ""]
-    return "\n".join([*lines, f"[The notebook, with its outputs]({name}.ipynb){{ .download }}", ""]), pictures
+    download = f'<p><a href="{name}.ipynb" download>The notebook, with its outputs</a></p>'
+    return "\n".join([*lines, download, ""]), pictures
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_text_code_and_output_stand_in_order() -> None:
     assert "\n1\n```" in text
     assert "```bash\nmake test\n```" in text
     assert text.index("print(1)") < text.index("make test")
-    assert "(name.ipynb)" in text
+    assert 'href="name.ipynb" download' in text
     assert pictures == {}
 
 

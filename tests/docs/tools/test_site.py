@@ -1,6 +1,8 @@
 """The site is built by the command that README gives, is whole, and loads nothing from elsewhere."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,8 +36,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
 
 
@@ -60,6 +60,7 @@ def test_pages_made_from_faces_notebooks_and_files_outside_are_there(site: Path)
     assert "demo-1.svg" in demo
     assert (site / "tutorials" / "demo-1.svg").stat().st_size > 5_000
     assert (site / "tutorials" / "demo.ipynb").exists()
+    assert 'href="demo.html"' in (site / "tutorials" / "index.html").read_text(), "the page, not the file"
     assert not (site / "tools").exists()
 
 
@@ -69,8 +70,6 @@ def test_pages_made_from_faces_notebooks_and_files_outside_are_there(site: Path)
     "link", ["[x](absent.md)", "[x](operations.md#no-such-head)", "[x](../pipeline/absent.py)"]
 )
 def test_a_link_to_nothing_fails_the_build(tmp_path: Path, link: str) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     for name in ("docs", "pipeline", "models", "kernels"):
         shutil.copytree(
