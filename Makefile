@@ -55,7 +55,7 @@ check: $(READY)
 
 # Strict: a link to nothing fails. Fetches nothing; pages open from the folder, the search needs a server.
 docs: $(READY)
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "The documentation: site/index.html. With its search: $(BIN)/python -m http.server -b 127.0.0.1 -d site 8000"
 
 format: $(READY)

@@ -28,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
     }
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)],
+        [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)],
         cwd=ROOT, capture_output=True, text=True, check=False, env={**environment(), **nowhere},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -80,7 +80,7 @@ def test_a_link_to_nothing_fails_the_build(tmp_path: Path, link: str) -> None:
     page = copy / "docs" / "rehearsal.md"
     page.write_text(f"{page.read_text()}\n{link}\n")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path / "site")],
         cwd=copy, capture_output=True, text=True, check=False, env={**environment(), "PYTHONPATH": str(copy)},
     )  # fmt: skip
     assert done.returncode != 0
