@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from docs.tools.notebook_pages import joined, read
@@ -204,7 +205,7 @@ def _read_module(words: list[str]) -> None:
         return
     parse = argparse.ArgumentParser.parse_args
 
-    def parse_and_stop(parser: argparse.ArgumentParser, *arguments: object) -> argparse.Namespace:
+    def parse_and_stop(parser: argparse.ArgumentParser, *arguments: Any) -> argparse.Namespace:
         parse(parser, *arguments)
         raise _Understood
 
