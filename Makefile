@@ -3,15 +3,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 READY_SLOW := .venv/.ready-slow
-SOURCES := kernels models pipeline assets benchmarks tests
+SOURCES := kernels models pipeline assets benchmarks docs tests
 
-.PHONY: help setup setup-slow demo test test-slow check format ui clean
+.PHONY: help setup setup-slow demo test test-slow check docs format ui clean
 
 help:
 	@echo "make setup      build .venv from requirements.lock"
 	@echo "make demo       the whole job on a synthetic ICU cohort, table and report at the end"
 	@echo "make test       fast tests;  make test-slow: browser, kill, S3 and ahead-of-time compilation tests"
-	@echo "make check      format, lint, types, import rules, declared packages"
+	@echo "make check      format, lint, types, import rules, declared packages, docs"
+	@echo "make docs       build the site of the documentation in site/, and check its links"
 	@echo "make ui         open Dagster on http://127.0.0.1:3000; Ctrl-C ends it"
 
 setup: $(READY)
@@ -25,7 +26,7 @@ $(READY): requirements.lock pyproject.toml scripts/environment.sh
 	$(BIN)/python -m kernels.selective_scan
 	@touch $(READY)
 
-# What make test-slow needs beside: browser driver, object storage, Ray, Kubernetes. torch is not touched.
+# What make test-slow needs beside: browser driver, object storage, Ray, Kubernetes, notebooks. torch is not touched.
 setup-slow: $(READY_SLOW)
 
 $(READY_SLOW): requirements-slow.lock $(READY)
@@ -50,6 +51,12 @@ check: $(READY)
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/deptry --no-ansi .
+	@$(MAKE) --no-print-directory docs
+
+# Strict: a link to nothing fails. Fetches nothing; pages open from the folder, the search needs a server.
+docs: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "The documentation: site/index.html. With its search: $(BIN)/python -m http.server -b 127.0.0.1 -d site 8000"
 
 format: $(READY)
 	$(BIN)/ruff format $(SOURCES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("kernels", "models", "pipeline", "assets", "benchmarks", "tests")
+FOLDERS = ("kernels", "models", "pipeline", "assets", "benchmarks", "docs", "tests")
 FILES = [
     Path(folder, name).relative_to(ROOT)
     for layer in FOLDERS
@@ -33,7 +33,7 @@ ELSEWHERE = {
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_PROSE = 400, 60, 110
 MARKDOWN = sorted(
     path
-    for pattern in ("*.md", *(f"{folder}/**/*.md" for folder in (*FOLDERS, "docs")))
+    for pattern in ("*.md", *(f"{folder}/**/*.md" for folder in FOLDERS))
     for path in ROOT.glob(pattern)
 )
 LONE_LINK = re.compile(r"([*+-] |\d+\. )?\[[^]]*\]\([^)]*\)[.,;]?|<?https?://\S+")

@@ -1,0 +1,1 @@
+"""Pages for people, and in ``tools`` what builds a site of them."""
