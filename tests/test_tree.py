@@ -32,9 +32,7 @@ ELSEWHERE = {
 """Tests that import nothing of the room that they stand in, and why they stand there."""
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_PROSE = 400, 60, 110
 MARKDOWN = sorted(
-    path
-    for pattern in ("*.md", *(f"{folder}/**/*.md" for folder in FOLDERS))
-    for path in ROOT.glob(pattern)
+    path for pattern in ("*.md", *(f"{folder}/**/*.md" for folder in FOLDERS)) for path in ROOT.glob(pattern)
 )
 LONE_LINK = re.compile(r"([*+-] |\d+\. )?\[[^]]*\]\([^)]*\)[.,;]?|<?https?://\S+")
 

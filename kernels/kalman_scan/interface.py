@@ -6,13 +6,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from kernels.selective_scan.once import tied
 
 from . import cpu, torch_loop
 from .operands import Operands
 
 logger = logging.getLogger(__name__)
 Backend = Literal["auto", "cpu", "torch"]
+REMEDY = "the filter's scan gives first derivatives alone"
 _told: set[str] = set()
 
 
@@ -41,14 +43,15 @@ def kalman_scan(
     Mean (steps, 4, rows) and covariance (steps, 4, 4, rows) before each value is seen, and after it. Both backends
     give the same bits.
     """
-    return _KalmanScan.apply(kept, gained, h, noise, target, start, seen, least, follows, backend)
+    tensors = (kept, gained, h, noise, target, start, seen, least, follows)
+    return _KalmanScan.apply(*(None if t is None else t.contiguous() for t in tensors), backend)
 
 
 class _KalmanScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         *tensors, name = inputs
-        x = Operands(*(t.contiguous() if isinstance(t, Tensor) else t for t in tensors))
+        x = Operands(*tensors)
         _check(x)
         ctx.backend = _resolved(name, x)
         means, covariances = ctx.backend.forward(x)
@@ -56,10 +59,12 @@ class _KalmanScan(torch.autograd.Function):
         return means[0], covariances[0], means[1], covariances[1]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         *x, means, covariances = ctx.saved_tensors
-        given = ctx.backend.backward(Operands(*x), means, covariances, outer)
+        with torch.no_grad():
+            given = ctx.backend.backward(Operands(*x), means, covariances, outer)
+        if torch.is_grad_enabled():  # somebody keeps the graph, and may differentiate again
+            given = tied(given, (*outer, *x), REMEDY)
         return (*given, None, None, None, None)
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import chunked, reference
 from .namespace import NAMESPACE
+from .once import tied
 from .operands import ScanOperands, time_major
 from .validation import check_bounds, check_finite
+
+REMEDY = "the scan's kernels give first derivatives alone, backend 'reference' gives second ones too"
 
 
 @functools.cache
@@ -95,24 +97,31 @@ class Scan(torch.autograd.Function):
         y, last_state, entries = _forward(x, _empty_output(u), True, backend)
         ctx.backend, ctx.delta_softplus, ctx.cu_seqlens = backend, delta_softplus, x.cu_seqlens
         ctx.grouped = B.dim() == 4
-        ctx.save_for_backward(*x.tensors()[:10], entries)
+        ctx.save_for_backward(
+            *x.tensors()[:10], entries, *tensors[:9]
+        )  # views, and what they are of: no copy
         ctx.set_materialize_grads(False)  # zeros for a state that nobody uses take memory
         return y, last_state
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *outer: Any) -> tuple[Any, ...]:  # pyright: ignore
         """Return the gradients of the tensors from those of y and last_state, None where nobody uses one."""
-        dy, d_last_state = outer
-        *tensors, entries = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return None, None, *Scan._gradients(ctx, *outer), None, None
+        with torch.no_grad():  # somebody keeps the graph, and may differentiate again
+            gradients = Scan._gradients(ctx, *outer)
+        return None, None, *tied(gradients, (*outer, *ctx.saved_tensors[11:]), REMEDY), None, None
+
+    @staticmethod
+    def _gradients(ctx: Any, dy: Tensor | None, d_last_state: Tensor | None) -> tuple[Tensor | None, ...]:
+        *tensors, entries = ctx.saved_tensors[:11]
         x = ScanOperands(*tensors, ctx.cu_seqlens, ctx.delta_softplus)  # pyright: ignore
         dy = x.u.new_zeros(()).expand(x.u.shape) if dy is None else dy.mT
         computed = _backend(ctx.backend).backward(x, entries, dy, d_last_state)
         du, ddelta, dA, dB, dC, dD, dz, dbias, dstate = computed
         dB, dC = (d.permute(0, 2, 3, 1) if ctx.grouped else d.squeeze(2).mT for d in (dB, dC))
         dz = None if dz is None else dz.mT
-        gradients = (du.mT, ddelta.mT, dA, dB, dC, dD, dz, dbias, dstate)
-        return None, None, *gradients, None, None
+        return du.mT, ddelta.mT, dA, dB, dC, dD, dz, dbias, dstate
 
 
 @torch.library.custom_op(f"{NAMESPACE}::selective_scan", mutates_args=())

@@ -20,9 +20,7 @@ def typed(artifacts: Path, *words: str) -> int:
     return main(["store", *words, "--experiment", "tiny", "--artifacts", str(artifacts)])
 
 
-def test_it_is_listed_verified_and_cleaned(
-    artifacts: Path, tiny, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_is_listed_verified_and_cleaned(artifacts: Path, tiny, capsys: pytest.CaptureFixture[str]) -> None:
     patients = len(EmbeddingStore.open(tiny.workspace.store).manifest())
     assert typed(artifacts, "ls") == 0
     assert f"patients  {patients}  " in capsys.readouterr().out

@@ -70,6 +70,16 @@ def test_a_rows_bits_depend_neither_on_its_place_nor_on_threads():
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_a_second_derivative_is_refused_never_zero(backend):
+    x = operands(2, steps=4)
+    x[1].requires_grad_()
+    mean = kalman_scan(*x, backend=backend)[0]
+    (first,) = torch.autograd.grad(mean.sum(), x[1], create_graph=True)
+    with pytest.raises(RuntimeError, match="cannot be differentiated again: the filter's scan"):
+        torch.autograd.grad(first.sum(), x[1], allow_unused=True, materialize_grads=True)
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
 def test_gradients_are_those_of_finite_differences(backend):
     x = operands(2, steps=4, replayed=True)
     symmetric = [t.requires_grad_() for t in x[:5]]
