@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from kernels.selective_scan.once import tied
+from kernels.selective_scan import refuse_second_derivatives
 
 from . import cpu, torch_loop
 from .operands import Operands
@@ -64,7 +64,7 @@ class _KalmanScan(torch.autograd.Function):
         with torch.no_grad():
             given = ctx.backend.backward(Operands(*x), means, covariances, outer)
         if torch.is_grad_enabled():  # somebody keeps the graph, and may differentiate again
-            given = tied(given, (*outer, *x), REMEDY)
+            given = refuse_second_derivatives(given, (*outer, *x), REMEDY)
         return (*given, None, None, None, None)
 
 

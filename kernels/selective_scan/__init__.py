@@ -13,17 +13,22 @@ if TYPE_CHECKING:
     from .interface import causal_conv1d, causal_conv1d_step, selective_scan, selective_state_step
     from .mamba_layer import run_mamba_layer, take_initial_state
     from .operands import state_dtype
+    from .second_derivatives import refuse_second_derivatives
 
 __all__ = [
     "causal_conv1d",
     "causal_conv1d_step",
+    "refuse_second_derivatives",
     "run_mamba_layer",
     "selective_scan",
     "selective_state_step",
     "state_dtype",
     "take_initial_state",
 ]
-_HOMES = {"run_mamba_layer": ".mamba_layer", "state_dtype": ".operands", "take_initial_state": ".mamba_layer"}
+_HOMES = {
+    "refuse_second_derivatives": ".second_derivatives", "run_mamba_layer": ".mamba_layer",
+    "state_dtype": ".operands", "take_initial_state": ".mamba_layer",
+}  # fmt: skip
 """Modules of the names above that are not in ``.interface``."""
 
 

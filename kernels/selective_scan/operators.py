@@ -13,8 +13,8 @@ from torch import Tensor
 
 from . import chunked, reference
 from .namespace import NAMESPACE
-from .once import tied
 from .operands import ScanOperands, time_major
+from .second_derivatives import refuse_second_derivatives
 from .validation import check_bounds, check_finite
 
 REMEDY = "the scan's kernels give first derivatives alone, backend 'reference' gives second ones too"
@@ -110,7 +110,13 @@ class Scan(torch.autograd.Function):
             return None, None, *Scan._gradients(ctx, *outer), None, None
         with torch.no_grad():  # somebody keeps the graph, and may differentiate again
             gradients = Scan._gradients(ctx, *outer)
-        return None, None, *tied(gradients, (*outer, *ctx.saved_tensors[11:]), REMEDY), None, None
+        return (
+            None,
+            None,
+            *refuse_second_derivatives(gradients, (*outer, *ctx.saved_tensors[11:]), REMEDY),
+            None,
+            None,
+        )
 
     @staticmethod
     def _gradients(ctx: Any, dy: Tensor | None, d_last_state: Tensor | None) -> tuple[Tensor | None, ...]:

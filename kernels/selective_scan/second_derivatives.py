@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def tied(
+def refuse_second_derivatives(
     gradients: Sequence[Tensor | None], made_of: Sequence[Tensor | None], remedy: str
 ) -> tuple[Tensor | None, ...]:
     """Return gradients that raise when they are differentiated with respect to what they were made of.
