@@ -22,12 +22,11 @@ LONGEST = (
 )
 """What takes longest begins first, so that no worker is left alone with it at the end."""
 
-UNCHECKED = tuple(
-    f"tests/pipeline/{room}/" for room in ("evaluation", "prediction", "rehearsal", "stages", "training")
-)
-"""Where whole trainings run: checking types and shapes at each of a hundred thousand calls doubles their time, so
-`make test` leaves it out there. The same functions are checked in the other folders, the end-to-end run among them, and
-everywhere when pytest runs by itself (without ``-n``)."""
+WHOLE_RUNS = ("emulation", "evaluation", "prediction", "pretraining", "rehearsal", "stages", "training")
+UNCHECKED = ("tests/e2e/", *(f"tests/pipeline/{room}/" for room in WHOLE_RUNS))
+"""Where whole jobs run: checking types and shapes at each of a hundred thousand calls doubles their time, so that
+`make test` leaves it out there. A whole job under these checks is a slow test (tests/e2e/test_types.py), and pytest by
+itself (without ``-n``) checks everywhere."""
 
 
 class FixturesOnce(LoadFileScheduling):
