@@ -43,6 +43,7 @@ NO_ESTIMATE = "no estimate"
 NO_EARLIER_RESULT = "no earlier result of this lab"
 """Every draw that calibrates has one; nothing is known of estimates without."""
 NO_INTERVALS = "no calibrated intervals beside the checkpoint"
+UNBOUNDED = "the method's own account of its error is too wide for bounds"
 NOT_CALIBRATED = "not calibrated for this method, protocol and seed"
 _TOLERANCE = 1e-9
 """Below any share of a draw: sums of 1/n must not miss their rank by a rounding error."""
@@ -78,6 +79,9 @@ class Intervals:
         own = unit == SPREADS
         if own.any():
             lower[own], upper[own] = _by_spread(predictions.loc[own], estimate[own], half_width[own])
+        unbounded = (state == GIVEN) & ~(np.isfinite(lower) & np.isfinite(upper))
+        lower[unbounded], upper[unbounded] = math.nan, math.nan
+        state = np.where(unbounded, UNBOUNDED, state)
         return predictions.assign(**{"lower": np.maximum(lower, 0.0), "upper": upper, INTERVAL_STATE: state})
 
     def _looked_up(self, predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -231,7 +235,8 @@ def _scores(block: ScoredSet, method: str) -> np.ndarray:
         return np.abs(block.estimates[method] - block.truth)
     spread, log_scale = block.spreads[method]
     truth, estimate = (_on_scale(values, log_scale) for values in (block.truth, block.estimates[method]))
-    return np.abs(truth - estimate) / spread
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.abs(truth - estimate) / spread
 
 
 def _on_scale(values: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
@@ -249,16 +254,17 @@ def _by_spread(
         )
     spread, log_scale = (predictions[name] for name in SPREAD_COLUMNS)
     log, reach = log_scale.to_numpy(dtype=bool), half_width * spread.to_numpy(dtype=np.float64)
-    ratio = np.exp(np.where(log, reach, 0.0))
-    return np.where(log, estimate / ratio, estimate - reach), np.where(
-        log, estimate * ratio, estimate + reach
-    )
+    with np.errstate(over="ignore"):  # the caller finds such bounds
+        ratio = np.exp(np.where(log, reach, 0.0))
+        return np.where(log, estimate / ratio, estimate - reach), np.where(
+            log, estimate * ratio, estimate + reach
+        )
 
 
 def conformal_half_width(
     scores: Float[np.ndarray, " n"], patient: Shaped[np.ndarray, " n"], level: float
 ) -> float:
-    """Least score s with sum_k F_k(s) >= (K + 1) level over the K patients; NaN when there is none.
+    """Least score s with sum_k F_k(s) >= (K + 1) level over the K patients; NaN when none is finite.
 
     Examples
     --------
@@ -268,4 +274,5 @@ def conformal_half_width(
     order = np.argsort(scores, kind="stable")
     mass = np.cumsum(1.0 / counts[index[order]])
     place = int(np.searchsorted(mass, (len(names) + 1) * level - _TOLERANCE))
-    return float(scores[order][place]) if place < scores.size else math.nan
+    found = float(scores[order][place]) if place < scores.size else math.nan
+    return found if math.isfinite(found) else math.nan  # of a draw where the method claims to know all

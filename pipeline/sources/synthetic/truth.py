@@ -21,6 +21,8 @@ from pipeline.sources.synthetic.parameters import CohortParameters, LabProcess
 from pipeline.sources.synthetic.physiology import HISTORY_US, Course, to_score, to_value
 
 TRUTH_TABLES = ("draws", "labs", "latents", "morphology")
+_READ = ("draws", "latents", "morphology")
+"""``labs``, the largest by far (44 million rows at 4,146 patients, seven days), is for people: no estimate wants it."""
 _RECORD = "cohort.json"
 _JITTER = 1e-6
 
@@ -65,7 +67,7 @@ class CohortTruth:
 
     Attributes
     ----------
-    draws, labs, latents, morphology : the tables of this module's docstring
+    draws, latents, morphology : tables of this module's docstring
     parameters : those the cohort was written with
     coupling : 0..1, already 0 in the nulls
     null : None, "a" or "b"
@@ -73,7 +75,6 @@ class CohortTruth:
     """
 
     draws: pd.DataFrame
-    labs: pd.DataFrame
     latents: pd.DataFrame
     morphology: pd.DataFrame
     parameters: CohortParameters
@@ -96,7 +97,7 @@ class CohortTruth:
                 f"{root} holds no truth: only a synthetic cohort, written whole, has one"
             )
         meta = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-        tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in TRUTH_TABLES}
+        tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in _READ}
         parameters = CohortParameters.from_dict(meta["parameters"])
         coupling = 0.0 if meta["null"] else meta["coupling"]
         return cls(

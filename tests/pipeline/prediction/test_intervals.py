@@ -16,6 +16,7 @@ from pipeline.prediction.intervals import (
     NO_EARLIER_RESULT,
     NO_ESTIMATE,
     NOT_CALIBRATED,
+    UNBOUNDED,
     Intervals,
     conformal_half_width,
     fit_intervals,
@@ -208,3 +209,23 @@ def test_a_test_patient_in_calibration_is_refused(predictions):
 def test_level_outside_zero_one_is_refused(predictions):
     with pytest.raises(ValueError, match="level"):
         fit_intervals(predictions, level=90.0)
+
+
+def test_a_spread_without_bound_gives_no_bound_and_says_so():
+    keys = {"method": "mt_assim", "protocol": "start", "seed": 0, "lab": "glucose"}
+    widths = pd.DataFrame([keys | {"half_width": 2.0, "n_labs": 20, "n_patients": 20, "unit": "spreads"}])
+    rows = pd.DataFrame(
+        [
+            keys | {"estimate": 100.0, "last_lab": 90.0, "spread": spread, "log_scale": True}
+            for spread in (0.1, 1e3)
+        ]
+    )
+    found = Intervals(widths=widths, level=0.9).apply(rows)
+    assert found[INTERVAL_STATE].tolist() == [GIVEN, UNBOUNDED]
+    assert np.isfinite(found.loc[0, ["lower", "upper"]].to_numpy(dtype=float)).all()
+    assert found.loc[1, ["lower", "upper"]].isna().all()
+
+
+def test_a_method_that_claims_to_know_all_has_no_width():
+    scores = np.full(20, np.inf)
+    assert math.isnan(conformal_half_width(scores, np.arange(20), 0.9))

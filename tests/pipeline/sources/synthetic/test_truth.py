@@ -18,6 +18,7 @@ from pipeline.sources.synthetic.truth import TRUTH_TABLES, CohortTruth, oracle_e
 REAL = Path(__file__).parents[5] / "shared" / "data" / "mimic_iii_demo"
 needs_real = pytest.mark.skipif(not REAL.exists(), reason="../shared is absent")
 PARAMETERS = CohortParameters.load()
+READ = ("draws", "latents", "morphology")
 
 
 def truth_of(coupling: float, null: str | None = None, patients: int = 60) -> CohortTruth:
@@ -27,7 +28,8 @@ def truth_of(coupling: float, null: str | None = None, patients: int = 60) -> Co
         stay = plan_stay(PARAMETERS, (12.0, 48.0), 11, patient, patient + 20)
         course = plan_course(PARAMETERS, stay, coupling=coupling, null=null, seed=11, patient=patient)
         rows.append(truth_rows(PARAMETERS, str(stay.subject_id), course, real_labs=False))
-    tables = {name: pd.concat([r[name] for r in rows], ignore_index=True) for name in TRUTH_TABLES}
+    assert set(rows[0]) == set(TRUTH_TABLES)
+    tables = {name: pd.concat([r[name] for r in rows], ignore_index=True) for name in READ}
     tie = 0.0 if null else coupling
     return CohortTruth(**tables, parameters=PARAMETERS, coupling=tie, null=null, real_labs=False)
 
@@ -96,7 +98,7 @@ def test_the_oracle_sees_no_draw_that_was_not_available() -> None:
 
 
 def _fields(truth: CohortTruth) -> dict[str, object]:
-    names = (*TRUTH_TABLES, "parameters", "coupling", "null", "real_labs")
+    names = (*READ, "parameters", "coupling", "null", "real_labs")
     return {name: getattr(truth, name) for name in names}
 
 
@@ -107,9 +109,8 @@ def test_the_truth_survives_the_disk(tmp_path: Path) -> None:
     assert truth.parameters == PARAMETERS
     assert truth.coupling == 0.5
     assert len(truth.draws) == done.n_labs
-    grid = truth.labs[
-        (truth.labs["lab"] == "sodium") & (truth.labs["patient_id"] == truth.draws["patient_id"][0])
-    ]
+    labs = pd.read_parquet(done.root / "truth" / "labs.parquet")
+    grid = labs[(labs["lab"] == "sodium") & (labs["patient_id"] == truth.draws["patient_id"][0])]
     assert grid["sampled_at_us"].diff().dropna().eq(300_000_000).all()
     draws = truth.draws[
         (truth.draws["lab"] == "sodium") & (truth.draws["patient_id"] == grid["patient_id"].iloc[0])
