@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import HOUR_US, WINDOW_US
+from pipeline.prediction.config import STATES
 from pipeline.prediction.estimates_file import ENDINGS, ESTIMATES_COLUMNS, KNOWN_PATIENT
 
 _KEYS = ("patient", "sequence")
@@ -82,7 +83,7 @@ def read_one_patient(path: Path, *, patient: str | None = None, row: int | None 
     ------
     ConfigError
         No such file, another ending than that of estimates, a file that is none or was written by an earlier version,
-        no such row, or no row of the patient; the id is not repeated.
+        no such row, a state that is none, or no row of the patient; the id is not repeated.
     """
     path = Path(path)
     if path.suffix.lower() not in ENDINGS:
@@ -98,6 +99,9 @@ def read_one_patient(path: Path, *, patient: str | None = None, row: int | None 
         raise ConfigError(
             f"{path} has no row of the patient named; ids are compared letter by letter with its column 'patient'"
         )
+    unknown = sorted(set(rows["state"].astype(str)) - set(STATES))
+    if unknown:
+        raise ConfigError(f"{path}: state {unknown[0]!r} is none of {', '.join(STATES)}; run predict again")
     lengths = rows["sequence"].value_counts()
     chosen = lengths.index[0] if sequence is None else sequence
     rows = rows.loc[rows["sequence"] == chosen].sort_values("window_end", kind="stable", ignore_index=True)

@@ -7,7 +7,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pipeline.report.document import MINUS, Section
+from pipeline.report.document import MINUS
 
 _NEGATIVE = re.compile(r"(?:(?<=^)|(?<=[\[(\N{PLUS-MINUS SIGN}])|(?<=, ))-(?=\d|unbounded)")
 """A hyphen before a number that begins a text or a bracket, or follows a comma or a plus-minus sign."""
@@ -17,11 +17,6 @@ _GROUPS = re.compile(r"(?<=\d) (?=\d{3}\b)")
 def render_page(template: str, **values: object) -> str:
     """Return a whole page from ``templates/<template>``; a name that the template lacks a value for is an error."""
     return _environment().get_template(template).render(**values)
-
-
-def render_section(section: Section) -> str:
-    """Return the HTML of one section, its heading included."""
-    return render_page("section.html.jinja", section=section)
 
 
 @cache

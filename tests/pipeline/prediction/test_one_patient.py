@@ -42,6 +42,12 @@ def test_a_row_chooses_patient_and_sequence(path: Path) -> None:
     assert read_one_patient(path, row=18 * 5).rows["sequence"].iloc[0] == "0000000b"
 
 
+def test_a_state_that_no_version_writes_is_refused(tmp_path: Path) -> None:
+    write_estimates(tmp_path / "e.csv", estimates_table("7", "a", rows=5).replace({"state": {"ok": "fine"}}))
+    with pytest.raises(ConfigError, match=r"e\.csv: state 'fine' is none of warming_up, .*run predict again"):
+        read_one_patient(tmp_path / "e.csv", row=1)
+
+
 def test_both_formats_give_the_same(tmp_path: Path) -> None:
     found = []
     for ending in (".parquet", ".csv"):

@@ -1,7 +1,7 @@
 import re
 
 from pipeline.report.checklist import checklist, checklist_items
-from pipeline.report.rendering import render_section
+from pipeline.report.rendering import render_page
 
 SECTIONS = {
     "summary", "table1", "skill", "added", "made-of", "delays", "trajectories", "data", "learning", "agreement",
@@ -20,7 +20,7 @@ def test_every_item_of_the_statement_is_there_once_and_answered() -> None:
 
 
 def test_links_lead_to_sections_that_are_there_alone() -> None:
-    body = render_section(checklist(["data", "card"]))
+    body = render_page("section.html.jinja", section=checklist(["data", "card"]))
     assert set(re.findall(r'href="#([^"]+)"', body)) == {"data", "card"}
     assert "(not in this run)" in body
-    assert "(not in this run)" not in render_section(checklist(sorted(SECTIONS)))
+    assert "(not in this run)" not in render_page("section.html.jinja", section=checklist(sorted(SECTIONS)))

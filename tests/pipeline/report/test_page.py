@@ -19,7 +19,7 @@ from pipeline.report.figures import forest_svg, loss_curve_svg, readable_range, 
 from pipeline.report.flow import Flow, FlowArm, FlowStep
 from pipeline.report.inputs import ReportInputs
 from pipeline.report.page import RESEARCH_ONLY, render, write_report
-from pipeline.report.rendering import render_section
+from pipeline.report.rendering import render_page
 from pipeline.report.sections import delays, summary
 from pipeline.report.synthetic import SyntheticCohort
 from pipeline.training.makeup import Makeup
@@ -201,7 +201,7 @@ def test_drawings_are_well_formed_and_named(page):
 
 def test_verdict_follows_the_numbers(inputs):
     def told(**changes):
-        return render_section(summary(replace(inputs, **changes)))
+        return render_page("section.html.jinja", section=summary(replace(inputs, **changes)))
 
     assert "What PPG added to MT+PCS. start: R2 higher for all 5 labs" in told()
     shown = inputs.comparisons.copy()
@@ -216,7 +216,7 @@ def test_small_cohorts_hide_cells_and_say_why_there_is_no_interval(make_predicti
     table = fit_intervals(table).apply(table)
     inputs = ReportInputs(experiment="tiny", predictions=table, evaluation=evaluate(table, QUICK))
     page = render(inputs)
-    body = render_section(calibration(inputs))
+    body = render_page("section.html.jinja", section=calibration(inputs))
     assert "<td>100</td></tr>" in body  # without interval, %
     assert "Without interval: potassium (too few calibration patients: 3 of at least 9)" in body
     assert "unbounded" not in page
@@ -247,7 +247,7 @@ def test_results_that_come_later_have_their_own_section(inputs):
          "mae_lower": 1.0, "mae_upper": 3.0}
         for delay in (0, 30, 60) for method in ("locf", "mt_pcs", ADDED)
     ]  # fmt: skip
-    body = render_section(delays(replace(inputs, delays=pd.DataFrame(rows))))
+    body = render_page("section.html.jinja", section=delays(replace(inputs, delays=pd.DataFrame(rows))))
     assert "sodium, mmol/L: 30 / 25 / 20 draws" in body
     assert "result after 60 min" in body
     assert body.count("what PPG added") == 1
@@ -293,12 +293,12 @@ def test_trajectory_without_bounded_intervals_or_draws():
 
 
 def test_a_trajectory_without_interval_says_why(inputs):
-    assert "Estimates without a band" not in render_section(trajectories(inputs))
+    assert "Estimates without a band" not in render_page("section.html.jinja", section=trajectories(inputs))
     table = inputs.trajectories.assign(interval_state="ok")
     few = "too few calibration patients: 3 of at least 9"
     table.loc[table["lab"].isin(["sodium", "lactate"]), "interval_state"] = few
     table.loc[table["lab"] == "glucose", "interval_state"] = "no estimate"
-    body = render_section(trajectories(replace(inputs, trajectories=table)))
+    body = render_page("section.html.jinja", section=trajectories(replace(inputs, trajectories=table)))
     assert f"Estimates without a band: sodium, lactate ({few}). Hours count" in body
 
 

@@ -2,11 +2,11 @@ import pytest
 from jinja2 import UndefinedError
 
 from pipeline.report.document import Cell, Figure, Link, Row, Section, Table, Words
-from pipeline.report.rendering import render_page, render_section, shown
+from pipeline.report.rendering import render_page, shown
 
 
 def rendered(*blocks) -> str:
-    return render_section(Section(anchor="a", title="A <title>", blocks=blocks))
+    return render_page("section.html.jinja", section=Section(anchor="a", title="A <title>", blocks=blocks))
 
 
 def test_words_are_escaped_and_numbers_have_a_minus_sign() -> None:
