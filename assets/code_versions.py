@@ -38,12 +38,17 @@ def _reachable(module: str) -> set[Path]:
         if path is None or path in followed:
             continue
         followed.add(path)
-        beside = (file for pattern in BESIDE for file in path.parent.glob(pattern) if file.is_file())
-        found |= {path, *beside, *_faces_around(path)}
+        found |= {path, *_beside(path.parent), *_faces_around(path)}
         whole = path.name == "__init__.py"
         waiting += _imported(path, name if whole else name.rpartition(".")[0])
         waiting += _face(name).values() if whole else ()
     return found
+
+
+@cache
+def _beside(folder: Path) -> tuple[Path, ...]:
+    """Return what `BESIDE` names in a folder, looked for once for all its modules."""
+    return tuple(file for pattern in BESIDE for file in folder.glob(pattern) if file.is_file())
 
 
 def _faces_around(path: Path) -> list[Path]:

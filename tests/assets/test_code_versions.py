@@ -9,15 +9,17 @@ from assets import code_versions
 from assets.code_versions import code_version
 
 
+def forget() -> None:
+    for name in ("code_version", "_imported", "_face", "_file", "_beside"):
+        getattr(code_versions, name).cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def forgotten():
     """What one root's files were is not remembered for another's, in whatever order tests run."""
-    caches = (code_versions.code_version, code_versions._imported, code_versions._face, code_versions._file)
-    for cached in caches:
-        cached.cache_clear()
+    forget()
     yield
-    for cached in caches:
-        cached.cache_clear()
+    forget()
 
 
 @pytest.fixture
@@ -49,8 +51,7 @@ def with_a_relative_kernel(root: Path) -> Path:
 
 
 def version() -> str:
-    for function in (code_version, code_versions._imported, code_versions._face, code_versions._file):
-        function.cache_clear()
+    forget()
     return code_version("pipeline.a")
 
 
