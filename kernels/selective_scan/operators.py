@@ -97,9 +97,8 @@ class Scan(torch.autograd.Function):
         y, last_state, entries = _forward(x, _empty_output(u), True, backend)
         ctx.backend, ctx.delta_softplus, ctx.cu_seqlens = backend, delta_softplus, x.cu_seqlens
         ctx.grouped = B.dim() == 4
-        ctx.save_for_backward(
-            *x.tensors()[:10], entries, *tensors[:9]
-        )  # views, and what they are of: no copy
+        # Views, and what they are of, which a second derivative would ask for: no copy.
+        ctx.save_for_backward(*x.tensors()[:10], entries, *tensors[:9])
         ctx.set_materialize_grads(False)  # zeros for a state that nobody uses take memory
         return y, last_state
 
@@ -107,16 +106,13 @@ class Scan(torch.autograd.Function):
     def backward(ctx: Any, *outer: Any) -> tuple[Any, ...]:  # pyright: ignore
         """Return the gradients of the tensors from those of y and last_state, None where nobody uses one."""
         if not torch.is_grad_enabled():
-            return None, None, *Scan._gradients(ctx, *outer), None, None
-        with torch.no_grad():  # somebody keeps the graph, and may differentiate again
             gradients = Scan._gradients(ctx, *outer)
-        return (
-            None,
-            None,
-            *refuse_second_derivatives(gradients, (*outer, *ctx.saved_tensors[11:]), REMEDY),
-            None,
-            None,
-        )
+        else:  # somebody keeps the graph, and may differentiate again
+            with torch.no_grad():
+                computed = Scan._gradients(ctx, *outer)
+            made_of = (*outer, *ctx.saved_tensors[11:])
+            gradients = refuse_second_derivatives(computed, made_of, REMEDY)
+        return None, None, *gradients, None, None
 
     @staticmethod
     def _gradients(ctx: Any, dy: Tensor | None, d_last_state: Tensor | None) -> tuple[Tensor | None, ...]:
