@@ -24,6 +24,7 @@ from pipeline.commands.store import add_store_commands
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.errors import ConfigError, ProjectError
 from pipeline.foundation.progress import log_to_standard_error, progress, shown_on_terminal
+from pipeline.foundation.ranks import process_count, speaks_for_all
 from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace
@@ -80,8 +81,8 @@ def _refuse_several_processes(parsed: argparse.Namespace) -> None:
     ------
     ConfigError : it would
     """
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if parsed.command not in TOGETHER and processes.isdigit() and int(processes) > 1:
+    processes = process_count()
+    if parsed.command not in TOGETHER and processes > 1:
         raise ConfigError(
             f"torchrun started {processes} processes of '{parsed.command}', which would work on one folder at the same "
             f"time: run it alone, {program()} {parsed.command} …; only {' and '.join(TOGETHER)} run together."
@@ -162,7 +163,7 @@ def _train_all(workspace: Workspace, config: ExperimentConfig, method: str | Non
         training_stage(name)  # a name that is none is refused before any of them is trained
     for name in names:
         summary = stages.train(workspace, config, method=name)
-        if os.environ.get("RANK", "0") == "0":  # one of several processes under torchrun speaks for all
+        if speaks_for_all():  # one of several processes under torchrun
             print(_text(summary))
 
 

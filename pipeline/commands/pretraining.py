@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.experiments import BEST_ENCODER
 from pipeline.foundation.atomic import make_private_dir, require_writable, write_json
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.ranks import speaks_for_all
 from pipeline.foundation.summary import StageSummary
 from pipeline.stages.pretraining import DATA_VARIABLE, run_pretraining
 
@@ -105,7 +106,7 @@ def _pretrain(parsed: argparse.Namespace, show: Callable[[StageSummary], str]) -
         Path(named) if named else None, parsed.out, config,
         mix=mix, start=parsed.start, probe_every=parsed.probe_every, bidmc=parsed.bidmc,
     )  # fmt: skip
-    if os.environ.get("RANK", "0") == "0":
+    if speaks_for_all():
         sys.stdout.write(show(summary) + "\n")
 
 

@@ -117,6 +117,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "WINDOW_SECONDS",
             "WINDOW_US",
         ],
+        "ranks": ["process_count", "processes_on_this_machine", "rank_on_this_machine", "speaks_for_all"],
         "tensor_files": [
             "weights_texts",
             "header_of",

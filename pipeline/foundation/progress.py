@@ -5,13 +5,14 @@ only then is anything drawn. Log lines are another matter: they are written eith
 """
 
 import logging
-import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
+
+from pipeline.foundation.ranks import speaks_for_all
 
 Item = TypeVar("Item")
 Count = int | float
@@ -158,7 +159,7 @@ def shown_on_terminal() -> Iterator[None]:
     One of several processes under torchrun draws for all.
     """
     global _display
-    if _display is not None or not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
+    if _display is not None or not sys.stderr.isatty() or not speaks_for_all():
         yield
         return
     from pipeline.foundation.terminal import RichDisplay

@@ -123,10 +123,8 @@ def score_sample(rehearsal: Rehearsal) -> Outcome:
     from pipeline.prediction.scoring import score
 
     aligned, splits, _ = _cohort(rehearsal)
-    size, workspace = rehearsal.size, rehearsal.workspace
-    protocols = rehearsal.experiment.alignment.protocols
-    chosen = sampled_patients(aligned, splits.patients("test"), size.sample_steps // 2, size.seed)
-    part = part_of(aligned, chosen)
+    workspace, protocols = rehearsal.workspace, rehearsal.experiment.alignment.protocols
+    part, chosen = _tested_part(rehearsal, aligned, splits)
     checkpoint = workspace.checkpoint(METHOD, rehearsal.experiment.seeds[0])
     began = time.monotonic()
     table = score(checkpoint, part, EmbeddingStore.open(workspace.store), splits, splits_to_score=("test",))
@@ -139,3 +137,36 @@ def score_sample(rehearsal: Rehearsal) -> Outcome:
         whole_seconds=seconds * every / max(steps, 1),
         whole_means="measured draws of one method and seed",
     )
+
+
+def explain_sample(rehearsal: Rehearsal) -> Outcome:
+    """Tell what makes the sample's estimates, and how long its h0 lasts, on the test patients that were scored."""
+    from pipeline.prediction.explanations import explain
+    from pipeline.training.shares import MOST_PATIENTS
+
+    aligned, splits, _ = _cohort(rehearsal)
+    workspace = rehearsal.workspace
+    part, chosen = _tested_part(rehearsal, aligned, splits)
+    checkpoint = workspace.checkpoint(METHOD, rehearsal.experiment.seeds[0])
+    began = time.monotonic()
+    explained = explain(checkpoint, part, EmbeddingStore.open(workspace.store), splits)
+    seconds = time.monotonic() - began
+    asked = min(MOST_PATIENTS, len(splits.patients("test")))
+    return Outcome(
+        seconds=seconds,
+        counts={
+            "patients": len(chosen), "patients_of_all": asked, "shares": len(explained.made_of),
+            "survival_rows": len(explained.initial_state),
+        },
+        whole_seconds=seconds * asked / len(chosen),
+        whole_means="one method and seed",
+    )  # fmt: skip
+
+
+def _tested_part(
+    rehearsal: Rehearsal, aligned: AlignedCohort, splits: Splits
+) -> tuple[AlignedCohort, list[str]]:
+    """Return the sample's test patients, and the cohort of them alone."""
+    size = rehearsal.size
+    chosen = sampled_patients(aligned, splits.patients("test"), size.sample_steps // 2, size.seed)
+    return part_of(aligned, chosen), chosen

@@ -38,6 +38,7 @@ COHORT_STAGES: Mapping[str, Work] = {
     "train (sample)": learning.train_sample,
     "validate (sample)": learning.validate_sample,
     "score (sample)": learning.score_sample,
+    "explain (sample)": learning.explain_sample,
     "dense sums": judging.stream_sums,
     "predictions": judging.predict_planted,
     "evaluate": judging.evaluate,

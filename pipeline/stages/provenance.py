@@ -7,7 +7,6 @@ made its artefact is written after it. Command line, Dagster and ``table1`` call
 import functools
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.artefact_records import ArtefactRecord, file_states, version_of
 from pipeline.foundation.atomic import require_writable
 from pipeline.foundation.errors import StaleArtefactError
+from pipeline.foundation.ranks import speaks_for_all
 from pipeline.foundation.workspace import Workspace
 from pipeline.stages.encoder_files import same_value
 from pipeline.stages.encoder_patients import refuse_division_of
@@ -102,7 +102,7 @@ def recording(workspace: Workspace, experiment: ExperimentConfig, stage: str) ->
     note = ArtefactNote.of(stage, config=config, inputs=inputs.versions, licences=inputs.licences)
     with noted(note):
         yield
-    if os.environ.get("RANK", "0") == "0" and is_there(stage, workspace):
+    if speaks_for_all() and is_there(stage, workspace):
         before = ArtefactRecord.load(workspace.record(stage))
         files = file_states(workspace.root, files_of(stage, workspace), before.files if before else None)
         ArtefactRecord(

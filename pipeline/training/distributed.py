@@ -12,7 +12,6 @@ run's folder is done by rank 0, in `Ranks.alone` or `from_first`: the others lea
 import atexit
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch import distributed as dist
 
 from pipeline.foundation import errors
 from pipeline.foundation.errors import ConfigError, OtherRankError, ProjectError
+from pipeline.foundation.ranks import process_count, processes_on_this_machine, rank_on_this_machine
 
 LONGEST_WAIT = timedelta(hours=1)
 """For a rank that neither comes nor ends; what rank 0 does alone (reading a corpus) may take minutes."""
@@ -153,7 +153,7 @@ def joined_ranks() -> Iterator[Ranks]:
     The group is left when the process ends: one that is left and joined again finds its old addresses and waits for
     them. Ranks above 0 keep quiet below warnings.
     """
-    if not dist.is_available() or (not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) < 2):
+    if not dist.is_available() or (not dist.is_initialized() and process_count() < 2):
         yield Ranks()
         return
     if not dist.is_initialized():
@@ -166,8 +166,8 @@ def joined_ranks() -> Iterator[Ranks]:
 def _join() -> None:
     """Exchange messages among processors by gloo, among GPUs by NCCL, each rank with its own GPU as the current one."""
     on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
-    if on_gpus and _local_rank() < torch.cuda.device_count():
-        torch.cuda.set_device(_local_rank())
+    if on_gpus and rank_on_this_machine() < torch.cuda.device_count():
+        torch.cuda.set_device(rank_on_this_machine())
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=LONGEST_WAIT)
     atexit.register(dist.destroy_process_group)
 
@@ -206,22 +206,18 @@ def _gpu_number(device: torch.device, field: str) -> int:
         raise ConfigError(
             f'{field} = "{device}", but PyTorch sees no GPU: choose "cpu", or mend driver or CUDA_VISIBLE_DEVICES'
         )
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = processes_on_this_machine()
     if device.index is not None and processes > 1:
         raise ConfigError(
             f'{field} = "{device}" for each of {processes} processes: leave it "auto", and each takes its own GPU'
         )
-    number = _local_rank() if device.index is None else device.index
+    number = rank_on_this_machine() if device.index is None else device.index
     if number >= count:
         raise ConfigError(
             f"GPU {number} is wanted, but PyTorch sees {count} (numbered from 0): start at most {count} processes on "
             'this machine (torchrun --nproc-per-node), or choose device = "cpu"'
         )
     return number
-
-
-def _local_rank() -> int:
-    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def _broadcast(message: bytes) -> bytes:

@@ -1,6 +1,5 @@
 """Embeddings of the patients read last, in memory, with sums that make the mean over a stretch cheap."""
 
-import os
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from jaxtyping import Float, Float16, Float32, Int
 
 from pipeline.cohort.base import WindowStore
 from pipeline.foundation.memory import available_memory_bytes
+from pipeline.foundation.ranks import processes_on_this_machine
 from pipeline.foundation.schema import DAY_US, WINDOW_US
 
 MAX_POOLED_AGE_US = 30 * DAY_US
@@ -74,8 +74,7 @@ class EmbeddingCache:
 
     def __init__(self, store: WindowStore, max_bytes: int | None = None) -> None:
         if max_bytes is None:
-            processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-            max_bytes = int(FREE_SHARE * available_memory_bytes() / processes)
+            max_bytes = int(FREE_SHARE * available_memory_bytes() / processes_on_this_machine())
         if max_bytes < 0:
             raise ValueError(f"max_bytes must not be negative, not {max_bytes}")
         self._store, self.max_bytes, self._held = store, max_bytes, 0

@@ -161,7 +161,7 @@ def test_a_terminal_shows_counts_rate_and_time_left_and_is_left_clean(arguments:
 
 
 def test_another_process_of_a_distributed_training_draws_nothing() -> None:
-    assert "sheep" not in on_a_terminal(RANK="1")
+    assert "sheep" not in on_a_terminal(RANK="1", WORLD_SIZE="2")
 
 
 def test_log_lines_follow_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

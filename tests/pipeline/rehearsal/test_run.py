@@ -101,6 +101,12 @@ def test_training_validation_and_saving_are_timed_apart(done: Rehearsal) -> None
     assert validated.counts["steps_per_second"] > 0
     scored = rows["score (sample)"]
     assert 0 < scored.seconds <= scored.wall_seconds
+    explained = rows["explain (sample)"]
+    assert explained.counts["patients"] == scored.counts["patients"]
+    assert explained.counts["shares"] > 0
+    assert explained.counts["survival_rows"] > 0
+    assert explained.whole_seconds is not None
+    assert explained.whole_seconds >= explained.seconds
 
 
 def test_slow_saving_is_neither_training_nor_validation(

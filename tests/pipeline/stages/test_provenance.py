@@ -293,7 +293,9 @@ def test_a_stage_that_fails_leaves_no_record(copy: Workspace) -> None:
 
 
 def test_one_rank_alone_writes_the_record(copy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    for rank, written in (("1", False), ("0", True)):
+    """One rank of several; a RANK that an earlier launch left in the shell means nothing."""
+    for processes, rank, written in (("2", "1", False), ("2", "0", True), ("1", "1", True), ("", "1", True)):
+        monkeypatch.setenv("WORLD_SIZE", processes)
         monkeypatch.setenv("RANK", rank)
         copy.record("lab_alignment").unlink(missing_ok=True)
         lab_alignment(copy, config())

@@ -198,7 +198,7 @@ def test_alone_there_is_nobody_to_wait_for():
 def gpus(monkeypatch):
     """Pretend that there are two GPUs; returns those that were made current."""
     current = []
-    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -212,6 +212,7 @@ def gpus(monkeypatch):
 def test_each_process_takes_its_own_gpu(gpus, monkeypatch, name, rank, processes, number):
     monkeypatch.setenv("LOCAL_RANK", str(rank))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
     assert pick_device(name) == torch.device("cuda", number)
     assert gpus == [torch.device("cuda", number)]
 
@@ -223,6 +224,7 @@ def test_each_process_takes_its_own_gpu(gpus, monkeypatch, name, rank, processes
 def test_a_device_that_is_not_there_is_one_clear_error(gpus, monkeypatch, name, rank, processes, message):
     monkeypatch.setenv("LOCAL_RANK", str(rank))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
     with pytest.raises(ConfigError, match=message):
         pick_device(name)
     assert gpus == []
