@@ -1,6 +1,7 @@
 """Time the providers of a case side by side and keep the results as rows."""
 
 import csv
+import math
 import platform
 import statistics
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+LEAST_ROUNDS = 6
+"""Of fewer, not even the smallest and the largest ratio bound their median at 95 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +56,19 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of results; seconds are medians of interleaved rounds, empty where not measured."""
+    """One line of results; seconds are medians of interleaved rounds, empty where not measured.
+
+    ``ratio`` is the median of each round's own ratio to ours, whose two times lie seconds apart: on a shared machine
+    the ratio of two medians, or of two minima, says as much of the neighbours. ``ratio_low`` and ``ratio_high`` bound
+    it at 95 %; None for fewer than `LEAST_ROUNDS`.
+    """
 
     case: str
     provider: str
     seconds: float | None
     ratio: float | None
+    ratio_low: float | None
+    ratio_high: float | None
     fastest: float | None
     rounds: int
     peak_mb: float | None
@@ -98,25 +108,50 @@ def rows(
 ) -> list[Row]:
     """Turn measured times into rows, with ratios to the first provider."""
     machine, commit = machine_name(), commit_name()
-    medians = {name: statistics.median(t) if t else None for name, t in times.items()}
-    ours = next(iter(medians.values()))
-    made = [
-        Row(
-            case=case, provider=name, seconds=median, fastest=min(times[name], default=None),
-            ratio=None if median is None or ours is None else median / ours, rounds=len(times[name]),
-            peak_mb=peaks.get(name), note=reasons[name], machine=machine, commit=commit,
-        )
-        for name, median in medians.items()
-    ]  # fmt: skip
-    if floor is not None:
-        ratio = None if ours is None else floor / ours
+    ours = next(iter(times.values()))
+    made = []
+    for name, measured in times.items():
+        ratio, low, high = paired_ratio(ours, measured)
         made.append(
             Row(
-                case=case, provider="machine floor", seconds=floor, ratio=ratio, fastest=floor, rounds=1,
-                peak_mb=None, note="see benchmarks/machine.py", machine=machine, commit=commit,
+                case=case, provider=name, seconds=statistics.median(measured) if measured else None,
+                ratio=ratio, ratio_low=low, ratio_high=high, fastest=min(measured, default=None),
+                rounds=len(measured), peak_mb=peaks.get(name), note=reasons[name], machine=machine,
+                commit=commit,
+            )
+        )  # fmt: skip
+    if floor is not None:
+        ratio = floor / statistics.median(ours) if ours else None
+        made.append(
+            Row(
+                case=case, provider="machine floor", seconds=floor, ratio=ratio, ratio_low=None,
+                ratio_high=None, fastest=floor, rounds=1, peak_mb=None, note="see benchmarks/machine.py",
+                machine=machine, commit=commit,
             )
         )  # fmt: skip
     return made
+
+
+def paired_ratio(ours: list[float], theirs: list[float]) -> tuple[float | None, float | None, float | None]:
+    """Return the median over rounds of theirs over ours, and the 95 % bounds of that median.
+
+    The bounds are order statistics, which ask nothing of how times are distributed: so many of n ratios lie below
+    their true median as heads fall in n throws of a coin.
+    """
+    ratios = sorted(their / our for our, their in zip(ours, theirs, strict=False))
+    if not ratios:
+        return None, None, None
+    if len(ratios) < LEAST_ROUNDS or ours is theirs:
+        return statistics.median(ratios), None, None
+    below = 0  # the most that may lie below the lower bound
+    while 2 * _coin(below + 1, len(ratios)) <= 0.05:
+        below += 1
+    return statistics.median(ratios), ratios[below], ratios[-1 - below]
+
+
+def _coin(heads: int, throws: int) -> float:
+    """Return the probability of at most so many heads."""
+    return sum(math.comb(throws, k) for k in range(heads + 1)) / 2**throws
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -173,10 +208,14 @@ def table(results: list[Row]) -> str:
     def number(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
-    lines = [f"{'case':34} {'provider':28} {'median s':>9} {'min s':>9} {'x ours':>8} {'peak MB':>8}  note"]
+    def bounds(low: float | None, high: float | None) -> str:
+        return "-" if low is None else f"{low:.2f}-{high:.2f}"
+
+    titles = f"{'median s':>9} {'min s':>9} {'x ours':>8} {'95 %':>11} {'peak MB':>8}  note"
+    lines = [f"{'case':34} {'provider':28} {titles}"]
     lines += [
         f"{r.case:34} {r.provider:28} {number(r.seconds, '.4f'):>9} {number(r.fastest, '.4f'):>9} "
-        f"{number(r.ratio, '.2f'):>8} {number(r.peak_mb, '.0f'):>8}  {r.note}"
+        f"{number(r.ratio, '.2f'):>8} {bounds(r.ratio_low, r.ratio_high):>11} {number(r.peak_mb, '.0f'):>8}  {r.note}"
         for r in results
     ]
     return "\n".join(lines)
