@@ -228,13 +228,11 @@ class LabRegressor(nn.Module):
         return torch.cat(outputs, dim=-1) + read, states
 
     def initial_state_survival(
-        self, inputs: PackedInputs, mode: str = "mean"
-    ) -> Float[Tensor, "steps layers"]:
-        """Return the share of h0 alive after each step, exp(A sum delta), layers as in `SequenceState`.
+        self, inputs: PackedInputs, steps: Int[Tensor, " asked"]
+    ) -> Float[Tensor, "asked layers 2"]:
+        """Return the share of h0 alive after some steps, exp(A sum delta), layers as in `SequenceState`.
 
-        Parameters
-        ----------
-        mode : "mean" over all channels and states, or the "slowest" of them
+        First its mean over a layer's channels and states, then that of the slowest of them.
         """
         mask, bounds = inputs.step_mask[None], inputs.cu_seqlens
         with torch.no_grad():
@@ -244,12 +242,12 @@ class LabRegressor(nn.Module):
             means, _ = self.waveform.running_means(features, inputs.step_mask, bounds, start)
             x = self._encode(features, means, inputs.step_mask)[None]
             for block, state in zip(self._blocks, states, strict=False):
-                shares.append(block.survival(x, mask, bounds, mode))
+                shares.append(block.survival(x, mask, bounds, steps))
                 x = block(x, state, step_mask=mask, cu_seqlens=bounds)[0]
             for task, state in zip(self._tasks, states[len(self.backbone) :], strict=False):
                 own = x + skips(state, bounds, x.shape[1])[0]
-                shares.append(task.block.survival(own, mask, bounds, mode))
-            return torch.stack(shares, dim=-1)
+                shares.append(task.block.survival(own, mask, bounds, steps))
+            return torch.stack(shares, dim=1)
 
     def _run(
         self,

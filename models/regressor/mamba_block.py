@@ -163,13 +163,11 @@ class Mamba(nn.Module):
         hidden: Float[Tensor, "batch length d_model"],
         step_mask: Bool[Tensor, "batch length"],
         cu_seqlens: Int[Tensor, " sequences_plus_1"],
-        mode: str,
-    ) -> Float[Tensor, " length"]:
-        """Return exp(A sum delta), the share of h0 alive after each step of a pack.
+        steps: Int[Tensor, " asked"],
+    ) -> Float[Tensor, "asked 2"]:
+        """Return exp(A sum delta), the share of h0 alive after some steps of a pack.
 
-        Parameters
-        ----------
-        mode : "mean" over all channels and states, or the "slowest" of them
+        First its mean over all channels and states, then that of the slowest of them.
         """
         x, _ = self.in_proj(hidden).chunk(2, dim=-1)
         u, _ = causal_conv1d(
@@ -179,13 +177,9 @@ class Mamba(nn.Module):
         u = u.mT
         delta = F.softplus(self._select(u)[0] + self.dt_proj.bias).masked_fill(~step_mask[..., None], 0.0)
         lengths = cu_seqlens.diff().tolist()
-        elapsed = torch.cat([piece.cumsum(0) for piece in delta[0].split(lengths)])
-        rates = self._rates().unbind(-1)  # one state of each channel at a time: memory
-        if mode == "mean":
-            return torch.stack([torch.exp(elapsed * rate).mean(-1) for rate in rates]).mean(0)
-        if mode == "slowest":
-            return torch.stack([torch.exp(elapsed * rate).amax(-1) for rate in rates]).amax(0)
-        raise ValueError(f"mode is {mode!r}; it must be mean or slowest.")
+        elapsed = torch.cat([piece.cumsum(0) for piece in delta[0].split(lengths)])[steps]
+        alive = torch.exp(elapsed[..., None] * self._rates())
+        return torch.stack([alive.mean((-2, -1)), alive.amax((-2, -1))], dim=-1)
 
     def _select(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project step sizes (their bias is added inside the scan), B and C from the convolved input."""
@@ -251,7 +245,7 @@ class MambaBlock(nn.Module):
         x: Float[Tensor, "batch length d_model"],
         step_mask: Bool[Tensor, "batch length"],
         cu_seqlens: Int[Tensor, " sequences_plus_1"],
-        mode: str,
-    ) -> Float[Tensor, " length"]:
-        """Return the share of h0 alive after each step; arguments as `Mamba.survival`."""
-        return self.mixer.survival(self.norm(x), step_mask, cu_seqlens, mode)
+        steps: Int[Tensor, " asked"],
+    ) -> Float[Tensor, "asked 2"]:
+        """Return the share of h0 alive after some steps, as `Mamba.survival` does."""
+        return self.mixer.survival(self.norm(x), step_mask, cu_seqlens, steps)

@@ -5,6 +5,7 @@ through h0 (PCS) is remembered is learned, and read off here. Steps without a pu
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -65,21 +66,27 @@ def survival(
 
 
 def _of_piece(model: LabRegressor, forecaster: Forecaster, item: PieceItem) -> list[dict[str, float | str]]:
-    inputs = pack([item]).inputs.to(forecaster.device)
     step = [round(hours * HOUR_US / WINDOW_US) - 1 for hours in HOURS]
     there = [k for k, at in enumerate(step) if at < len(item.step_mask)]
     if not there:
         return []
     at = torch.tensor([step[k] for k in there], device=forecaster.device)
-    shares = {}
+    inputs = pack([_until(item, step[there[-1]])]).inputs.to(forecaster.device)
     with torch.inference_mode():
-        for mode in MODES:
-            layers = model.initial_state_survival(inputs, mode)[at].double().cpu().numpy()
-            shared, own = layers[:, : -len(forecaster.labs)], layers[:, -len(forecaster.labs) :]
-            shares[mode] = np.column_stack([shared.mean(axis=1), own])
+        layers = model.initial_state_survival(inputs, at).double().cpu().numpy()
+    shared, own = layers[:, : -len(forecaster.labs)], layers[:, -len(forecaster.labs) :]
+    shares = np.concatenate([shared.mean(axis=1, keepdims=True), own], axis=1)
     names = ("shared", *forecaster.labs)
     return [
-        {"layer": name, "hours": HOURS[k], **{mode: float(shares[mode][row, column]) for mode in MODES}}
+        {"layer": name, "hours": HOURS[k], **dict(zip(MODES, shares[row, column].tolist(), strict=True))}
         for column, name in enumerate(names)
         for row, k in enumerate(there)
     ]
+
+
+def _until(item: PieceItem, step: int) -> PieceItem:
+    """Return a piece without what comes after the last step that is looked at."""
+    kept = {
+        name: getattr(item, name)[: step + 1] for name in ("embeddings", "step_mask", "targets", "weights")
+    }
+    return replace(item, **kept)

@@ -101,9 +101,11 @@ def test_an_empty_pack_gives_an_empty_result():
 @pytest.mark.parametrize("config", [SMALL, MEANS, BOTH], ids=["embedding", "means", "reader"])
 def test_survival_falls_within_each_piece_and_pauses_at_masked_steps(config):
     model, inputs = model_of(config), inputs_of()
-    share = model.initial_state_survival(inputs)
-    slowest = model.initial_state_survival(inputs, "slowest")
-    assert share.shape == (sum(LENGTHS), 2 + 5)
+    both = model.initial_state_survival(inputs, torch.arange(sum(LENGTHS)))
+    assert both.shape == (sum(LENGTHS), 2 + 5, 2)
+    share, slowest = both.unbind(-1)
+    some = torch.tensor([0, 7, 3])
+    torch.testing.assert_close(model.initial_state_survival(inputs, some), both[some])
     assert (slowest >= share).all()
     for part, mask in zip(share.split(LENGTHS), inputs.step_mask.split(LENGTHS), strict=True):
         change = part.diff(dim=0)

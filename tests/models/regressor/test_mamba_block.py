@@ -127,16 +127,9 @@ def test_survival_is_the_weight_of_the_initial_state():
     h0 = torch.randn(1, 48, 5, dtype=torch.float64)
     with_h0 = mamba(x, MambaState(ssm=h0), step_mask=mask)[1].ssm
     without = mamba(x, step_mask=mask)[1].ssm
-    alive = ((with_h0 - without) / h0)[0]
-    cu = torch.tensor([0, 9])
-    assert float(mamba.survival(x, mask, cu, "mean")[-1].detach()) == pytest.approx(
-        float(alive.mean().detach())
-    )
-    assert float(mamba.survival(x, mask, cu, "slowest")[-1].detach()) == pytest.approx(
-        float(alive.max().detach())
-    )
-    with pytest.raises(ValueError, match="mode is 'median'"):
-        mamba.survival(x, mask, cu, "median")
+    alive = ((with_h0 - without) / h0)[0].detach()
+    (share,) = mamba.survival(x, mask, torch.tensor([0, 9]), torch.tensor([8])).detach()
+    assert share.tolist() == pytest.approx([float(alive.mean()), float(alive.max())])
 
 
 def test_gated_mlp_width():
