@@ -9,9 +9,7 @@ import io
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json
 from pipeline.foundation.progress import tracked
 from pipeline.foundation.provenance import config_hash, versions
 from pipeline.foundation.schema import WINDOW_US
+from pipeline.foundation.workers import worker_pool
 from pipeline.sources.base import Record
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.physiology import Course, Stay, morphology_at
@@ -117,7 +116,7 @@ def _batches(
     if workers <= 1:
         yield from map(_write_batch, *arguments)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         yield from pool.map(_write_batch, *arguments)
 
 

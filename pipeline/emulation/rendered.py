@@ -6,10 +6,8 @@ embedding's residual lasts. Only the bursts are rendered; nothing is written.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from pipeline.emulation.inputs import signal_inputs
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
+from pipeline.foundation.workers import worker_pool
 from pipeline.sources.base import Catalog, Record, Stretch
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.physiology import Course, morphology_at, random_stream
@@ -105,7 +104,7 @@ def render_windows(
     if workers <= 1:
         parts = list(tracked(map(work, groups), "rendering", "groups of patients", len(groups)))
     else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_single) as pool:
+        with worker_pool(workers, _single) as pool:
             parts = list(tracked(pool.map(work, groups), "rendering", "groups of patients", len(groups)))
     windows = RenderedWindows.joined(parts)
     if len(windows) < plan.patients:

@@ -127,6 +127,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "summary": ["Scalar", "StageSummary", "load_summary"],
         "units": ["in_own_unit"],
+        "workers": ["SPAWN", "worker_pool"],
         "workspace": ["LABS_VARIABLE", "WAVEFORMS_VARIABLE", "Workspace", "require"],
     },
 )

@@ -5,13 +5,12 @@ Catalogue and planning look at headers, names, sizes and times alone.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from multiprocessing import get_context
 from pathlib import Path
 
 from pipeline.foundation.atomic import make_private_dir
+from pipeline.foundation.workers import worker_pool
 from pipeline.sources.synthetic.ppg import SAMPLING_RATE_HZ
 from pipeline.sources.synthetic.wfdb_files import patient_folder
 
@@ -43,7 +42,7 @@ def write_headers(plan: HeaderPlan, root: Path, *, workers: int) -> None:
     if workers <= 1:
         list(map(_write_patient, *arguments))
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         list(pool.map(_write_patient, *arguments, chunksize=16))
 
 

@@ -4,14 +4,13 @@ import json
 import resource
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 from pipeline.foundation.atomic import write_json
 from pipeline.foundation.errors import ProjectError
+from pipeline.foundation.workers import worker_pool
 
 MEGABYTE = 1e6
 _STATUS, _IO = Path("/proc/self/status"), Path("/proc/self/io")
@@ -83,7 +82,7 @@ def measured(stage: str, work: Callable[[], Outcome]) -> Row:
     ProjectError
         What `work` raises, or the process was killed.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with worker_pool(1) as pool:
         try:
             return pool.submit(measured_here, stage, work).result()
         except BrokenProcessPool as problem:

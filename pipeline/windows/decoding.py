@@ -6,13 +6,12 @@ memory, and the disk is read once.
 Imports no torch, so that a worker process starts quickly.
 """
 
-import multiprocessing
 import queue
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from pipeline.foundation.errors import RecordError
+from pipeline.foundation.workers import SPAWN, worker_pool
 from pipeline.sources.base import Record, WaveformSource
 from pipeline.sources.content_hashes import ContentDigest, SourceState, fingerprint, is_settled
 from pipeline.windows.cutting import WindowConfig, iterate_windows
@@ -171,10 +171,9 @@ def _running(
 ) -> Iterator[tuple[Executor, Callable[..., Future], _Queue]]:
     """Start the workers; at the end, or when the caller gives up, stop them and empty the queue."""
     if workers:
-        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in mid-air
-        items, stop = context.Queue(queue_blocks), context.Event()
+        items, stop = SPAWN.Queue(queue_blocks), SPAWN.Event()
         decoder = Decoder(source=source, prepare=prepare, window=window, items=items, stop=stop)
-        executor = ProcessPoolExecutor(workers, context, initializer=_initialize, initargs=(decoder,))
+        executor = worker_pool(workers, _initialize, (decoder,))
         submit = _submit_to_process
     else:
         items, stop = queue.Queue(queue_blocks), threading.Event()

@@ -3,10 +3,8 @@
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from pipeline.emulation.rendered import BurstPlan, rendered_patient
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.progress import tracked
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_SECONDS
+from pipeline.foundation.workers import worker_pool
 from pipeline.sources.base import UNKNOWN_RAILS
 from pipeline.sources.bidmc import NUMERICS, Bidmc
 from pipeline.sources.synthetic.parameters import CohortParameters
@@ -162,7 +161,7 @@ def planted_windows(plan: BurstPlan, *, window: WindowConfig | None = None, work
     if workers <= 1:
         parts = list(tracked(map(work, groups), "rendering", "groups of patients", len(groups)))
     else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with worker_pool(workers) as pool:
             parts = list(tracked(pool.map(work, groups), "rendering", "groups of patients", len(groups)))
     samples, patients, truth, dropped = zip(*parts, strict=True)
     inputs = np.concatenate(truth).astype(np.float64)

@@ -10,9 +10,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from pipeline.foundation.atomic import (
     write_text,
 )
 from pipeline.foundation.progress import tracked
+from pipeline.foundation.workers import worker_pool
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.physiology import Course, Stay, random_stream
 from pipeline.sources.synthetic.plan import CohortPlan, CohortSize, claim, patient_count, plan_patient
@@ -121,7 +120,7 @@ def _results(plan: CohortPlan, patients: int, workers: int) -> Iterator[_Written
     if workers <= 1:
         yield from (_write_patient(plan, patient) for patient in range(patients))
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         yield from pool.map(_write_patient, [plan] * patients, range(patients))
 
 

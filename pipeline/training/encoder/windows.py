@@ -5,11 +5,9 @@ private as the waveforms that it was cut from, and is deleted when the training 
 """
 
 import json
-import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from models.encoders.ppg_gpt import WINDOW_SAMPLES
 from pipeline.foundation.atomic import explained_os_errors, make_private_dir, write_json
 from pipeline.foundation.errors import ConfigError, RecordError
 from pipeline.foundation.schema import WINDOW_US
+from pipeline.foundation.workers import worker_pool
 from pipeline.sources.base import Record, WaveformSource
 from pipeline.training.encoder.draws import EncoderDraws
 from pipeline.windows.cutting import WindowConfig, iterate_windows
@@ -133,8 +132,7 @@ def _mapper(workers: int) -> Iterator:
     if not workers:
         yield map
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in mid-air
-    with ProcessPoolExecutor(workers, context) as pool:
+    with worker_pool(workers) as pool:
         yield pool.map
 
 
