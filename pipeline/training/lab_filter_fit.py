@@ -20,6 +20,7 @@ from models.assimilation.lab_assimilation import joined_reading
 from models.assimilation.parameters import FilterParameters
 from models.assimilation.scan import filter_events, log_likelihood
 from models.assimilation.transform import LabTransform
+from pipeline.foundation.schema import HOUR_US
 from pipeline.training.patient import TrainingPatient
 from pipeline.training.waveform_line import CrossFitted, cross_fitted_line
 
@@ -158,7 +159,7 @@ def _lines(
     name: str, training: Sequence[TrainingPatient], transform: LabTransform
 ) -> tuple[CrossFitted, int]:
     """Fit the lab's lines on the draws that have a block in the half hour before them, and count these."""
-    features, target, fold, number = [], [], [], []
+    features, target, hours, fold, number = [], [], [], [], []
     for patient in training:
         time_us, value = patient.draws(name)
         for time, scaled in zip(time_us.tolist(), transform.to_scale(value).tolist(), strict=True):
@@ -166,12 +167,14 @@ def _lines(
             if latest is not None:
                 features.append(latest)
                 target.append(scaled)
+                hours.append(time / HOUR_US)
                 fold.append(patient.fold)
                 number.append(patient.number)
     width = training[0].features.mean.shape[1]
     made = cross_fitted_line(
         np.array(features).reshape(-1, width),
         np.array(target, float),
+        np.array(hours, float),
         np.array(fold, np.int64),
         np.array(number, np.int64),
     )

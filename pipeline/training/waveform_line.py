@@ -1,4 +1,8 @@
-"""A line from the waveform's features to one lab, without history, and others like it that have not seen a patient."""
+"""A line from the waveform's features to one lab, without history, and others like it that have not seen a patient.
+
+Each is fitted under the covariance of its own errors (``patient_errors``): an ordinary ridge line first, whose errors
+at patients left out tell it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.training.ridge import FOLDS, ridge
+from pipeline.training.patient_errors import generalised_line
+from pipeline.training.ridge import FOLDS, folds, ridge
 from pipeline.training.ten_minute_means import BlockMeans
 
 LEAST_ROWS = 4 * FOLDS
@@ -41,12 +46,20 @@ class CrossFitted:
 def cross_fitted_line(
     features: Float[np.ndarray, "draws features"],
     target: Float[np.ndarray, " draws"],
+    hours: Float[np.ndarray, " draws"],
     fold: Int[np.ndarray, " draws"],
     patient: Int[np.ndarray, " draws"],
 ) -> CrossFitted:
-    """Fit all of them; each line's penalty is chosen on its own patients."""
-    held = [_line(features[fold != k], target[fold != k], patient[fold != k]) for k in range(FOLDS)]
-    return CrossFitted(whole=_line(features, target, patient), without=tuple(held))
+    """Fit all of them; each line's penalty and covariance are those of its own patients.
+
+    Parameters
+    ----------
+    hours : when each draw was taken, from any origin
+    fold : of its patient, whom the line of that place has not seen
+    """
+    data = (features, target, hours, patient)
+    held = [_line(*(part[fold != k] for part in data)) for k in range(FOLDS)]
+    return CrossFitted(whole=_line(*data), without=tuple(held))
 
 
 def fold_of(patients: Sequence[str]) -> dict[str, int]:
@@ -54,8 +67,8 @@ def fold_of(patients: Sequence[str]) -> dict[str, int]:
     return {patient: number % FOLDS for number, patient in enumerate(sorted(patients))}
 
 
-def _line(x: np.ndarray, y: np.ndarray, patient: np.ndarray) -> Line | None:
+def _line(x: np.ndarray, y: np.ndarray, hours: np.ndarray, patient: np.ndarray) -> Line | None:
     if len(y) < LEAST_ROWS or len(np.unique(patient)) < FOLDS:
         return None
-    fitted = ridge(x, y, patient)
+    fitted = generalised_line(x, y, ridge(x, y, patient).left_out, hours, patient, folds(patient))
     return Line(weights=fitted.weights, bias=fitted.bias)
