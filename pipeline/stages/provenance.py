@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from pipeline.experiments import ExperimentConfig
-from pipeline.foundation.artefact_notes import ArtefactNote, noted
+from pipeline.foundation.artefact_notes import ArtefactNote, noted, parquet_note
 from pipeline.foundation.artefact_records import ArtefactRecord, file_states, version_of
 from pipeline.foundation.atomic import require_writable
 from pipeline.foundation.errors import StaleArtefactError
@@ -207,6 +207,8 @@ def _look(
     """Return an artefact, found to be as it was recorded and made with the configuration of this run."""
     record = ArtefactRecord.load(workspace.record(stage))
     version = version_today(workspace, stage, record)
+    if record is None and _lost_its_record(workspace, stage):
+        raise changed(workspace, experiment, stage)
     if record is not None and stage != "ppg_embeddings" and version != version_of(record.files):
         if stage == "cohort_splits" and _is_the_users_own(workspace):
             _tell_once(workspace, f"{LINEAGE[stage].shown} is a division of your own: taken as it is")
@@ -223,6 +225,12 @@ def _look(
         told = f"{LINEAGE[stage].shown} was made before provenance records: taken as this run's"
         _tell_once(workspace, told)
     return _Artefact(stage=stage, version=version, record=record)
+
+
+def _lost_its_record(workspace: Workspace, stage: str) -> bool:
+    """Whether a table carries the note of `stage`, which writes its record last; old tables have neither."""
+    tables = [path for path in files_of(stage, workspace) if path.suffix == ".parquet"]
+    return stage != "ppg_embeddings" and any(parquet_note(path).get("stage") == stage for path in tables)
 
 
 def _is_the_users_own(workspace: Workspace) -> bool:

@@ -91,11 +91,14 @@ def _held(workspace: Workspace) -> dict[str, str]:
     if not workspace.sources.exists():
         return {}
     try:
-        return dict(json.loads(workspace.sources.read_text(encoding="utf-8")))
+        held = json.loads(workspace.sources.read_text(encoding="utf-8"))
     except ValueError:
+        held = None
+    if not isinstance(held, dict) or not all(isinstance(place, str) for place in held.values()):
         raise OtherSourceError(
             f"{workspace.sources} cannot be read; delete it if the artefacts beside it are of this run's sources."
-        ) from None
+        )
+    return held
 
 
 def _place(path: Path | None) -> str:

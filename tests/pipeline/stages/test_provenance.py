@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.__main__ import main
@@ -16,7 +17,7 @@ from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.splits import Splits
 from pipeline.embedding import encoders
 from pipeline.experiments import ExperimentConfig, experiment
-from pipeline.foundation.artefact_notes import parquet_note
+from pipeline.foundation.artefact_notes import NOTE_KEY, parquet_note
 from pipeline.foundation.errors import StaleArtefactError
 from pipeline.foundation.schema import QUALITY_COLUMNS
 from pipeline.foundation.workspace import Workspace
@@ -65,6 +66,10 @@ def old(copy: Workspace) -> Workspace:
     """The artefacts as they were before there were records."""
     shutil.rmtree(copy.root / "provenance")
     copy.sources.unlink()
+    for path in copy.root.rglob("*.parquet"):
+        table = pq.read_table(path)
+        kept = {key: value for key, value in (table.schema.metadata or {}).items() if key != NOTE_KEY}
+        pq.write_table(table.replace_schema_metadata(kept), path)
     provenance._tell_once.cache_clear()
     return copy
 
@@ -283,6 +288,22 @@ def test_a_delayed_table_of_other_models_is_left_out(
     assert run("evaluate", copy.root.parent, training__epochs="2") == 0
     assert not provenance.agrees(copy, config(training__epochs="2"), "result_delay", beside="report")
     assert "result_delay.parquet is left out" in caplog.text
+
+
+@pytest.mark.parametrize(("gone", "stage", "artefact", "command"), [
+    ("lab_events", "lab_alignment", "lab_events.parquet", "labs"),
+    ("lab_alignment", "train_mt_pcs", "aligned/", "align"),
+    ("predictions", "evaluation", "predictions", "score"),
+    ("evaluation", "report", "evaluation.parquet", "evaluate"),
+])  # fmt: skip
+def test_a_table_without_the_record_that_its_stage_writes_last_is_refused(
+    copy: Workspace, gone: str, stage: str, artefact: str, command: str
+) -> None:
+    """Of a killed stage: no one knows its configuration, though the table's note is there."""
+    copy.record(gone).unlink()
+    told = refusal(copy, stage)
+    assert told.startswith(artefact)
+    assert f"its stage was interrupted: rebuild it with python -m pipeline {command}" in told
 
 
 def test_a_stage_that_fails_leaves_no_record(copy: Workspace) -> None:

@@ -109,8 +109,9 @@ def test_a_patients_number_in_a_path_is_not_shown(tmp_path: Path) -> None:
         assert "10013" not in str(caught.value).replace(str(tmp_path), "")
 
 
-def test_a_damaged_note_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "sources.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[]", "[1]", "null", '{"waveforms": 3}'])
+def test_a_damaged_note_is_one_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "sources.json").write_text(content)
     with pytest.raises(OtherSourceError, match=r"sources\.json cannot be read"):
         sources.refuse_another_source(Workspace(root=tmp_path))
 
