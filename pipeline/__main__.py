@@ -84,8 +84,9 @@ def _refuse_several_processes(parsed: argparse.Namespace) -> None:
     processes = process_count()
     if parsed.command not in TOGETHER and processes > 1:
         raise ConfigError(
-            f"torchrun started {processes} processes of '{parsed.command}', which would work on one folder at the same "
-            f"time: run it alone, {program()} {parsed.command} …; only {' and '.join(TOGETHER)} run together."
+            f"torchrun started {processes} processes of '{parsed.command}' (WORLD_SIZE), which would work on one "
+            f"folder at the same time: run it alone, {program()} {parsed.command} …; only {' and '.join(TOGETHER)} run "
+            "together. If an earlier launch left WORLD_SIZE in this shell, unset it."
         )
 
 

@@ -13,6 +13,7 @@ from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import require_writable
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.workspace import Workspace
+from pipeline.stages import check_devices
 
 
 def add_rehearsal_commands(commands) -> None:
@@ -146,6 +147,7 @@ def _rehearse(parsed: argparse.Namespace) -> None:
         removed = rehearsal.clean()
         sys.stdout.write(f"{'removed' if removed else 'nothing there:'} {rehearsal.root}\n")
         return
+    check_devices(config)
     _check_encoder(config, emulator, _fitting_command(parsed))
     require_writable(rehearsal.root.parent / ".writable")
     rows = list(rehearse(rehearsal))

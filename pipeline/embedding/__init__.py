@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "release_encoder",
             "weights_file",
         ],
-        "names": ["EncoderName", "file_name"],
+        "names": ["EncoderName", "WITHOUT_READOUTS", "file_name"],
         "plan": ["EmbeddingPlan", "key_template", "plan_embedding"],
         "progress": ["ProgressMeter", "shown_progress"],
         "weights_files": ["WEIGHTS", "file_of"],

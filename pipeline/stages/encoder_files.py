@@ -41,7 +41,10 @@ def same_value(field: str, found: Any, wanted: Any) -> bool:
     """Whether two values of a field are one; encoders by content, or by name where one of the files is not there.
 
     ``training.amp`` left to the machine counts as float32, as it does for a run's identity (`TrainingConfig`).
+    ``encoder_precision`` left to the machine fits any: what it came to stands in the store, which is compared itself.
     """
+    if field == "encoder_precision":
+        return found == wanted or "auto" in (found, wanted)
     if field == "training.amp":
         return (found is True) == (wanted is True)
     if field != "encoder" or found == wanted:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.cohort.splits import Splits
+from pipeline.embedding.names import WITHOUT_READOUTS
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.overrides import dotted
 from pipeline.foundation.provenance import config_hash
@@ -87,6 +88,12 @@ def _of_store(workspace: Workspace, experiment: ExperimentConfig) -> Iterator[Co
     windows = f"{experiment.window.version}-{config_hash(experiment.window)[:12]}"
     if others := sorted({key.preprocessing_version for key in keys} - {windows}):
         yield Contradiction("window", others[0], windows)
+    wanted, chosen = (
+        experiment.encoder_precision,
+        experiment.encoder.partition(":")[0] not in WITHOUT_READOUTS,
+    )
+    if chosen and wanted != "auto" and (others := sorted({key.precision for key in keys} - {wanted})):
+        yield Contradiction("encoder_precision", others[0], wanted)
     is_path = bool({"/", ":"} & set(experiment.encoder)) or Path(experiment.encoder).is_file()
     others = sorted({_REDUCED.sub("", key.encoder_name) for key in keys} - {experiment.encoder})
     if others and not is_path:

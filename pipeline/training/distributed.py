@@ -12,6 +12,7 @@ run's folder is done by rank 0, in `Ranks.alone` or `from_first`: the others lea
 import atexit
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,6 +166,11 @@ def joined_ranks() -> Iterator[Ranks]:
 
 def _join() -> None:
     """Exchange messages among processors by gloo, among GPUs by NCCL, each rank with its own GPU as the current one."""
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT", "RANK") if name not in os.environ]:
+        raise ConfigError(
+            f"WORLD_SIZE = {process_count()} says that this is one of several processes, but {' and '.join(missing)} "
+            "is not set: start them with torchrun, or unset WORLD_SIZE if an earlier launch left it in this shell"
+        )
     on_gpus = torch.cuda.is_available() and dist.is_nccl_available()
     if on_gpus and rank_on_this_machine() < torch.cuda.device_count():
         torch.cuda.set_device(rank_on_this_machine())

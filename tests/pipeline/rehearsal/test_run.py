@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pipeline.__main__ import main
 from pipeline.cohort.aligned import AlignedCohort
@@ -214,6 +215,8 @@ def test_the_command_line_refuses_before_any_work(
     assert capsys.readouterr().err.endswith(fit)
     assert main([*arguments, "--sample-steps", "3000000"]) == 1
     assert "sample_steps = 3000000 must lie in 1000..2000000" in capsys.readouterr().err
+    assert main([*arguments, "--set", "training.device=cuda:99"]) == 1
+    assert 'training.device = "cuda:99"' in capsys.readouterr().err or torch.cuda.is_available()
     assert main([*arguments, "--days", "9"]) == 1
     assert "days = 9.0 must lie in 0.25..7" in capsys.readouterr().err
     assert (

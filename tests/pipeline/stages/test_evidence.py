@@ -41,6 +41,23 @@ def test_the_precision_is_no_part_of_the_encoders_name(tmp_path: Path, name: str
     assert fields(Workspace(root=tmp_path), "ppg_gpt_1m+mean") == ["encoder"]
 
 
+@pytest.mark.parametrize(
+    ("name", "held"), [("ppg_gpt_1m", "float32"), ("ppg_gpt_1m_bfloat16_r2", "bfloat16")]
+)
+@pytest.mark.parametrize("wanted", ["auto", "float32", "bfloat16"])
+def test_the_precision_is_what_the_store_holds_whatever_auto_meant(
+    tmp_path: Path, name: str, held: str, wanted: str
+) -> None:
+    embed(Workspace(root=tmp_path), "a", name)
+    chosen = dataclasses.replace(TINY, encoder_precision=wanted)
+    found = contradictions("ppg_embeddings", Workspace(root=tmp_path), chosen)
+    assert found == ([] if wanted in ("auto", held) else [("encoder_precision", held, wanted)])
+    others = dataclasses.replace(chosen, encoder="pulse_features")  # which has one precision
+    assert "encoder_precision" not in [
+        problem.field for problem in contradictions("ppg_embeddings", Workspace(root=tmp_path), others)
+    ]
+
+
 def test_an_interrupted_embedding_with_another_encoder_is_seen(tmp_path: Path) -> None:
     workspace = Workspace(root=tmp_path)
     embed(workspace, "a", "ppg_gpt_1m")

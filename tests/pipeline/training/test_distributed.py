@@ -194,6 +194,17 @@ def test_alone_there_is_nobody_to_wait_for():
         assert ranks.least(3) == 3
 
 
+def test_what_an_earlier_launch_left_in_the_shell_is_one_clear_error(monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        ConfigError, match=r"WORLD_SIZE = 2 .* MASTER_ADDR and MASTER_PORT is not set: .* unset"
+    ):
+        joined_ranks().__enter__()
+
+
 @pytest.fixture
 def gpus(monkeypatch):
     """Pretend that there are two GPUs; returns those that were made current."""
