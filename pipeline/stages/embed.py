@@ -22,6 +22,7 @@ from pipeline.stages.encoder_files import shown_encoder
 from pipeline.stages.encoder_patients import encoder_patients, weights_licences
 from pipeline.stages.ingest import waveform_source
 from pipeline.stages.provenance import check_inputs, recorded
+from pipeline.stages.sources import claim_store
 from pipeline.store.embeddings import EmbeddingStore
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> _Inputs:
     source, _ = waveform_source(workspace)
     catalog_file = require(workspace.catalog, made_by="waveform_catalog", asset=ASSET)
     store = EmbeddingStore.open(workspace.store, create=True)
+    claim_store(workspace, store)
     encoder = experiment_encoder(experiment)
     return _Inputs(source, catalog_file, store, encoder, encoding_config(experiment, encoder))
 

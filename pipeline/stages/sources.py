@@ -13,6 +13,7 @@ from pipeline.foundation.atomic import write_json
 from pipeline.foundation.errors import ConfigError, OtherSourceError
 from pipeline.foundation.workspace import LABS_VARIABLE, Workspace
 from pipeline.sources.detect import open_clinical, open_waveforms
+from pipeline.store.embeddings import EmbeddingStore
 
 SYNTHETIC = "the synthetic cohort"
 CLAIMS = {
@@ -21,6 +22,8 @@ CLAIMS = {
     "lab_events": ("labs",),
 }
 """What each stage that reads a source reads of it."""
+STORE_MARK = "waveforms_of"
+"""The file of an embedding store that tells its waveforms apart from others, and no folder's name."""
 _LIKE_AN_ID = re.compile(r"[A-Za-z]?\d{4,}")
 
 
@@ -77,6 +80,28 @@ def claim_source(workspace: Workspace, stage: str) -> None:
     held = _held(workspace)
     if not claimed.items() <= held.items():
         write_json(workspace.sources, held | claimed)
+
+
+def claim_store(workspace: Workspace, store: EmbeddingStore) -> None:
+    """Mark a store apart from its artefacts as one of this run's waveforms, by a keyed hash, or refuse one of others.
+
+    Where the store lies elsewhere (``--embeddings``), ``sources.json`` does not speak for it, and another source's run
+    would replace patients of like ids and retire the rest.
+
+    Raises
+    ------
+    OtherSourceError : it is marked as another source's
+    """
+    if workspace.embeddings is None:
+        return
+    own = store.patient_key(f"waveforms: {_place(workspace.waveforms)}").encode()
+    if not store.storage.create(STORE_MARK, own) and store.storage.read(STORE_MARK) != own:
+        place, mark = store.storage.locate(""), store.storage.locate(STORE_MARK)
+        raise OtherSourceError(
+            f"{place} holds embeddings of other waveforms than this run's, {_shown(_place(workspace.waveforms))}. "
+            "Choose another place with --embeddings, or name the same waveforms again; if they are the same data in "
+            f"another place, delete {mark} and run again."
+        )
 
 
 def _named(workspace: Workspace) -> dict[str, str]:

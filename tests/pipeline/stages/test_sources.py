@@ -16,6 +16,7 @@ from pipeline.sources.synthetic.cohort import write_cohort
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.stages import sources
+from pipeline.store.embeddings import EmbeddingStore
 
 SMALL = [
     "--set",
@@ -88,6 +89,27 @@ def test_data_that_moved_are_taken_again_once_the_note_is_deleted(hospital: Path
     assert typed("catalog", tmp_path, "--waveforms", str(moved)) == 1
     (tmp_path / "default" / "sources.json").unlink()
     assert typed("catalog", tmp_path, "--waveforms", str(moved)) == 0
+
+
+def test_a_store_that_lies_apart_takes_no_other_source(
+    hospital: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another source's run found the patients of the first vanished, and retired them."""
+    first, other = (shutil.copytree(hospital / "waveforms", tmp_path / name) for name in ("first", "other"))
+    for folder in sorted(other.glob("p*/p*"))[1:]:
+        shutil.rmtree(folder)
+    store = ("--embeddings", str(tmp_path / "store"), "--set", "encoder=pulse_features")
+    runs = ((first, "a", 0), (other, "b", 1), (first, "c", 0))
+    for waveforms, place, status in runs:
+        where = (tmp_path / place, "--waveforms", str(waveforms), *store)
+        assert typed("catalog", *where) == 0
+        capsys.readouterr()
+        assert typed("embed", *where) == status
+        told = capsys.readouterr()
+    assert "4 patients" in told.out or "patients: 4" in told.out
+    own = Workspace.from_environment("default", embeddings=str(tmp_path / "store"))
+    entries = EmbeddingStore.open(own.store).manifest().values()
+    assert [entry.retired for entry in entries] == [False] * 4
 
 
 def test_an_old_catalogue_of_another_source_is_found_out(hospital: Path, tmp_path: Path) -> None:
