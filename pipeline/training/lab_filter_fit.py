@@ -1,6 +1,6 @@
 """One lab's filter, fitted on training patients: its line, how much the networks count beside it, its eleven numbers.
 
-A ridge line goes from the last half hour's features to the draws, cross-fitted over folds of patients; networks have
+A line goes from the last half hour's features to the draws, cross-fitted over folds of patients; networks have
 read every training patient without having seen them. Of the shares of line and networks that one is kept under which
 the filter expects the draws best, and so are the noises of the lab's other assays.
 """
