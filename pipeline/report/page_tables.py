@@ -88,7 +88,8 @@ def table1_by_method(table: pd.DataFrame) -> PageTables:
     table : what ``paper_table.table1`` returns, with columns ``protocol`` and ``scoring``
     """
     tables = {}
-    for (protocol, scoring), rows in table.groupby(["protocol", "scoring"], sort=False):
+    for protocol, scoring in table[["protocol", "scoring"]].drop_duplicates().itertuples(index=False):
+        rows = table.loc[(table["protocol"] == protocol) & (table["scoring"] == scoring)]
         for column, title in (("r2", "R2"), ("skill_vs_locf", "skill over LOCF")):
             tables[f"{title}, {protocol}, {scoring} draws"] = _by_lab(rows, column)
     paper = table.drop_duplicates(["method", "lab"])

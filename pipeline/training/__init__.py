@@ -40,7 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "resume": ["RESUME_FILE", "load_resume", "progress_of", "read_resume", "save_resume"],
         "ridge": ["FOLDS", "Ridge", "ridge"],
         "schedule": ["learning_rate", "plan_epoch", "seed_of"],
-        "shares": ["SHARE_COLUMNS", "shares"],
+        "shares": ["MOST_PATIENTS", "SHARE_COLUMNS", "shares"],
         "ten_minute_means": ["BlockReader"],
         "trailing": ["trailing_windows"],
     },
