@@ -15,15 +15,16 @@ help:
 	@echo "make docs       build the site of the documentation in site/, and check its links"
 	@echo "make ui         open Dagster on http://127.0.0.1:3000; Ctrl-C ends it"
 
+# pip compiles no module: 18 000 of them take over a minute, and a program compiles what it imports and keeps it.
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml scripts/environment.sh
 	@echo "Building .venv (about two minutes) ..."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@grep -q scripts/environment.sh $(BIN)/activate || printf '\n. "$$VIRTUAL_ENV/../scripts/environment.sh"\n' >> $(BIN)/activate
-	$(BIN)/python -m kernels.selective_scan
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m kernels.selective_scan
 	@touch $(READY)
 
 # What make test-slow needs beside: browser driver, object storage, Ray, Kubernetes, notebooks. torch is not touched.
@@ -34,9 +35,9 @@ $(READY_SLOW): requirements-slow.lock $(READY)
 	@touch $(READY_SLOW)
 
 demo: $(READY)
-	@. $(BIN)/activate && python -m assets demo
+	@. $(BIN)/activate && PYTHONDONTWRITEBYTECODE= python -m assets demo
 
-# Bytecode is kept whatever the shell says: else each worker and child process compiles every module anew.
+# Bytecode is kept whatever the shell says, here and above: else each process compiles every module anew.
 test: $(READY)
 	@. $(BIN)/activate && PYTHONDONTWRITEBYTECODE= python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 

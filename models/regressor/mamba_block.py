@@ -19,6 +19,7 @@ from kernels.selective_scan import (
     run_mamba_layer,
     selective_state_step,
 )
+from models.regressor.dropout import Dropout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +215,7 @@ class MambaBlock(nn.Module):
         self.norm, self.norm2 = (nn.RMSNorm(config.d_model, eps=1e-5) for _ in range(2))
         self.mixer = Mamba(config)
         self.mlp = GatedMLP(config.d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,

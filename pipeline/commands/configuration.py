@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.commands.project_options import add_project_options, configuration, overrides
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.number_format import counted
 from pipeline.foundation.overrides import differences, dotted
 from pipeline.foundation.provenance import config_hash, to_plain
 
@@ -43,7 +44,7 @@ def config_text(config: ExperimentConfig, changed: Mapping[str, str]) -> str:
     """Return the same for a person: what differs from the defaults first, then every field."""
     differing = _differing(config, changed)
     lines = [f"experiment {config.name}, configuration {config_hash(config)[:16]}", ""]
-    lines += [f"Differs from the defaults ({len(differing)} fields):"]
+    lines += [f"Differs from the defaults ({counted(len(differing), 'fields')}):"]
     lines += _columns((name, _text(row["value"]), f"default {_text(row['default'])}, set by {row['set_by']}")
                       for name, row in differing.items())  # fmt: skip
     lines += ["", "Whole configuration:"]

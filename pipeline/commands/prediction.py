@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.commands.project_options import add_project_options, project
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.number_format import counted
 from pipeline.foundation.progress import progress
 from pipeline.foundation.summary import StageSummary
 
@@ -62,9 +63,8 @@ def _plot(parsed: argparse.Namespace) -> None:
         )
     write_pictures(found, names)
     if found.other_sequences:
-        sys.stdout.write(
-            f"{found.other_sequences} other sequences of this patient are not drawn; choose one by a row: --row N\n"
-        )
+        others = counted(found.other_sequences, "other sequences")
+        sys.stdout.write(f"Not drawn: {others} of this patient; choose one by a row: --row N\n")
     sys.stdout.write("".join(f"picture: {name}\n" for name in names))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.foundation.atomic import require_writable, write_bytes
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.number_format import counted
 from pipeline.stages.pretraining import DATA_VARIABLE
 
 
@@ -53,6 +54,6 @@ def _fit(parsed: argparse.Namespace) -> None:
     write_bytes(out, projection.to_bytes())
     fitted_on = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     sys.stdout.write(
-        f"{encoder.name}: {encoder.width} numbers a window to {projection.width}, fitted on {fitted_on} in "
+        f"{encoder.name}: {counted(encoder.width, 'numbers')} a window to {projection.width}, fitted on {fitted_on} in "
         f"{time.monotonic() - began:.0f} s\nprojection: {out}\n"
     )

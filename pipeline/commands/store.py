@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from pipeline.experiments import default_experiment_name, experiment
 from pipeline.foundation.errors import StoreError
+from pipeline.foundation.number_format import counted
 from pipeline.foundation.workspace import Workspace
 from pipeline.store.admin import forget_patient, gc_store, list_store, verify_store
 from pipeline.store.embeddings import EmbeddingStore
@@ -51,7 +52,7 @@ def _ls(store: EmbeddingStore, parsed: argparse.Namespace) -> Iterable[str]:
     yield f"size      {listing.bytes_referenced / 1e6:.1f} MB"
     yield f"version   {listing.data_version}"
     for encoding, patients in sorted(listing.encodings.items()):
-        yield f"encoder   {encoding}: {patients} patients"
+        yield f"encoder   {encoding}: {counted(patients, 'patients')}"
     for reason, count in sorted(listing.exclusions.items()):
         yield f"dropped   {count:>8}  {reason}"
     for licence in listing.licences:
@@ -60,7 +61,7 @@ def _ls(store: EmbeddingStore, parsed: argparse.Namespace) -> Iterable[str]:
 
 def _verify(store: EmbeddingStore, parsed: argparse.Namespace) -> Iterable[str]:
     report = verify_store(store)
-    yield f"{report.checked} patients read, {len(report.damaged)} damaged"
+    yield f"{counted(report.checked, 'patients')} read, {len(report.damaged)} damaged"
     yield from (f"  {patient}: {problem}" for patient, problem in sorted(report.damaged.items()))
     if not report.ok:
         raise StoreError("the store is damaged: embed the patients above again, or restore it from a backup")
@@ -69,7 +70,7 @@ def _verify(store: EmbeddingStore, parsed: argparse.Namespace) -> Iterable[str]:
 def _gc(store: EmbeddingStore, parsed: argparse.Namespace) -> Iterable[str]:
     report = gc_store(store, older_than_hours=parsed.older_than_hours, dry_run=parsed.dry_run)
     verb = "would remove" if report.dry_run else "removed"
-    yield f"{verb} {report.versions} versions and {report.staging_folders} staging folders"
+    yield f"{verb} {counted(report.versions, 'versions')} and {counted(report.staging_folders, 'staging folders')}"
 
 
 def _forget(store: EmbeddingStore, parsed: argparse.Namespace) -> Iterable[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from models.encoders.base import Encoder
 from pipeline.embedding.config import available_cores
 from pipeline.embedding.encoders import encoder_fields, encoder_label
+from pipeline.foundation.number_format import counted
 from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.sources.base import Catalog, Record
@@ -76,9 +77,8 @@ class EmbeddingPlan:
 
     def __str__(self) -> str:
         """Say what is to be done in one sentence."""
-        text = (
-            f"{len(self.stale)} patients to embed, {self.unchanged} unchanged, {len(self.retired)} vanished"
-        )
+        to_embed = counted(len(self.stale), "patients")
+        text = f"{to_embed} to embed, {self.unchanged} unchanged, {len(self.retired)} vanished"
         before = ", ".join(f"{n} by {encoding}" for encoding, n in sorted(self.replaced.items()))
         return f"{text}; of the first, embedded before {before}, now by {self.encoding}" if before else text
 

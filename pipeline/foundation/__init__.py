@@ -59,6 +59,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ABSENT",
             "UNITS",
             "count",
+            "counted",
             "error_digits",
             "interval",
             "number",

@@ -1,6 +1,7 @@
 """How numbers look in every table and figure: digits per lab, intervals, and a dash for what is not known."""
 
 import math
+import re
 
 from pipeline.foundation.schema import LABS, METHOD_LABELS
 
@@ -40,6 +41,17 @@ def interval(lower: float | None, upper: float | None, digits: int = 2) -> str:
 def count(value: float | int | None) -> str:
     """Format a whole number in groups of three digits; a dash when it is not known."""
     return ABSENT if value is None or math.isnan(value) else f"{int(value):,}".replace(",", " ")
+
+
+def counted(n: float | int | None, things: str) -> str:
+    """Format a number of things: "1 285 numbers", "1 draw, protocol start".
+
+    Parameters
+    ----------
+    things : in the plural; with one of them, its first word that ends in "s" loses it
+    """
+    named = re.sub(r"s\b", "", things, count=1) if n == 1 else things
+    return f"{count(n)} {named}"
 
 
 def p_value(value: float) -> str:

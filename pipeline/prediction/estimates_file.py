@@ -9,6 +9,7 @@ from pipeline.cohort.encoder_patients import LearnedFrom, known_patients
 from pipeline.cohort.splits import Splits, normal_id
 from pipeline.foundation.atomic import write_parquet, write_text
 from pipeline.foundation.errors import ConfigError, ProjectError
+from pipeline.foundation.number_format import counted
 from pipeline.prediction.new_patients import PREDICT_COLUMNS
 from pipeline.training.checkpoints import checkpoint_folders, load_model
 
@@ -94,9 +95,10 @@ def with_known_patients(
     warnings = []
     if n_known:
         behind = "the model or its encoder" if taught else "the model"
+        having = "has an id" if n_known == 1 else "have ids"
         warnings.append(
-            f"{n_known} of {len(flags)} patients have ids of those who trained, selected or calibrated {behind}: their "
-            f"estimates look better than a new patient's ({KNOWN_PATIENT} marks the rows)"
+            f"{n_known} of {counted(len(flags), 'patients')} {having} of those who trained, selected or calibrated "
+            f"{behind}: their estimates look better than a new patient's ({KNOWN_PATIENT} marks the rows)"
         )
     if known is None:
         warnings.append(

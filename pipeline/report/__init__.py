@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "initial_state": ["initial_state_table"],
         "made_of": ["headline_text", "made_of_sentence", "made_of_table", "of_method", "patients_sentence"],
         "page": ["write_report"],
+        "page_tables": ["coverage_rows", "followed_over_runs", "metrics_by_lab", "table1_by_method"],
         "paper_table": ["table1"],
         "paper_text": ["table1_text"],
         "patient_plot": ["picture_names", "write_pictures"],

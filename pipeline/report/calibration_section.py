@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.evaluation.calibration_line import calibration_lines
 from pipeline.evaluation.coverage import coverage, reliability
-from pipeline.foundation.number_format import UNITS, count, error_digits, number, short_label
+from pipeline.foundation.number_format import UNITS, count, counted, error_digits, number, short_label
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.report import checks as report_checks
 from pipeline.report.details import LEAST_PATIENTS, REFERENCES, of_methods
@@ -22,7 +22,7 @@ def calibration(inputs: ReportInputs) -> Section:
     figure = Figure(
         svg=report_checks.reliability_svg(levels, inputs.blocks, inputs.method),
         caption=f"{short_label(inputs.method)}, protocol {inputs.protocol}. Left: split conformal intervals, "
-        f"calibrated on {count(n_patients)} patients, at several levels. Right: test draws in fifths of "
+        f"calibrated on {counted(n_patients, 'patients')}, at several levels. Right: test draws in fifths of "
         "the estimate; on the diagonal, an estimate means what it says.",
     )
     blocks: list[Block] = [figure, *_lines(inputs), *_coverage(inputs, mine)]

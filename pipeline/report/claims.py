@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pipeline.evaluation.judge import select
-from pipeline.foundation.number_format import short_label
+from pipeline.foundation.number_format import counted, short_label
 from pipeline.foundation.schema import PROTOCOLS, TWINS
 
 CLAIMED = ("mt_pcs", "mt_assim")
@@ -109,7 +109,7 @@ def _claim(method: str, other: str, protocol: str, rows: pd.DataFrame) -> Claim:
 def listed(labs: Sequence[str], n_labs: int) -> str:
     """Name some of `n_labs` labs."""
     if not labs:
-        return f"none of {n_labs} labs"
-    return (
-        f"all {n_labs} labs" if len(labs) == n_labs else f"{len(labs)} of {n_labs} labs ({', '.join(labs)})"
-    )
+        return f"none of {counted(n_labs, 'labs')}"
+    if len(labs) == n_labs:
+        return f"all {n_labs} labs" if n_labs > 1 else labs[0]
+    return f"{len(labs)} of {n_labs} labs ({', '.join(labs)})"

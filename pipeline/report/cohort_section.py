@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.foundation.number_format import ABSENT, count, number
+from pipeline.foundation.number_format import ABSENT, count, counted, number
 from pipeline.foundation.schema import SPLITS
 from pipeline.report.document import Block, Figure, Heading, Row, Section, Table, Words
 from pipeline.report.flow import flow_svg
@@ -35,9 +35,8 @@ def data(inputs: ReportInputs) -> Section:
         blocks.append(Heading(text="Left out, by reason"))
     for stage, reasons in dropped.items():
         rows = [Row(cells=[reason, count(n)]) for reason, n in reasons.items()]
-        told = (
-            f"{_STAGES.get(stage, stage)}: {count(len(rows))} reasons, {count(sum(reasons.values()))} in all"
-        )
+        total = count(sum(reasons.values()))
+        told = f"{_STAGES.get(stage, stage)}: {counted(len(rows), 'reasons')}, {total} in all"
         blocks.append(Table(columns=["reason", "count"], rows=rows, folded=told))
     return Section(anchor="data", title="Patients, data and exclusions", blocks=blocks)
 

@@ -11,6 +11,7 @@ from pipeline.evaluation.subgroups import GROUPINGS, SubgroupConfig, subgroup_ta
 from pipeline.foundation.number_format import (
     UNITS,
     count,
+    counted,
     error_digits,
     interval,
     number,
@@ -91,7 +92,7 @@ def _zone_d(inputs: ReportInputs, methods: list[str]) -> str:
     told = [f"{short_label(name)} {count(report_checks.missed_events(block, name))}" for name in methods]
     return (
         "Zone D is the dangerous one for estimates that keep to the mean: glucose is below 70 or above 240 mg/dL and "
-        f"the estimate says that all is well. Of {count(int(events.sum()))} events here, so many lie in zone D: "
+        f"the estimate says that all is well. Of {counted(int(events.sum()), 'events')} here, so many lie in zone D: "
         f"{', '.join(told)}."
     )
 

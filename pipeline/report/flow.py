@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.foundation.number_format import count
+from pipeline.foundation.number_format import counted
 from pipeline.report.rendering import render_page
 
 _LINE, _HEAD, _GAP = 17, 16, 26
@@ -104,7 +104,7 @@ def _arms(
 
 
 def _lines(counts: Mapping[str, int]) -> list[str]:
-    return [line for what, n in counts.items() for line in textwrap.wrap(f"{count(n)} {what}", _CHARACTERS)]
+    return [line for what, n in counts.items() for line in textwrap.wrap(counted(n, what), _CHARACTERS)]
 
 
 def _height(lines: Sequence[str]) -> int:

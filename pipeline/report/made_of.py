@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.foundation.number_format import count, number, short_label
+from pipeline.foundation.number_format import counted, number, short_label
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS
 from pipeline.report.claims import RULE
 from pipeline.report.document import Row, Section, Table, Words
@@ -36,17 +36,17 @@ def made_of_sentence(makeup: Makeup, shares: pd.DataFrame | None = None) -> str:
     spread = _spread(shares)
     parts = []
     if "network" in numbers:
-        parts.append(f"a network of {count(numbers['network'])} numbers{_share(spread, 'network')}")
+        parts.append(f"a network of {counted(numbers['network'], 'numbers')}{_share(spread, 'network')}")
     for name, words in (("lines", "through the waveform"), ("history", "through earlier results")):
         if name in numbers:
             lines = _lines(makeup, name)
-            parts.append(f"{lines} {words}, {count(numbers[name])} numbers{_share(spread, name)}")
+            parts.append(f"{lines} {words}, {counted(numbers[name], 'numbers')}{_share(spread, name)}")
     if "reading" in numbers:
-        reader = f"an LSTM that reads the latest windows, {count(numbers['reading'])} numbers"
+        reader = f"an LSTM that reads the latest windows, {counted(numbers['reading'], 'numbers')}"
         parts.append(reader + _share(spread, "reading"))
     if "filters" in numbers:
         each = numbers["filters"] // len(makeup.labs)
-        filters = f"{_counted(len(makeup.labs))} Kalman filters of {each} numbers each over all results"
+        filters = f"{_in_words(len(makeup.labs), 'Kalman filters')} of {counted(each, 'numbers')} each over all results"
         parts.append(filters + _share(spread, "history"))
     rest = [] if {"network", "reading"} & numbers.keys() else ["no network"]
     if makeup.without_waveform:
@@ -60,11 +60,13 @@ def made_of_sentence(makeup: Makeup, shares: pd.DataFrame | None = None) -> str:
 def _lines(makeup: Makeup, part: str) -> str:
     """Count the fitted lines: a lab that uses no waveform has none through it."""
     n = len(makeup.labs) - (len(makeup.without_waveform) if part == "lines" else 0)
-    return f"{_counted(n)} fitted line{'' if n == 1 else 's'}"
+    return _in_words(n, "fitted lines")
 
 
-def _counted(n: int) -> str:
-    return _COUNTS[n] if n < len(_COUNTS) else str(n)
+def _in_words(n: int, things: str) -> str:
+    """Say a number of things, a small number spelt out."""
+    told = counted(n, things)
+    return f"{_COUNTS[n]} {told.removeprefix(f'{n} ')}" if n < len(_COUNTS) else told
 
 
 def _spread(shares: pd.DataFrame | None) -> dict[str, tuple[float, float]]:
@@ -98,9 +100,9 @@ def patients_sentence(predictions: pd.DataFrame, split: str = "test") -> str:
     told = []
     for protocol in (name for name in PROTOCOLS if name in set(rows["protocol"])):
         draws = rows.loc[rows["protocol"] == protocol].drop_duplicates(["patient", "lab", "sampled_at"])
-        told.append(f"{count(len(draws))} draws (protocol {protocol})")
+        told.append(f"{counted(len(draws), 'draws')} (protocol {protocol})")
     patients = rows["patient"].nunique()
-    return f"Tested on {count(patients)} patients that no model has seen, {' and '.join(told)}."
+    return f"Tested on {counted(patients, 'patients')} that no model has seen, {' and '.join(told)}."
 
 
 def made_of_sentences(makeups: Sequence[Makeup], shares: pd.DataFrame | None) -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.evaluation.judge import select
 from pipeline.foundation.atomic import write_text
-from pipeline.foundation.number_format import count, short_label
+from pipeline.foundation.number_format import counted, short_label
 from pipeline.foundation.schema import LAB_NAMES, PROTOCOLS, TWINS
 from pipeline.report.best import best_of
 from pipeline.report.claims import CLAIMED, claim_sentences, claims
@@ -66,7 +66,7 @@ def _table(inputs: ReportInputs, protocol: str) -> Table:
             Row(cells=[short_label(method), *(_cell(mine.get(lab), method in best[lab]) for lab in labs)])
         )
     draws = rows_of.drop_duplicates("lab").set_index("lab")["n_labs"].to_dict()
-    heads = [f"{lab}, {count(draws[lab])} draws" for lab in labs]
+    heads = [f"{lab}, {counted(draws[lab], 'draws')}" for lab in labs]
     caption = f"Protocol {protocol}: R2 [95 % interval over patients]. Bold: the highest of a lab."
     return Table(columns=["", *heads], rows=rows, caption=caption)
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.foundation.number_format import (
     UNITS,
-    count,
+    counted,
     error_digits,
     interval,
     number,
@@ -155,5 +155,5 @@ def heading(lab: str, rows: pd.DataFrame) -> str:
     scored = rows.loc[rows["n_labs"] > 0]
     if scored.empty:
         return f"{lab} ({UNITS[lab]}), not scored"
-    sizes = f"{count(most(scored, 'n_labs'))} draws of {count(most(scored, 'n_patients'))} patients"
+    sizes = f"{counted(most(scored, 'n_labs'), 'draws')} of {counted(most(scored, 'n_patients'), 'patients')}"
     return f"{lab} ({UNITS[lab]}), {sizes}"

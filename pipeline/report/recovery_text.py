@@ -18,7 +18,7 @@ from pipeline.evaluation.recovery import (
     TWIN,
     WITHOUT_TWIN,
 )
-from pipeline.foundation.number_format import interval, number, short_label, signed
+from pipeline.foundation.number_format import counted, interval, number, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES
 
 SHOWN = {
@@ -61,7 +61,8 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
 
 def _target(rows: pd.DataFrame, protocol: str, model: str) -> Verdict:
     reached = rows.loc[rows[f"recovery{SUFFIXES[model]}"] >= TARGET_RECOVERY, "lab"].to_list()
-    words = f"recovery of at least {TARGET_RECOVERY} at coupling 1 on {len(reached)} labs ({_names(reached)})"
+    labs = f"{counted(len(reached), 'labs')} ({_names(reached)})"
+    words = f"recovery of at least {TARGET_RECOVERY} at coupling 1 on {labs}"
     words = words if model == MODEL else f"{short_label(model)}: {words}"
     return Verdict(met=len(reached) >= TARGET_LABS, text=f"{protocol}: {words}; target {TARGET_LABS}")
 

@@ -47,6 +47,11 @@ def new_figure(
     return Figure(figsize=(width, height), layout=layout)
 
 
+_PATH = re.compile(r' d="[^"]*"')
+_PLACES = re.compile(r"(\.\d\d)\d+")
+"""Matplotlib writes six decimals; a hundredth of a point is finer than any screen or paper."""
+
+
 def to_svg(figure: Figure) -> str:
     """Return the figure as an ``<svg>`` element that fills its column and carries no date."""
     with mpl.rc_context(_STYLE), io.StringIO() as file:
@@ -54,6 +59,7 @@ def to_svg(figure: Figure) -> str:
         drawn = file.getvalue()
     element = drawn[drawn.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>\s*", "", element, flags=re.DOTALL)
+    element = _PATH.sub(lambda path: _PLACES.sub(r"\1", path.group()), element)
     width = re.search(r'<svg[^>]*? width="([\d.]+)pt"', element)
     points = width.group(1) if width else "600"
     element = re.sub(r'(<svg[^>]*?) width="[\d.]+pt"', r"\1", element, count=1)

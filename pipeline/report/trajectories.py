@@ -21,8 +21,9 @@ from pipeline.store.embeddings import EmbeddingStore
 
 SHOWN_PATIENTS = 4
 """Those with the most scored draws."""
-SHOWN_ESTIMATES = 2000
-"""Of one patient and lab, at equal steps: a picture is some 700 points wide, a week has 20,160 windows."""
+SHOWN_ESTIMATES = 700
+"""Of one patient and lab, at equal steps: a picture is some 700 points wide, a week has 20,160 windows; more of them is
+most of the report's bytes."""
 HOURS_BEFORE = 12
 """Draws up to so many hours before t0 are shown too: they are the history that the model starts from."""
 

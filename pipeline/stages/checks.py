@@ -12,7 +12,7 @@ from pipeline.cohort.normalization import LabScaler
 from pipeline.cohort.splits import Splits
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.errors import LeakError
-from pipeline.foundation.number_format import UNITS
+from pipeline.foundation.number_format import UNITS, counted
 from pipeline.foundation.schema import DAY_US, LABS_BY_NAME
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.labs.versions import final_results
@@ -39,9 +39,10 @@ def store_matches_its_manifest(workspace: Workspace, experiment: ExperimentConfi
     found = verify_store(EmbeddingStore.open(workspace.store))
     damaged = len(found.damaged)
     problems = "; ".join(sorted(set(found.damaged.values())))
+    read = counted(found.checked, "patients")
     return CheckOutcome(
         passed=found.ok and found.checked > 0,
-        explanation=f"{found.checked} patients read, {damaged} damaged{': ' + problems if problems else ''}.",
+        explanation=f"{read} read, {damaged} damaged{': ' + problems if problems else ''}.",
         numbers={"patients": found.checked, "damaged": damaged},
     )
 
@@ -63,7 +64,7 @@ def units_are_plausible(workspace: Workspace, experiment: ExperimentConfig) -> C
     )
     return CheckOutcome(
         passed=not wrong and bool(medians),
-        explanation=f"{len(medians)} labs, {text}.",
+        explanation=f"{counted(len(medians), 'labs')}, {text}.",
         numbers={f"median {lab}": median for lab, median in medians.items()},
     )
 
@@ -94,7 +95,7 @@ def scaling_comes_from_training_patients(workspace: Workspace, experiment: Exper
     return CheckOutcome(
         passed=(same_splits and not differing) or experiment.scaler.fitted_on != "train",
         explanation=f"Fitted under {'the stored' if same_splits else 'other'} splits; "
-        f"{len(differing)} labs differ from the training patients' range.{told}",
+        f"{counted(len(differing), 'labs')} with another range than the training patients'.{told}",
         numbers={"training_patients": scaler.n_patients},
     )
 
@@ -123,7 +124,7 @@ def locf_recomputed_independently(workspace: Workspace, experiment: ExperimentCo
     wrong = sum(not _is_latest(row, results) for row in table.to_dict(orient="records"))
     return CheckOutcome(
         passed=wrong == 0 and len(table) > 0,
-        explanation=f"{len(table)} test draws looked up again, {wrong} differ.",
+        explanation=f"{counted(len(table), 'test draws')} looked up again, different: {wrong}.",
         numbers={"draws": len(table), "differing": wrong},
     )
 
@@ -153,7 +154,8 @@ def no_patient_ids_in_metadata(workspace: Workspace, experiment: ExperimentConfi
     words = set(re.findall(r"[A-Za-z0-9_-]+", "\n".join(texts)))
     return CheckOutcome(
         passed=not ids & words,
-        explanation=f"{len(ids & words)} of {len(ids)} patient ids appear in metadata, file names or the report.",
+        explanation=f"{counted(len(ids), 'patient ids')} looked for in metadata, file names and the report, "
+        f"found: {len(ids & words)}.",
         numbers={"patients": len(ids)},
     )
 

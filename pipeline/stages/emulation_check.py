@@ -24,6 +24,7 @@ from pipeline.evaluation.recovery_conditions import Condition
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import require_writable, write_parquet, write_text
+from pipeline.foundation.number_format import counted
 from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.report.emulation_text import emulation_text
 from pipeline.sources.synthetic.parameters import CohortParameters
@@ -61,7 +62,8 @@ class EmulationCheck:
     @property
     def words(self) -> str:
         """The check in one sentence."""
-        return f"{self.study.encoders[0]}; {self.study.words}; {self.divisions} divisions, {self.draws} draws"
+        size = f"{counted(self.divisions, 'divisions')}, {counted(self.draws, 'draws')}"
+        return f"{self.study.encoders[0]}; {self.study.words}; {size}"
 
 
 def run_emulation_check(

@@ -18,9 +18,9 @@ from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import apart
 from pipeline.foundation.atomic import write_json, write_parquet, write_text
 from pipeline.foundation.errors import MissingArtifactError
-from pipeline.foundation.number_format import UNITS, short_label
+from pipeline.foundation.number_format import short_label
 from pipeline.foundation.progress import tracked
-from pipeline.foundation.schema import LAB_NAMES, METHOD_LABELS, TWINS
+from pipeline.foundation.schema import METHOD_LABELS, TWINS
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.prediction.files import PredictionWriter, read_dense_sums, read_predictions
@@ -35,6 +35,7 @@ from pipeline.report.made_of import (
     of_method,
     patients_sentence,
 )
+from pipeline.report.page_tables import coverage_rows, followed_over_runs, metrics_by_lab
 from pipeline.stages.provenance import recorded
 from pipeline.store.embeddings import EmbeddingStore
 
@@ -81,10 +82,11 @@ def predictions(workspace: Workspace, experiment: ExperimentConfig) -> StageSumm
     if "dense" in experiment.scorings:
         counts["dense_points_of_test_patients"] = _write_dense(workspace, experiment, trained, inputs, writer)
     writer.finish()
+    claimed = coverage(table.loc[table["method"].isin(CLAIMED)], INTERVAL_LEVEL, gap_edges_hours=())
     return StageSummary(
         stage="predictions",
         counts=counts,
-        tables={"coverage of the 90 % intervals": _coverage_rows(table)},
+        tables={"coverage of the 90 % intervals": coverage_rows(claimed)},
         artefacts={"predictions": workspace.predictions},
     ).save(workspace.summary("predictions"))
 
@@ -208,22 +210,6 @@ def _write_dense(
     return int(sums.loc[sums["method"] == "locf", "n_points"].sum())
 
 
-def _coverage_rows(table: pd.DataFrame) -> list[dict]:
-    rows = coverage(table.loc[table["method"].isin(CLAIMED)], INTERVAL_LEVEL, gap_edges_hours=())
-    return [
-        {
-            "method": short_label(row["method"]),
-            "protocol": row["protocol"],
-            "lab": f"{row['lab']} ({UNITS[row['lab']]})",
-            "draws": int(row["n_labs"]),
-            "coverage": round(row["coverage"], 3),
-            "mean width": round(row["mean_width"], 3),
-            "without interval": row["missing_reason"],
-        }
-        for row in rows.loc[rows["seed"] == rows["seed"].min()].to_dict(orient="records")
-    ]
-
-
 @recorded("evaluation")
 def evaluation(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     """Compute metrics, skill and paired differences with intervals."""
@@ -243,14 +229,9 @@ def evaluation(workspace: Workspace, experiment: ExperimentConfig) -> StageSumma
         counts={
             **_headline_counts(workspace, experiment, table),
             "methods": len(set(metrics["method"])),
-            **_followed_over_time(metrics),
+            **followed_over_runs(metrics),
         },
-        tables=_claimed(compared)
-        | {
-            f"{lab} ({UNITS[lab]}), {protocol}": _headline(metrics, protocol, lab)
-            for protocol in metrics["protocol"].unique()
-            for lab in LAB_NAMES
-        },
+        tables=_claimed(compared) | metrics_by_lab(metrics),
         figures=_what_ppg_added(compared),
         artefacts={"evaluation": workspace.evaluation},
     ).save(workspace.summary("evaluation"))
@@ -291,39 +272,6 @@ def _what_ppg_added(compared: pd.DataFrame | None) -> dict[str, str]:
         if len(rows):
             figures[f"What PPG added to {short_label(method)}"] = added_svg(rows, short_label(method))
     return figures
-
-
-def _shown(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Rows that a person looks at first: measured draws, all pooled, first seed."""
-    return metrics.loc[
-        (metrics["scoring"] == "measured")
-        & (metrics["aggregation"] == "pooled")
-        & (metrics["seed"] == metrics["seed"].min())
-    ]
-
-
-def _followed_over_time(metrics: pd.DataFrame) -> dict[str, float]:
-    """R2 of the paper's method and of ours, for Dagster to plot over all runs."""
-    rows = _shown(metrics)
-    return {
-        f"R2 {row['lab']}, {row['protocol']} ({short_label(row['method'])})": round(row["r2"], 4)
-        for row in rows.loc[rows["method"].isin(CLAIMED) & rows["r2"].notna()].to_dict(orient="records")
-    }
-
-
-def _headline(metrics: pd.DataFrame, protocol: str, lab: str) -> list[dict]:
-    rows = _shown(metrics)
-    return [
-        {
-            "method": short_label(row["method"]),
-            "draws": int(row["n_labs"]),
-            "R2": round(row["r2"], 3),
-            "R2 95 %": f"{row['r2_lower']:.2f} to {row['r2_upper']:.2f}",
-            "MAE": round(row["mae"], 3),
-            "skill": round(row["skill_vs_locf"], 3),
-        }
-        for row in rows.loc[(rows["protocol"] == protocol) & (rows["lab"] == lab)].to_dict(orient="records")
-    ]
 
 
 def printed_table(workspace: Workspace, experiment: ExperimentConfig) -> str:

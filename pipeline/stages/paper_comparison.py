@@ -6,9 +6,9 @@ import pandas as pd
 
 from pipeline.experiments import PAPER_METHODS, ExperimentConfig
 from pipeline.foundation.atomic import write_parquet, write_text
-from pipeline.foundation.number_format import short_label
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
+from pipeline.report.page_tables import table1_by_method
 from pipeline.report.paper_table import table1 as beside_the_paper
 from pipeline.report.paper_text import table1_text
 from pipeline.stages.align import cohort_splits, lab_alignment, normalization_stats
@@ -63,7 +63,7 @@ def table1(workspace: Workspace, experiment: ExperimentConfig) -> StageSummary:
     return StageSummary(
         stage="table1",
         counts={"rows": len(table), "seeds": len(experiment.seeds)},
-        tables=_as_the_paper_has_it(table),
+        tables=table1_by_method(table),
         artefacts={"table": workspace.table1_text},
     ).save(workspace.summary("table1"))
 
@@ -96,31 +96,3 @@ def _methods(workspace: Workspace, experiment: ExperimentConfig) -> tuple[str, .
     """Return the paper's methods, and those of the experiment's others that have been trained."""
     others = (method for method in experiment.methods if method not in PAPER_METHODS)
     return (*PAPER_METHODS, *(method for method in others if is_there(training_stage(method), workspace)))
-
-
-def _as_the_paper_has_it(table: pd.DataFrame) -> dict[str, list[dict]]:
-    """One row a method and one column a lab: ours for each protocol, then the paper's figures."""
-    tables = {}
-    for protocol, scoring in TITLES:
-        rows = table.loc[(table["protocol"] == protocol) & (table["scoring"] == scoring)]
-        for column, title in (("r2", "R2"), ("skill_vs_locf", "skill over LOCF")):
-            tables[f"{title}, {protocol}, {scoring} draws"] = _by_lab(
-                rows, column
-            )  # empty tables are not shown
-    paper = table.drop_duplicates(["method", "lab"])
-    return tables | {
-        "R2 in the paper, institutional": _by_lab(paper, "paper_institutional_r2"),
-        "R2 in the paper, MIMIC-III": _by_lab(paper, "paper_mimic3_r2"),
-    }
-
-
-def _by_lab(rows: pd.DataFrame, column: str) -> list[dict]:
-    figures = rows.loc[rows[column].notna()]
-    return [
-        {"method": short_label(str(method))}
-        | {
-            lab: round(float(of_lab[column].iloc[0]), 2)
-            for lab, of_lab in of_method.groupby("lab", sort=False)
-        }
-        for method, of_method in figures.groupby("method", sort=False)
-    ]

@@ -9,6 +9,7 @@ from pipeline.cohort.splits import Splits
 from pipeline.evaluation.characteristics import characteristics
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.errors import MissingArtifactError
+from pipeline.foundation.number_format import counted
 from pipeline.foundation.provenance import source_commit
 from pipeline.foundation.schema import FITTED_METHODS, PROTOCOLS, SPLITS
 from pipeline.foundation.summary import load_summary
@@ -105,11 +106,12 @@ def card_facts(workspace: Workspace, experiment: ExperimentConfig) -> list[tuple
     networks = [method for method in experiment.methods if method not in FITTED_METHODS]
     pairs = []
     if networks:
-        sizes = f"{model.n_blocks} blocks, {model.d_model} wide, {model.d_state} states a channel"
+        states = counted(model.d_state, "states")
+        sizes = f"{counted(model.n_blocks, 'blocks')}, {model.d_model} wide, {states} a channel"
         pairs += [
             ("Sequence model", f"Mamba, one layer a lab: {sizes}, dropout {model.dropout:g}; LSTM {model.hidden} wide"),
-            ("Training", f"at most {training.epochs} epochs, learning rate {training.learning_rate:g}, batches of "
-             f"{training.batch_pieces} pieces; kept: {_kept(training.selection)}"),
+            ("Training", f"at most {counted(training.epochs, 'epochs')}, learning rate {training.learning_rate:g}, "
+             f"batches of {counted(training.batch_pieces, 'pieces')}; kept: {_kept(training.selection)}"),
         ]  # fmt: skip
     train, validation, test = (f"{100 * share:.0f} %" for share in division.fractions)
     counts = Splits.load(workspace.splits).counts
@@ -119,7 +121,7 @@ def card_facts(workspace: Workspace, experiment: ExperimentConfig) -> list[tuple
     pairs += [
         ("Division", f"by patient, seed {division.seed}: {shares}; patients: {told}"),
         ("Seeds", f"training {', '.join(map(str, experiment.seeds))}; bootstrap {experiment.evaluation.seed}, "
-         f"{experiment.evaluation.bootstrap} replicates"),
+         f"{counted(experiment.evaluation.bootstrap, 'replicates')}"),
         ("Code", source_commit() or "not known: no checkout"),
     ]  # fmt: skip
     return pairs

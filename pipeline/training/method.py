@@ -160,7 +160,7 @@ class _Recipe:
         }  # fmt: skip
         return TrainingRun(
             method=self.method, part=self.part, model=model, source=source, config=self.config, folder=folder,
-            optimizer=torch.optim.AdamW(groups, lr=self.config.warmup_start, betas=(0.9, 0.999)),
+            optimizer=_adamw(groups, self.config.warmup_start, device),
             validate=self._validate(data, device, ranks), scaler=data.scaler, device=device, ranks=ranks,
             identity=config_hash(identity), resumed=resumed,
             experiment={**resolved_experiment(self.experiment, known), "training": to_plain(self.config)},
@@ -232,6 +232,13 @@ class _Recipe:
             return validation_of(rows, self.config.protocols, self.labs, patients, ranks, device)
 
         return validate
+
+
+def _adamw(groups: list[dict[str, object]], rate: float, device: torch.device) -> torch.optim.AdamW:
+    # On a CPU the default goes through the parameters one by one, four times as long; on a GPU it is chosen well.
+    return torch.optim.AdamW(
+        groups, lr=rate, betas=(0.9, 0.999), fused=True if device.type == "cpu" else None
+    )
 
 
 def _check_scaler(scaler: LabScaler, splits: Splits, config: TrainingConfig) -> None:

@@ -34,7 +34,7 @@ def test_the_patient_is_read_from_standard_input(
     monkeypatch.setattr("sys.stdin", io.StringIO("P1000\n"))
     assert main(["plot", "e.csv"]) == 0
     told = capsys.readouterr()
-    assert "1 other sequences of this patient are not drawn" in told.out
+    assert "Not drawn: 1 other sequence of this patient; choose one by a row: --row N" in told.out
     assert told.out.endswith("picture: trajectory.svg\npicture: trajectory.png\n")
     assert told.err == ""
     assert (folder / "trajectory.png").read_bytes().startswith(b"\x89PNG")

@@ -4,7 +4,16 @@ import math
 
 import pytest
 
-from pipeline.foundation.number_format import ABSENT, count, interval, number, p_value, short_label, signed
+from pipeline.foundation.number_format import (
+    ABSENT,
+    count,
+    counted,
+    interval,
+    number,
+    p_value,
+    short_label,
+    signed,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +53,18 @@ def test_count_and_p():
 def test_labels():
     assert short_label("live_locf") == "Live LOCF"
     assert short_label("mt_pcs_permuted") == "mt_pcs_permuted"
+
+
+@pytest.mark.parametrize(
+    ("n", "things", "shown"),
+    [
+        (1, "patients", "1 patient"),
+        (0, "patients", "0 patients"),
+        (1285, "numbers", "1 285 numbers"),
+        (1, "draws, protocol start", "1 draw, protocol start"),
+        (1, "training runs", "1 training run"),
+        (None, "draws", f"{ABSENT} draws"),
+    ],
+)
+def test_one_thing_is_not_several(n, things, shown):
+    assert counted(n, things) == shown
