@@ -70,7 +70,6 @@ def _inputs(workspace: Workspace, experiment: ExperimentConfig) -> _Inputs:
     source, _ = waveform_source(workspace)
     catalog_file = require(workspace.catalog, made_by="waveform_catalog", asset=ASSET)
     store = EmbeddingStore.open(workspace.store, create=True)
-    claim_store(workspace, store)
     encoder = experiment_encoder(experiment)
     return _Inputs(source, catalog_file, store, encoder, encoding_config(experiment, encoder))
 
@@ -120,6 +119,7 @@ def plan_embedding_batches(workspace: Workspace, experiment: ExperimentConfig) -
     check_inputs(workspace, experiment, ASSET)
     require_writable(workspace.record(ASSET))
     inputs = _inputs(workspace, experiment)
+    claim_store(workspace, inputs.store)
     plan = inputs.plan()
     logger.info("%s", plan)
     return [[task.patient for task in batch] for batch in plan.batches(inputs.config.batch_patients)]

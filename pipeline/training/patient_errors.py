@@ -1,4 +1,4 @@
-"""How a line's errors at one patient's draws hang together, and a line that knows it (generalised least squares).
+"""How a line's errors at one patient's draws hang together, and draws freed of it (generalised least squares).
 
 What the waveform misreads in a patient it misreads again: most of an error is the patient's own, the same at every
 draw, and much of the rest passes within hours. Fitted as if all errors were independent, a line takes a patient with
@@ -10,7 +10,6 @@ forty draws for forty patients, and bends towards what is only theirs. Divided b
 Source: our decision; the estimator is Aitken's (1935). docs/assimilation.md says what it brought.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +23,6 @@ _START = (1 / 3, 1 / 3, 1 / 3, 6.0)
 _PRIOR_SPREAD = 1.5
 """Standard deviation of the prior of their logarithms, as of a filter's numbers: a factor 4.5 either way."""
 _BOUNDS = ((1e-4, 20.0), (1e-4, 20.0), (1e-4, 20.0), (0.25, 250.0))
-PENALTIES = np.logspace(-1, 5, 13)
-"""Of a whitened line, among which left-out patients choose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,62 +91,6 @@ def whitened(
         root = np.linalg.cholesky(covariance.matrix(hours[rows]))
         made[rows] = np.linalg.solve(root, values[rows])
     return made
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneralisedLine:
-    """A line on inputs as they come, and the covariance of errors under which it was fitted."""
-
-    weights: Float[np.ndarray, " features"]
-    bias: float
-    covariance: ErrorCovariance
-
-
-def generalised_line(
-    x: Float[np.ndarray, "draws features"],
-    y: Float[np.ndarray, " draws"],
-    left_out: Float[np.ndarray, " draws"],
-    hours: Float[np.ndarray, " draws"],
-    patient: Int[np.ndarray, " draws"],
-    fold: Int[np.ndarray, " draws"],
-) -> GeneralisedLine:
-    """Fit a line under the covariance of its errors; its penalty is that of the least whitened error on folds left out.
-
-    Parameters
-    ----------
-    left_out : what an ordinary line says of each draw without having seen its patient
-    fold : of each draw's patient, for the choice of the penalty
-    """
-    covariance = fit_error_covariance(y - left_out, hours, patient)
-    mean, spread = x.mean(axis=0), x.std(axis=0)
-    spread = np.where(spread > 0, spread, 1.0)
-    columns = np.column_stack([np.ones(len(y)), (x - mean) / spread, y])
-    z, target = np.split(whitened(covariance, columns, hours, patient), [-1], axis=1)
-    error = np.zeros(len(PENALTIES))
-    for k in np.unique(fold):
-        held = fold == k
-        if not held.all():
-            said = z[held] @ _slopes(z[~held], target[~held, 0], PENALTIES).T
-            error += np.square(target[held] - said).sum(axis=0)
-    (best,) = _slopes(z, target[:, 0], PENALTIES[[int(np.argmin(error))]])
-    weights = best[1:] / spread
-    return GeneralisedLine(weights=weights, bias=float(best[0] - weights @ mean), covariance=covariance)
-
-
-def _slopes(
-    z: Float[np.ndarray, "draws columns"],
-    y: Float[np.ndarray, " draws"],
-    penalties: Sequence[float] | np.ndarray,
-) -> Float[np.ndarray, "penalties columns"]:
-    """Return the coefficients under each penalty; the first column is the intercept's, which has none."""
-    free = z[:, 0]
-    within = float(free @ free)
-    rest = z[:, 1:] - np.outer(free, free @ z[:, 1:] / within)
-    values, vectors = np.linalg.eigh(rest.T @ rest)
-    along = vectors.T @ (rest.T @ y)
-    slopes = (along / (np.maximum(values, 0.0) + np.asarray(penalties)[:, None])) @ vectors.T
-    level = (free @ y - slopes @ (z[:, 1:].T @ free)) / within
-    return np.column_stack([level, slopes])
 
 
 _Alike = tuple[Float[Tensor, "patients draws"], Float[Tensor, "patients draws"]]

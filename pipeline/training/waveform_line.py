@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.training.patient_errors import generalised_line
+from pipeline.training.patient_errors import fit_error_covariance, whitened
 from pipeline.training.ridge import FOLDS, folds, ridge
 from pipeline.training.ten_minute_means import BlockMeans
 
+PENALTIES = np.logspace(-1, 5, 13)
+"""Of a whitened line, among which left-out patients choose."""
 LEAST_ROWS = 4 * FOLDS
 """A lab with fewer draws beside a waveform has no line, and so no readings."""
 
@@ -70,5 +72,51 @@ def fold_of(patients: Sequence[str]) -> dict[str, int]:
 def _line(x: np.ndarray, y: np.ndarray, hours: np.ndarray, patient: np.ndarray) -> Line | None:
     if len(y) < LEAST_ROWS or len(np.unique(patient)) < FOLDS:
         return None
-    fitted = generalised_line(x, y, ridge(x, y, patient).left_out, hours, patient, folds(patient))
-    return Line(weights=fitted.weights, bias=fitted.bias)
+    return generalised_line(x, y, ridge(x, y, patient).left_out, hours, patient, folds(patient))
+
+
+def generalised_line(
+    x: Float[np.ndarray, "draws features"],
+    y: Float[np.ndarray, " draws"],
+    left_out: Float[np.ndarray, " draws"],
+    hours: Float[np.ndarray, " draws"],
+    patient: Int[np.ndarray, " draws"],
+    fold: Int[np.ndarray, " draws"],
+) -> Line:
+    """Fit a line under the covariance of its errors; its penalty is that of the least whitened error on folds left out.
+
+    Parameters
+    ----------
+    left_out : what an ordinary line says of each draw without having seen its patient
+    fold : of each draw's patient, for the choice of the penalty
+    """
+    covariance = fit_error_covariance(y - left_out, hours, patient)
+    mean, spread = x.mean(axis=0), x.std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    columns = np.column_stack([np.ones(len(y)), (x - mean) / spread, y])
+    z, target = np.split(whitened(covariance, columns, hours, patient), [-1], axis=1)
+    error = np.zeros(len(PENALTIES))
+    for k in np.unique(fold):
+        held = fold == k
+        if not held.all():
+            said = z[held] @ _slopes(z[~held], target[~held, 0], PENALTIES).T
+            error += np.square(target[held] - said).sum(axis=0)
+    (best,) = _slopes(z, target[:, 0], PENALTIES[[int(np.argmin(error))]])
+    weights = best[1:] / spread
+    return Line(weights=weights, bias=float(best[0] - weights @ mean))
+
+
+def _slopes(
+    z: Float[np.ndarray, "draws columns"],
+    y: Float[np.ndarray, " draws"],
+    penalties: Float[np.ndarray, " penalties"],
+) -> Float[np.ndarray, "penalties columns"]:
+    """Return the coefficients under each penalty; the first column is the intercept's, which has none."""
+    free = z[:, 0]
+    within = float(free @ free)
+    rest = z[:, 1:] - np.outer(free, free @ z[:, 1:] / within)
+    values, vectors = np.linalg.eigh(rest.T @ rest)
+    along = vectors.T @ (rest.T @ y)
+    slopes = (along / (np.maximum(values, 0.0) + penalties[:, None])) @ vectors.T
+    level = (free @ y - slopes @ (z[:, 1:].T @ free)) / within
+    return np.column_stack([level, slopes])

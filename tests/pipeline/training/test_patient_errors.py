@@ -7,15 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.training.patient_errors import (
-    PENALTIES,
-    ErrorCovariance,
-    _slopes,
-    fit_error_covariance,
-    generalised_line,
-    whitened,
-)
+from pipeline.training.patient_errors import ErrorCovariance, fit_error_covariance, whitened
 from pipeline.training.ridge import folds, ridge
+from pipeline.training.waveform_line import PENALTIES, _slopes, generalised_line
 
 TRUE = ErrorCovariance(noise=0.1, drift=0.2, level=0.4, drift_hours=5.0)
 
