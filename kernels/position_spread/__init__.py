@@ -1,7 +1,7 @@
-"""Standard deviation over the middle axis of a tensor, compiled for the CPU: part of an encoder's read-out.
+"""Mean and standard deviation over a tensor's middle axis, compiled for the CPU: part of an encoder's read-out.
 
-In: a float32 tensor on a CPU, whose gradient nobody asks for, and its mean.
-Out: the spread, in the same order of sums on every machine.
+In: a float32 tensor on a CPU, whose gradient nobody asks for.
+Out: its mean and spread, in the same order of sums on every machine.
 Never: an import but of torch and of the selective scan's builder; torch itself before a name is used.
 """
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import cpu
-    from .cpu import available, spread
+    from .cpu import available, mean_and_spread
 
-__all__ = ["available", "cpu", "spread"]
+__all__ = ["available", "cpu", "mean_and_spread"]
 
 
 def __getattr__(name: str) -> object:

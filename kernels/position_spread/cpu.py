@@ -12,41 +12,43 @@ from kernels.selective_scan.cpu.build import LEVELS, BuildError, best_level, bui
 FLAGS = ("-std=gnu++17", "-O3", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-w")
 """No contraction: the bits are those of one operation after the other, on every level."""
 _ARGUMENTS = (
-    ctypes.c_void_p, ctypes.c_void_p, *(ctypes.c_int64,) * 5, ctypes.c_float, ctypes.c_void_p,
+    ctypes.c_void_p, *(ctypes.c_int64,) * 5, ctypes.c_float, ctypes.c_void_p, ctypes.c_void_p,
 )  # fmt: skip
 
 
 def available(x: Tensor) -> bool:
-    """Return whether `spread` takes a tensor here: float32 on a CPU, no gradient, columns side by side, a compiler."""
+    """Return whether `mean_and_spread` takes a tensor here.
+
+    That is: float32 on a CPU, no gradient, columns side by side, and a compiler.
+    """
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.ndim == 3 and x.stride(2) == 1
     watched = x.requires_grad and torch.is_grad_enabled()
     return plain and not watched and isinstance(_library(best_level()), ctypes.CDLL)
 
 
-def spread(x: Tensor, mean: Tensor, least_variance: float) -> Tensor:
-    """Return the standard deviation (n, width) of a tensor (n, positions, width) over its positions.
+def mean_and_spread(x: Tensor, least_variance: float) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation, each (n, width), of a tensor (n, positions, width) over its positions.
 
     Parameters
     ----------
     x : of which `available` is true
-    mean : (n, width) float32, over the same positions
     least_variance : smaller variances count as this
 
     Raises
     ------
-    ValueError : `available` is not true of it, or the mean is not of its shape
+    ValueError : `available` is not true of it
     """
-    rows, positions, width = x.shape if x.ndim == 3 else (-1, -1, -1)
-    if not available(x) or mean.shape != (rows, width) or mean.dtype != torch.float32:
+    if not available(x):
         raise ValueError(
-            "the spread over positions is compiled for float32 tensors without gradients on a CPU, beside their mean"
+            "mean and spread over positions are compiled for float32 tensors without gradients on a CPU"
         )
-    mean, found = mean.contiguous(), torch.empty_like(mean)
-    library().position_spread(
-        x.data_ptr(), mean.data_ptr(), rows, positions, width, x.stride(0), x.stride(1), least_variance,
-        found.data_ptr(),
+    rows, positions, width = x.shape
+    mean, spread = x.new_empty(rows, width), x.new_empty(rows, width)
+    library().mean_and_spread(
+        x.data_ptr(), rows, positions, width, x.stride(0), x.stride(1), least_variance, mean.data_ptr(),
+        spread.data_ptr(),
     )  # fmt: skip
-    return found
+    return mean, spread
 
 
 def library() -> ctypes.CDLL:
@@ -69,6 +71,6 @@ def _library(level: str) -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(built("position_spread", level, [source], (*FLAGS, *LEVELS[level]))))
     except (BuildError, OSError) as error:
         return str(error)
-    library.position_spread.argtypes = _ARGUMENTS
-    library.position_spread.restype = None
+    library.mean_and_spread.argtypes = _ARGUMENTS
+    library.mean_and_spread.restype = None
     return library

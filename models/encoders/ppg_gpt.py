@@ -239,7 +239,7 @@ class PPGGPT(nn.Module):
             frozen = self._frozen_copy()
 
             def embed(x: Tensor) -> Tensor:
-                return self._projected(frozen(self._patches(x)))
+                return self._projected(frozen(self._patches(x), self.readout))
 
             return embed_in_batches(self, embed, windows, self.width)
         autocast = torch.bfloat16 if self.precision == "bfloat16" else None
@@ -266,7 +266,7 @@ class PPGGPT(nn.Module):
     def _frozen_copy(self) -> FrozenPPGGPT:
         """Return the copy of the weights as they are now."""
         parameters = tuple(self.parameters())
-        state = (self.precision, self.readout, *((id(p), p.data_ptr(), _version(p)) for p in parameters))
+        state = (self.precision, *((id(p), p.data_ptr(), _version(p)) for p in parameters))
         if self._frozen is None or self._frozen.state != state:
             with torch.inference_mode(False):  # the copy outlives the caller's mode
                 forward = FrozenPPGGPT(
@@ -275,7 +275,6 @@ class PPGGPT(nn.Module):
                     n_patches=WINDOW_SAMPLES // self.config.patch,
                     batch=EMBED_BATCH,
                     dtype=getattr(torch, self.precision),
-                    readout=self.readout,
                 )
             self._frozen = _Frozen(state, parameters, forward)
         return self._frozen.forward

@@ -46,7 +46,6 @@ class FrozenPPGGPT:
     n_patches : of a window
     batch : windows that each call will bring; any other number works too, more slowly
     dtype : of the products, float32 or bfloat16
-    readout : one of ``models.encoders.readouts.READOUTS``
     """
 
     @torch.no_grad()
@@ -58,11 +57,8 @@ class FrozenPPGGPT:
         n_patches: int,
         batch: int,
         dtype: torch.dtype,
-        readout: str = "last",
     ):
         rows = batch * n_patches
-        self._readout = readout
-        self._queries = n_patches if needs_every_position(readout) else 1
         self._embed_patches = product([_affine(patch_embedding.linear)], torch.float32, rows)
         self._layers: list[_FrozenLayer] = []
         start = patch_embedding.sep[None, None]
@@ -72,19 +68,20 @@ class FrozenPPGGPT:
             start = layer(start)
 
     @torch.no_grad()
-    def __call__(self, patches: Float[Tensor, "n patches samples"]) -> Float[Tensor, "n width"]:
-        """Return the read-out of the layers' outputs."""
-        return read_out(self._readout, self._outputs(patches))
+    def __call__(self, patches: Float[Tensor, "n patches samples"], readout: str) -> Float[Tensor, "n width"]:
+        """Return a read-out of the layers' outputs, one of ``models.encoders.readouts.READOUTS``."""
+        queries = patches.shape[1] if needs_every_position(readout) else 1
+        return read_out(readout, self._outputs(patches, queries))
 
     def _outputs(
-        self, patches: Float[Tensor, "n patches samples"]
+        self, patches: Float[Tensor, "n patches samples"], queries: int
     ) -> Iterator[Float[Tensor, "n queries width"]]:
         """Yield the output of each layer, which the next one overwrites."""
         x = self._embed_patches(patches)
         for layer in self._layers[:-1]:
             x = layer(x, queries=x.shape[1])
             yield x
-        yield self._layers[-1](x, queries=self._queries)
+        yield self._layers[-1](x, queries=queries)
 
 
 class _FrozenLayer:

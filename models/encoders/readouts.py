@@ -31,24 +31,29 @@ def read_out(
     -----
     The spread takes two passes, from the mean itself: no difference of large sums.
     """
-    kind = readout.removesuffix(SPREAD)
+    kind, with_spread = readout.removesuffix(SPREAD), readout.endswith(SPREAD)
     levels, spreads = [], []
     for x in outputs if kind == "layers" else deque(outputs, maxlen=1):
-        mean = x.mean(1)
-        levels.append(x[:, -1] if kind == "last" else mean)
-        if readout.endswith(SPREAD):
-            spreads.append(_spread(x, mean))
+        moments = _compiled(x) if position_spread.available(x) else _in_pytorch(x, with_spread)
+        levels.append(x[:, -1] if kind == "last" else moments[0])
+        spreads += moments[1:] if with_spread else ()
     return torch.cat([*levels, *spreads], dim=1)
 
 
-def _spread(
-    x: Float[Tensor, "n positions d_model"], mean: Float[Tensor, "n d_model"]
-) -> Float[Tensor, "n d_model"]:
-    """Return the standard deviation over positions.
+def _compiled(x: Float[Tensor, "n positions d_model"]) -> tuple[Float[Tensor, "n d_model"], ...]:
+    """Return mean and standard deviation over positions: both always, so that all read-outs share the mean's bits."""
+    return position_spread.mean_and_spread(x, _LEAST_VARIANCE)
+
+
+def _in_pytorch(
+    x: Float[Tensor, "n positions d_model"], with_spread: bool
+) -> tuple[Float[Tensor, "n d_model"], ...]:
+    """Return the mean over positions and perhaps their standard deviation.
 
     In PyTorch of the squares, since a norm over this axis is 15 times slower.
     """
-    if position_spread.available(x):
-        return position_spread.spread(x, mean, _LEAST_VARIANCE)
+    mean = x.mean(1)
+    if not with_spread:
+        return (mean,)
     variance = (x - mean[:, None]).square_().mean(1)
-    return variance.clamp_min(_LEAST_VARIANCE).sqrt()
+    return mean, variance.clamp_min(_LEAST_VARIANCE).sqrt()

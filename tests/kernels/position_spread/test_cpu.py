@@ -1,4 +1,4 @@
-"""Spread over positions: against float64, on every level the same bits, and left to PyTorch where it must be."""
+"""Mean and spread over positions: as in float64, the same bits on every level, left to PyTorch where they must be."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ LEAST = torch.finfo(torch.float32).tiny
 
 
 def spread_of(x: torch.Tensor, least: float = LEAST) -> torch.Tensor:
-    return position_spread.spread(x, x.mean(1), least)
+    return position_spread.mean_and_spread(x, least)[1]
 
 
 def numbers(rows: int, positions: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -28,14 +28,18 @@ def numbers(rows: int, positions: int, width: int, seed: int = 0) -> torch.Tenso
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 200), st.booleans())
 def test_it_is_that_of_float64(rows: int, positions: int, width: int, later: bool) -> None:
     x = numbers(rows, positions + later, width)[:, int(later) :]
-    torch.testing.assert_close(spread_of(x).double(), x.double().std(1, correction=0), rtol=1e-5, atol=1e-6)
+    mean, spread = position_spread.mean_and_spread(x, LEAST)
+    torch.testing.assert_close(mean.double(), x.double().mean(1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(spread.double(), x.double().std(1, correction=0), rtol=1e-5, atol=1e-6)
 
 
 @needs_compiler
 def test_a_row_does_not_depend_on_the_others() -> None:
     x = numbers(7, 30, 130)
-    whole = spread_of(x)
-    assert all(torch.equal(spread_of(x[n : n + 1])[0], whole[n]) for n in range(7))
+    whole = torch.stack(position_spread.mean_and_spread(x, LEAST))
+    for n in range(7):
+        alone = torch.stack(position_spread.mean_and_spread(x[n : n + 1], LEAST))
+        assert torch.equal(alone[:, 0], whole[:, n])
 
 
 @needs_compiler
@@ -58,7 +62,7 @@ def test_every_level_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> Non
     levels = list(LEVELS)[list(LEVELS).index(best_level()) :]
     for level in levels:
         monkeypatch.setattr(cpu, "best_level", lambda level=level: level)
-        found.append(spread_of(x))
+        found.append(torch.stack(position_spread.mean_and_spread(x, LEAST)))
     assert all(torch.equal(found[0], other) for other in found)
 
 
@@ -69,7 +73,7 @@ def test_every_level_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_other_tensors_are_left_to_pytorch(x: torch.Tensor) -> None:
     assert not position_spread.available(x)
     with pytest.raises(ValueError, match="float32 tensors without gradients on a CPU"):
-        position_spread.spread(x, torch.zeros(2, 4), LEAST)
+        position_spread.mean_and_spread(x, LEAST)
 
 
 def test_without_a_compiler_nothing_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
