@@ -57,7 +57,7 @@ def _add_probe(commands) -> None:
     )
     probe.add_argument(
         "--encoder", action="append", metavar="NAME",
-        help="name or path, repeatable; shipped and random when absent; pulse_features, the baseline, is always shown",
+        help="name or path, repeatable; some shipped read-outs when absent; pulse_features, the baseline, comes first",
     )  # fmt: skip
     probe.add_argument(
         "--bidmc", type=Path, help="folder of BIDMC as CSV files; no real patients when absent"

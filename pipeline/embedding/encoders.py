@@ -234,7 +234,10 @@ def _project(encoder: PPGGPT, name: EncoderName) -> None:
         there = f"there is {', '.join(beside)}" if beside else "there is none"
         raise ConfigError(f"there is no projection {path.name} beside its weights ({there}); {remedy}")
     try:
-        encoder.project(Projection.from_file(path), path.name)
+        projection = Projection.from_file(path)
+        if projection.width != name.width:
+            raise CheckpointMismatch(f"{path.name} is a projection to {projection.width} numbers.")
+        encoder.project(projection, path.name)
     except CheckpointMismatch as error:
         raise CheckpointError(f"{str(error).removesuffix('.')}; {remedy}") from error
 

@@ -160,7 +160,7 @@ def subgroups(inputs: ReportInputs) -> Section:
         if rows.empty:
             continue
         shown = rows.loc[~rows["suppressed"].astype(bool)]
-        away = sorted(set(rows.loc[rows["suppressed"].astype(bool), "group"]) - set(shown["group"]))
+        away = [group for group in dict.fromkeys(rows["group"]) if group not in set(shown["group"])]
         if len(shown):
             blocks.append(_subgroup_table(shown, title))
             hidden += [f"{title.lower()}: {', '.join(away)}"] if away else []

@@ -86,7 +86,8 @@ def _share(spread: Mapping[str, tuple[float, float]], part: str) -> str:
         return ""
     low, high = (round(100 * share) for share in spread[part])
     percent = f"{low} %" if low == high else f"{low} to {high} %"
-    return f" ({percent} of the variance)"
+    apart = "; beyond 0 to 100 % parts work against each other" if low < 0 or high > 100 else ""
+    return f" ({percent} of the variance{apart})"
 
 
 def patients_sentence(predictions: pd.DataFrame, split: str = "test") -> str:

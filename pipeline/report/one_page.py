@@ -67,7 +67,7 @@ def _table(inputs: ReportInputs, protocol: str) -> Table:
         )
     draws = rows_of.drop_duplicates("lab").set_index("lab")["n_labs"].to_dict()
     heads = [f"{lab}, {counted(draws[lab], 'draws')}" for lab in labs]
-    caption = f"Protocol {protocol}: R2 [95 % interval over patients]. Bold: the highest of a lab."
+    caption = f"Protocol {protocol}: R2 [95 % interval over patients]. Bold: the highest of these rows."
     return Table(columns=["", *heads], rows=rows, caption=caption)
 
 

@@ -22,8 +22,9 @@ from pipeline.report.synthetic import SyntheticCohort
 FOOTNOTES = (
     "Estimate minus truth in clinical units; skill = 1 - MAE / MAE of LOCF; [95 % interval by bootstrap over "
     "patients]. With several seeds: their mean, the envelope of their intervals, and \N{PLUS-MINUS SIGN} their SD. "
-    "Bold: the best of a lab, by the printed figure; whether a difference counts is told by the rule.",
-    "Live LOCF sees labs that the model does not: under protocol start it is the paper's LOCF row.",
+    "Bold: the best of a lab, by the printed figure, live LOCF left aside; whether a difference counts is told by "
+    "the rule.",
+    "Live LOCF sees labs that the models do not: under protocol start it is the paper's LOCF row.",
 )
 PAPER_FOOTNOTE = (
     "Paper: arXiv 2509.16345, Table 1; its skill is computed here from its MAE. Its MIMIC-III errors of LOCF and of "

@@ -209,7 +209,8 @@ def all_methods(inputs: ReportInputs) -> Section:
         Words(
             text="The mean over seeds where there are several. Where every patient weighs the same, R2 is taken about "
             "each patient's own mean: it asks whether a method follows the changes within a patient, and knowing "
-            "only his level scores 0 at best. Bold: the best of a lab; where the difference counts stands above."
+            "only his level scores 0 at best. Bold: the best of a lab, live LOCF left aside, which sees labs that the "
+            "others do not; where the difference counts stands above."
         ),
     ]
     for scoring in dict.fromkeys(inputs.evaluation["scoring"]):

@@ -1,5 +1,6 @@
 """What the report says of patients and models beside the results: the flow, who is in which split, the model card."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -53,12 +54,12 @@ def flow_of(workspace: Workspace, summaries: Mapping[str, dict]) -> Flow:
         FlowStep(
             title="Recordings with PPG",
             counts={"patients": catalog["counts"]["patients"], "recordings": catalog["counts"]["records"]},
-            dropped=catalog["exclusions"],
+            dropped=_in_the_plural(catalog["exclusions"]),
         ),
         FlowStep(
             title="Usable windows of 30 s",
             counts={"patients": embedded["counts"]["patients"], "windows": embedded["counts"]["windows"]},
-            dropped=embedded["exclusions"],
+            dropped=_in_the_plural(embedded["exclusions"]),
         ),
         FlowStep(
             title="Clean lab results",
@@ -72,6 +73,11 @@ def flow_of(workspace: Workspace, summaries: Mapping[str, dict]) -> Flow:
         ),
     ]
     return Flow(steps=steps, arms=_arms(workspace, examples))
+
+
+def _in_the_plural(exclusions: Mapping[str, int]) -> dict[str, int]:
+    """Say "windows: flat" where a summary's reason says "window: flat": a count will stand before it."""
+    return {re.sub(r"^(segment|window|patient)\b", r"\1s", reason): n for reason, n in exclusions.items()}
 
 
 def _arms(workspace: Workspace, examples: pd.DataFrame) -> list[FlowArm]:

@@ -25,6 +25,21 @@ GOLDEN = {
 }
 """Of `pulses` by `PPGGPT.random("1m")`, from `reference` in float64: the first and the last window's first, middle and
 last number, and the root mean square over both."""
+LARGER = {
+    ("19m", "last"): [0.552493, -0.983796, 0.206690, 0.653549, -1.321514, 0.069557, 1.066390],
+    ("19m", "mean"): [0.546366, -1.163087, -0.059067, 0.642344, -1.119476, 0.045105, 0.992055],
+    ("19m", "layers"): [0.051194, -0.116677, -0.059067, 0.041305, -0.089352, 0.045105, 0.775957],
+    ("19m", "last+spread"): [0.552493, 0.117703, 0.174726, 0.653549, 0.134466, 0.159680, 0.772174],
+    ("19m", "mean+spread"): [0.546366, 0.117703, 0.174726, 0.642344, 0.134466, 0.159680, 0.720934],
+    ("19m", "layers+spread"): [0.051194, 0.070720, 0.174726, 0.041305, 0.073164, 0.159680, 0.565450],
+    ("85m", "last"): [0.778922, -1.913909, 1.062034, 0.579530, -2.177763, 1.010516, 1.365912],
+    ("85m", "mean"): [1.021701, -2.067886, 0.877519, 1.190526, -2.042527, 0.584734, 1.287426],
+    ("85m", "layers"): [0.179697, 0.998815, 0.877519, 0.191477, 1.051433, 0.584734, 0.985800],
+    ("85m", "last+spread"): [0.778922, 0.164528, 0.187251, 0.579530, 0.312043, 0.254485, 0.993189],
+    ("85m", "mean+spread"): [1.021701, 0.164528, 0.187251, 1.190526, 0.312043, 0.254485, 0.939308],
+    ("85m", "layers+spread"): [0.179697, 0.066411, 0.187251, 0.191477, 0.109695, 0.254485, 0.719577],
+}
+"""The same of larger sizes. 345m and 1b are the same code; their float64 reference takes minutes and gigabytes."""
 
 
 def pulses() -> Tensor:
@@ -71,11 +86,24 @@ def test_there_are_six() -> None:
 
 @pytest.mark.parametrize("readout", READOUTS)
 def test_golden_numbers(readout: str) -> None:
-    embedded = model_of(readout).embed(pulses())
-    middle = embedded.shape[1] // 2
-    told = [float(row[place]) for row in embedded for place in (0, middle, -1)]
-    told.append(float(embedded.square().mean().sqrt()))
-    assert told == pytest.approx(GOLDEN[readout], rel=1e-4, abs=1e-5)
+    assert told(model_of(readout)) == pytest.approx(GOLDEN[readout], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", ["19m", pytest.param("85m", marks=pytest.mark.slow)])
+def test_golden_numbers_of_larger_sizes(scale: str) -> None:
+    model = PPGGPT.random(scale)
+    for readout in READOUTS:
+        model.readout = readout
+        assert told(model) == pytest.approx(LARGER[scale, readout], rel=1e-4, abs=1e-5), readout
+
+
+def told(model: PPGGPT) -> list[float]:
+    """Return what the golden numbers hold of a model."""
+    embedded = model.embed(pulses())
+    places = (0, embedded.shape[1] // 2, -1)
+    return [float(row[place]) for row in embedded for place in places] + [
+        float(embedded.square().mean().sqrt())
+    ]
 
 
 @pytest.mark.parametrize("readout", READOUTS)

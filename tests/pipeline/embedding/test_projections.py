@@ -136,3 +136,11 @@ def test_shipped_ones_fit_their_weights_and_say_what_they_are(name: str) -> None
     assert "ODC-BY" in encoder.projection.about["licence"]
     assert '"seed":20150001' in encoder.projection.about["fitted_on"]
     assert encoder.embed(torch.rand(3, 1200)).isfinite().all()
+
+
+def test_a_projection_to_another_width_than_its_name_says_is_refused(weights: Path, model: PPGGPT) -> None:
+    write(weights.with_name("mine+mean+to32.safetensors"), model, width=16)
+    with pytest.raises(
+        CheckpointError, match=r"mine\+mean\+to32\.safetensors is a projection to 16 numbers; fit"
+    ):
+        make_encoder(f"{weights}+mean+to32", device="cpu")
