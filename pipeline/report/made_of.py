@@ -48,7 +48,7 @@ def made_of_sentence(makeup: Makeup, shares: pd.DataFrame | None = None) -> str:
         each = numbers["filters"] // len(makeup.labs)
         filters = f"{_in_words(len(makeup.labs), 'Kalman filters')} of {counted(each, 'numbers')} each over all results"
         parts.append(filters + _share(spread, "history"))
-    rest = [] if {"network", "reading"} & numbers.keys() else ["no network"]
+    rest = [] if {"network", "reading"} & numbers.keys() else ["no network after the encoder"]
     if makeup.without_waveform:
         verb = "uses" if len(makeup.without_waveform) == 1 else "use"
         rest.append(f"{', '.join(makeup.without_waveform)} {verb} no waveform")

@@ -106,6 +106,14 @@ def characteristics_of(workspace: Workspace) -> pd.DataFrame:
     )
 
 
+def _of_the_lstm(experiment: ExperimentConfig) -> str:
+    """Say how many epochs the LSTM has, where they are others than the rest's."""
+    epochs = experiment.training.lstm_epochs
+    if "lstm" not in experiment.methods or epochs in (None, experiment.training.epochs):
+        return ""
+    return f" (the LSTM {epochs})"
+
+
 def card_facts(workspace: Workspace, experiment: ExperimentConfig) -> list[tuple[str, str]]:
     """Return what the model card says of architecture, division, training and code."""
     model, training, division = experiment.model, experiment.training, experiment.splits
@@ -113,10 +121,11 @@ def card_facts(workspace: Workspace, experiment: ExperimentConfig) -> list[tuple
     pairs = []
     if networks:
         states = counted(model.d_state, "states")
+        epochs = counted(training.epochs, "epochs") + _of_the_lstm(experiment)
         sizes = f"{counted(model.n_blocks, 'blocks')}, {model.d_model} wide, {states} a channel"
         pairs += [
             ("Sequence model", f"Mamba, one layer a lab: {sizes}, dropout {model.dropout:g}; LSTM {model.hidden} wide"),
-            ("Training", f"at most {counted(training.epochs, 'epochs')}, learning rate {training.learning_rate:g}, "
+            ("Training", f"at most {epochs}, learning rate {training.learning_rate:g}, "
              f"batches of {counted(training.batch_pieces, 'pieces')}; kept: {_kept(training.selection)}"),
         ]  # fmt: skip
     train, validation, test = (f"{100 * share:.0f} %" for share in division.fractions)

@@ -267,9 +267,14 @@ class TrainingRun:
                 "choose another folder, or delete it to train anew"
             )
         load_resume(self.resumed, path, self.model, self.optimizer)
-        logger.info(
-            "%s (%s): resumed after epoch %d of %d", self.method, self.part, state.epoch, self.config.epochs
-        )
+        if state.epoch < self.config.epochs:
+            logger.info(
+                "%s (%s): resumed after epoch %d of %d",
+                self.method,
+                self.part,
+                state.epoch,
+                self.config.epochs,
+            )
         return state
 
     def _out_of_patience(self, state: RunState) -> bool:

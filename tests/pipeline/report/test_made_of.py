@@ -43,7 +43,7 @@ def test_lines_are_said_to_be_lines_in_numbers() -> None:
     told = made_of_sentence(LINES)
     assert told == (
         "Lines: four fitted lines through the waveform, 389 numbers; five fitted lines through earlier results, 20 "
-        "numbers; no network; lactate uses no waveform."
+        "numbers; no network after the encoder; lactate uses no waveform."
     )
 
 
