@@ -21,9 +21,7 @@ def available(x: Tensor) -> bool:
 
     That is: float32 on a CPU, no gradient, columns side by side, and a compiler.
     """
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.ndim == 3 and x.stride(2) == 1
-    watched = x.requires_grad and torch.is_grad_enabled()
-    return plain and not watched and isinstance(_library(best_level()), ctypes.CDLL)
+    return _fits(x) and isinstance(_library(best_level()), ctypes.CDLL)
 
 
 def mean_and_spread(x: Tensor, least_variance: float) -> tuple[Tensor, Tensor]:
@@ -36,19 +34,30 @@ def mean_and_spread(x: Tensor, least_variance: float) -> tuple[Tensor, Tensor]:
 
     Raises
     ------
-    ValueError : `available` is not true of it
+    ValueError : it is not of that kind
+    BuildError : see `library`
+
+    Notes
+    -----
+    Between two layers of an encoder Python runs out of a cold cache: what stands here is all that is needed.
     """
-    if not available(x):
+    if not _fits(x):
         raise ValueError(
             "mean and spread over positions are compiled for float32 tensors without gradients on a CPU"
         )
     rows, positions, width = x.shape
-    mean, spread = x.new_empty(rows, width), x.new_empty(rows, width)
+    mean, spread = x.new_empty(2, rows, width)
+    row_stride, position_stride, _ = x.stride()
     library().mean_and_spread(
-        x.data_ptr(), rows, positions, width, x.stride(0), x.stride(1), least_variance, mean.data_ptr(),
+        x.data_ptr(), rows, positions, width, row_stride, position_stride, least_variance, mean.data_ptr(),
         spread.data_ptr(),
     )  # fmt: skip
     return mean, spread
+
+
+def _fits(x: Tensor) -> bool:
+    plain = x.is_cpu and x.dtype == torch.float32 and x.ndim == 3 and x.stride(2) == 1
+    return plain and not (x.requires_grad and torch.is_grad_enabled())
 
 
 def library() -> ctypes.CDLL:

@@ -32,9 +32,12 @@ def read_out(
     The spread takes two passes, from the mean itself: no difference of large sums.
     """
     kind, with_spread = readout.removesuffix(SPREAD), readout.endswith(SPREAD)
-    levels, spreads = [], []
+    levels, spreads, compiled = [], [], None
     for x in outputs if kind == "layers" else deque(outputs, maxlen=1):
-        moments = _compiled(x) if position_spread.available(x) else _in_pytorch(x, with_spread)
+        compiled = (
+            position_spread.available(x) if compiled is None else compiled
+        )  # layers are all of one kind
+        moments = _compiled(x) if compiled else _in_pytorch(x, with_spread)
         levels.append(x[:, -1] if kind == "last" else moments[0])
         spreads += moments[1:] if with_spread else ()
     return torch.cat([*levels, *spreads], dim=1)
