@@ -12,8 +12,11 @@ import pytest
 from pipeline.foundation.workers import worker_pool
 
 STARTED = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
+
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # who started the tests may ignore or block it, and children inherit that
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 from pipeline.foundation.workers import worker_pool
 
 def work(folder):
@@ -45,7 +48,9 @@ def test_no_worker_outlives_a_parent_that_is_killed(tmp_path: Path, how: signal.
         workers = [int(path.name) for path in marks.iterdir()]
     finally:
         parent.send_signal(how)
-        parent.wait()
+        ended = ends(parent)
+        parent.kill()
+    assert ended, f"{how.name} did not end the parent"
     until(lambda: not any(map(runs, workers)))
 
 
@@ -54,6 +59,15 @@ def until(what) -> None:
     while not what():
         assert time.monotonic() < end, "it did not come within a minute"
         time.sleep(0.05)
+
+
+def ends(process: subprocess.Popen) -> bool:
+    """Wait up to a minute."""
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def runs(pid: int) -> bool:
