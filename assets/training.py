@@ -28,6 +28,7 @@ FITTED = {
     "mt_assim": "Assimilation: one Kalman filter a lab over every result and ten-minute readings of the waveform, "
     "fitted by likelihood.",
     "mt_assim_twin": "The same, fitted and scored with another patient's waveform: what results alone achieve.",
+    "mt_assim_lines": "The same without the networks that read the waveform beside the lines: what they add.",
 }
 FITTED_READING = (
     "\n\nFitted in one go on training patients, without gradients. **validation error of what is kept** is the mean "

@@ -198,6 +198,8 @@ class ExperimentConfig:
         return self.lines if method == "lines" else self.assimilation
 
 
+_FITTED_IN_SMALL = tuple(method for method in FITTED_METHODS if method != "mt_assim_lines")
+"""Cohorts too small for the networks of ``mt_assim`` (``least_draws``) have nothing to set beside its lines."""
 _FEW_LABELS = AlignmentConfig(interpolated_weight=0.002)
 """All the interpolated steps of four hours weigh about as much as one draw: docs/notes/recipe.md."""
 
@@ -240,7 +242,7 @@ def demo() -> ExperimentConfig:
             batch_pieces=8,
             tensorboard=False,
         ),
-        methods=(*PAPER_METHODS, *FITTED_METHODS),
+        methods=(*PAPER_METHODS, *_FITTED_IN_SMALL),
     )
 
 
@@ -249,6 +251,7 @@ def tiny() -> ExperimentConfig:
     return dataclasses.replace(
         demo(),
         name="tiny",
+        methods=(*PAPER_METHODS, *FITTED_METHODS),
         cohort=CohortConfig(size=CohortSize(n_patients=10, hours_low=3.0, hours_high=5.0)),
         model=ModelShape(
             d_model=16,
@@ -262,7 +265,8 @@ def tiny() -> ExperimentConfig:
         ),
         lines=LinesShape(slow_features=8, mean_steps=(20.0, 60.0), reader_width=8),
         assimilation=AssimilationShape(
-            features=8, network=ReadingNetworkShape(folds=2, d_model=8, n_blocks=1, d_state=4, epochs=1)
+            features=8,
+            network=ReadingNetworkShape(folds=2, least_draws=0, d_model=8, n_blocks=1, d_state=4, epochs=1),
         ),
         training=TrainingConfig(
             epochs=1,

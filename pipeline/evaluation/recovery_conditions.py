@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pipeline.evaluation.recovery import MODEL, OUR_TWIN, OURS, TWIN
 
 OF_CHANCE = (MODEL, TWIN, "lines", OURS, OUR_TWIN)
-"""Trained once a seed of the condition; other methods once."""
-FITTED_ONCE = (OURS,)
-"""Of these the methods in whose fit there is no chance: one fit stands for every seed. Whose waveform a twin gets is
-chance, and so are the weights of the reader beside `lines`."""
+"""Trained once a seed of the condition; other methods once. Chance are the networks' weights and order of patients, the
+weights of the reader beside `lines`, and whose waveform a twin gets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +34,7 @@ class Condition:
 
     def runs(self, method: str) -> range:
         """Return the training seeds of a method."""
-        return range(self.seeds if method in OF_CHANCE and method not in FITTED_ONCE else 1)
+        return range(self.seeds if method in OF_CHANCE else 1)
 
 
 CONDITIONS = (

@@ -108,8 +108,9 @@ EVALUATION_COLUMNS = (
     "method", "lab", "protocol", "scoring", "aggregation", "seed", "n_labs", "n_patients",
     *(f"{metric}{suffix}" for metric in METRICS for suffix in ("", "_lower", "_upper")),
 )  # fmt: skip
-FITTED_METHODS = ("lines", "mt_assim", "mt_assim_twin")
-"""Ours, fitted in one go: lines, and assimilation with a twin of its own (docs/assimilation.md)."""
+FITTED_METHODS = ("lines", "mt_assim", "mt_assim_twin", "mt_assim_lines")
+"""Ours, fitted in one go: lines, and assimilation (docs/assimilation.md), with a twin of its own, and without the
+networks that read beside its lines."""
 TRAINED_METHODS = ("lstm", "mt", "mt_learned", "st_pcs", "mt_pcs", "mt_pcs_twin", *FITTED_METHODS)
 TWINS = {"mt_pcs_twin": "mt_pcs", "mt_assim_twin": "mt_assim"}
 """Twin -> the method that it is trained and scored like, with another patient's waveform."""
@@ -123,5 +124,5 @@ METHOD_LABELS = {
     "training_mean": "Training mean", "live_locf": "Live LOCF (sees labs that the model does not)",
     "lstm": "LSTM", "mt": "MT", "mt_learned": "MT (learned h0)", "st_pcs": "ST+PCS", "mt_pcs": "MT+PCS",
     "mt_pcs_twin": "MT+PCS twin", "lines": "Lines", "mt_assim": "Assimilation",
-    "mt_assim_twin": "Assim. twin",
+    "mt_assim_twin": "Assim. twin", "mt_assim_lines": "Assim. by lines",
 }  # fmt: skip

@@ -23,6 +23,7 @@ NOISE = {
     "lines": 0.55,
     "mt_assim": 0.45,
     "mt_assim_twin": 0.6,
+    "mt_assim_lines": 0.48,
 }
 """SD of each method's planted error, in units of the lab's spread among the scored draws."""
 _OTHER = 0.6

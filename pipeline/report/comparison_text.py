@@ -13,6 +13,7 @@ from pipeline.report.paper_text import heading
 
 COMPARISON_METHODS = (
     "locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs", "mt_pcs_twin", "lines", "mt_assim", "mt_assim_twin",
+    "mt_assim_lines",
 )  # fmt: skip
 PROTOCOL_TITLES = {
     "start": "Protocol start: the model sees no lab after the first 30 minutes",

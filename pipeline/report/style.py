@@ -16,6 +16,7 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E
 METHOD_COLOURS = {
     "mt_pcs": BLUE, "mt_pcs_twin": ORANGE, "st_pcs": GREEN, "mt": PURPLE, "lstm": VERMILION, "locf": INK,
     "shrunk_locf": SOFT, "mt_assim": "#56B4E9", "mt_assim_twin": "#B8A200", "lines": "#8A5A2B",
+    "mt_assim_lines": "#4B4FA6",
 }  # fmt: skip
 LAB_COLOURS = {
     "potassium": BLUE, "calcium": ORANGE, "sodium": GREEN, "glucose": VERMILION, "lactate": PURPLE,

@@ -50,7 +50,7 @@ INTERVAL_LEVEL = 0.9
 PAIRS = (
     *((method, twin) for twin, method in TWINS.items()),
     ("mt_pcs", "locf"), ("mt_assim", "locf"), ("mt_pcs", "shrunk_locf"), ("mt_assim", "shrunk_locf"),
-    ("mt_assim", "lines"), ("mt_assim", "mt_pcs"), ("mt_pcs", "mt"),
+    ("mt_assim", "lines"), ("mt_assim", "mt_assim_lines"), ("mt_assim", "mt_pcs"), ("mt_pcs", "mt"),
 )  # fmt: skip
 """Differences that are reported; those from twins first, which are what PPG added; last, what h0 from history adds."""
 MADE_OF = "made_of.json"

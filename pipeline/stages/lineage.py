@@ -61,6 +61,7 @@ _PARTS = {
     "lines": ("lines", "training.protocols", "training.allow_leaks"),
     "mt_assim": ("assimilation", "training.allow_leaks"),
     "mt_assim_twin": ("assimilation", "training.allow_leaks"),
+    "mt_assim_lines": ("assimilation", "training.allow_leaks"),
 }
 """Of the methods that are fitted in one go."""
 

@@ -5,6 +5,7 @@ labs at once, a line for each; both are cross-fitted over folds of patients, or 
 than those of new patients deserve. Then each lab's filter is fitted by likelihood (``lab_filter_fit``).
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,16 +22,19 @@ from pipeline.cohort.aligned import AlignedCohort
 from pipeline.cohort.base import WindowStore
 from pipeline.foundation.errors import ConfigError, LabError
 from pipeline.foundation.progress import tracked
-from pipeline.foundation.schema import LABS
+from pipeline.foundation.schema import HOUR_US, LABS
 from pipeline.training.embedding_cache import EmbeddingCache
 from pipeline.training.filter_forecaster import oldest_draw
 from pipeline.training.kept_networks import KeptNetworks
-from pipeline.training.lab_filter_fit import LATEST_US, FittedLab, fit_one_lab
+from pipeline.training.lab_filter_fit import FittedLab, fit_one_lab
 from pipeline.training.patient import TrainingPatient
+from pipeline.training.patient_errors import ErrorCovariance
 from pipeline.training.reading_network_config import ReadingNetworkShape
 from pipeline.training.reading_network_fit import Recording, cross_fit_networks
 from pipeline.training.ten_minute_means import BlockReader, LastingDirections
-from pipeline.training.waveform_line import fold_of
+from pipeline.training.waveform_line import LATEST_US, ReadDraws, fold_of
+
+logger = logging.getLogger(__name__)
 
 FEATURES = 48
 """Lasting directions that a line reads."""
@@ -147,9 +151,11 @@ def fit_assimilation(
     ]
     try:
         transforms = [_transform(name, training, config) for name in config.labs]
-        networks, read = _networks(training, config.labs, transforms, network)
+        pairs = zip(config.labs, transforms, strict=True)
+        draws = [ReadDraws.of(name, training, transform) for name, transform in pairs]
+        networks, read = _networks(training, config.labs, transforms, draws, network)
         labs = tuple(
-            fit_one_lab(name, training, transforms[i], config, read and [own[:, i] for own in read])
+            fit_one_lab(name, training, transforms[i], draws[i], config, read and [own[:, i] for own in read])
             for i, name in enumerate(tracked(config.labs, "fitting", "labs"))
         )
     except BadAssimilationInput as error:
@@ -172,14 +178,22 @@ def _networks(
     training: Sequence[TrainingPatient],
     labs: Sequence[str],
     transforms: Sequence[LabTransform],
+    draws: Sequence[ReadDraws],
     how: NetworkFit | None,
 ) -> tuple[list[ReadingNetwork], list[Float[np.ndarray, "_ labs"]] | None]:
     """Return the networks, and what those that have not seen a patient say of each; none, and None without them."""
     if how is None or not how.shape.folds:
         return [], None
-    recordings = [_recording(patient, labs, transforms, how.shape.folds) for patient in training]
-    device = how.device or torch.device("cpu")
-    return cross_fit_networks(recordings, how.shape, len(labs), how.seed, device, how.kept)
+    if (n_draws := sum(len(of_lab.target) for of_lab in draws)) < how.shape.least_draws:
+        logger.info("no reading networks: %d draws beside a waveform, of %d", n_draws, how.shape.least_draws)
+        return [], None
+    folds, device = how.shape.folds, how.device or torch.device("cpu")
+    recordings = [_recording(patient, labs, transforms, folds) for patient in training]
+
+    def errors(fold: int) -> list[ErrorCovariance | None]:
+        return [of_lab.without(fold, folds).error_covariance() for of_lab in draws]
+
+    return cross_fit_networks(recordings, how.shape, len(labs), how.seed, device, how.kept, errors)
 
 
 def _transform(name: str, training: Sequence[TrainingPatient], config: AssimilationConfig) -> LabTransform:
@@ -197,7 +211,7 @@ def _recording(
     n_folds: int,
 ) -> Recording:
     """Return what a network learns from one patient: of every draw the last block in the half hour before it."""
-    ends, step, lab, target = patient.features.end_us, [], [], []
+    ends, step, lab, hours, target = patient.features.end_us, [], [], [], []
     for number, (name, transform) in enumerate(zip(labs, transforms, strict=True)):
         time_us, value = patient.draws(name)
         before = np.searchsorted(ends, time_us, side="right") - 1
@@ -206,8 +220,9 @@ def _recording(
         )
         step.append(before[near])
         lab.append(np.full(int(near.sum()), number, dtype=np.int64))
+        hours.append(time_us[near] / HOUR_US)
         target.append(transform.to_scale(value[near]))
     return Recording(
         blocks=patient.features, step=np.concatenate(step), lab=np.concatenate(lab),
-        target=np.concatenate(target), fold=patient.number % n_folds,
+        hours=np.concatenate(hours), target=np.concatenate(target), fold=patient.number % n_folds,
     )  # fmt: skip

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -217,7 +218,9 @@ def _lines(values: Mapping[str, Any]) -> tuple[Build, LinesShape]:
     return build, shape
 
 
-def _assimilation(values: Mapping[str, Any]) -> tuple[Build, AssimilationShape]:
+def _assimilation(
+    values: Mapping[str, Any], *, by_lines: bool = False
+) -> tuple[Build, AssimilationShape]:
     shape = _shape(AssimilationShape, values)
 
     def build(data: TrainingData, config: TrainingConfig, twin: bool, kept: KeptNetworks) -> Fitted:
@@ -229,7 +232,7 @@ def _assimilation(values: Mapping[str, Any]) -> tuple[Build, AssimilationShape]:
                 fit=FitConfig(reading_weight=shape.reading_weight, prior_weight=shape.prior_weight),
             ),
             features=shape.features, twins=twin_mapping(patients, config.seed) if twin else None, cache=data.cache,
-            network=NetworkFit(
+            network=None if by_lines else NetworkFit(
                 shape=shape.network, seed=config.seed, device=pick_device(config.device), kept=kept
             ),
         )  # fmt: skip
@@ -254,4 +257,5 @@ def _shape(kind: type[Shape], values: Mapping[str, Any]) -> Shape:
     return from_plain(kind, to_plain(values))
 
 
-_BUILDERS = {"lines": _lines, "mt_assim": _assimilation, "mt_assim_twin": _assimilation}
+_BUILDERS = {"lines": _lines, "mt_assim": _assimilation, "mt_assim_twin": _assimilation,
+             "mt_assim_lines": partial(_assimilation, by_lines=True)}  # fmt: skip

@@ -20,18 +20,17 @@ from models.assimilation.lab_assimilation import joined_reading
 from models.assimilation.parameters import FilterParameters
 from models.assimilation.scan import filter_events, log_likelihood
 from models.assimilation.transform import LabTransform
-from pipeline.foundation.schema import HOUR_US
 from pipeline.training.patient import TrainingPatient
-from pipeline.training.waveform_line import CrossFitted, cross_fitted_line
+from pipeline.training.waveform_line import CrossFitted, ReadDraws, cross_fitted_line
 
 ASSAY_NOISE = tuple(2.0**power for power in (0, 1, -1, 2, -2, 3, -3, 4, -4))
 """Noise variances over the main assay's that another assay may have; of equal ones the first."""
 ASSAY_ROUNDS = 3
 """Most rounds of choosing them and fitting the filter anew."""
-LATEST_US = 30 * 60 * 1_000_000
-"""A draw is read from the blocks that ended in the half hour before it."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """What the networks may count in a reading, of which the line counts the rest; of equally likely ones the least."""
+SHARE_PATIENTS = 150
+"""Training patients, evenly over all, whose draws choose the share: the likelihoods differ by far more than theirs do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +62,7 @@ def fit_one_lab(
     name: str,
     training: Sequence[TrainingPatient],
     transform: LabTransform,
+    draws: ReadDraws,
     config: AssimilationConfig,
     network: Sequence[Float[np.ndarray, " _"]] | None = None,
 ) -> FittedLab:
@@ -70,29 +70,32 @@ def fit_one_lab(
 
     Parameters
     ----------
+    draws : the lab's, of `training`
     network : of each patient, what networks that have not seen them say of this lab after every block; None: none do
     """
-    line, n_read = _lines(name, training, transform)
+    line = cross_fitted_line(draws)
     lines = [line.read(patient.features, patient.fold) for patient in training]
 
-    def told(share: float) -> _Told:
+    def told(share: float, every: int = 1) -> _Told:
         said = lines
         if network is not None and share:
             said = [joined_reading(own, other, share) for own, other in zip(lines, network, strict=True)]
-        return _Told(name=name, training=training, transform=transform, readings=said)
+        return _Told(name=name, training=training[::every], transform=transform, readings=said[::every])
 
     fit, noise = _fit_filter(told(0.0), config)
     best, likelihood = 0.0, {}
     if network is not None and line.whole is not None and fit.status == FITTED:
-        likelihood = {0.0: fit.draw_log_likelihood}
-        for share in SHARES[1:]:  # from where the lines' filter ended: the numbers differ little
-            tried = fit_lab(told(share).events(noise), config.fit, fit.parameters)
-            likelihood[share] = tried.draw_log_likelihood
+        every, start = -(-len(training) // SHARE_PATIENTS), fit.parameters
+        # From where the lines' filter ended: the numbers differ little.
+        tried = {
+            share: fit_lab(told(share, every).events(noise), config.fit, start) for share in SHARES
+        }
+        likelihood = {share: each.draw_log_likelihood for share, each in tried.items()}
         best = max(SHARES, key=likelihood.__getitem__)
         if best:
-            fit, noise = _fit_filter(told(best), config)
+            fit, noise = _fit_filter(told(best), config, tried[best].parameters)
     return FittedLab(
-        name=name, transform=transform, line=line, fit=fit, n_read_draws=n_read, assay_noise=noise,
+        name=name, transform=transform, line=line, fit=fit, n_read_draws=len(draws.target), assay_noise=noise,
         network_share=best, share_log_likelihood=likelihood,
     )  # fmt: skip
 
@@ -117,9 +120,11 @@ class _Told:
         return pack_rows(rows)
 
 
-def _fit_filter(told: _Told, config: AssimilationConfig) -> tuple[Fit, dict[str, float]]:
-    """Fit the eleven numbers, and the noise of other assays than the main one."""
-    fit, noise = fit_lab(told.events({}), config.fit), {}
+def _fit_filter(
+    told: _Told, config: AssimilationConfig, start: FilterParameters | None = None
+) -> tuple[Fit, dict[str, float]]:
+    """Fit the eleven numbers, and the noise of other assays than the main one; from `start`, where it is given."""
+    fit, noise = fit_lab(told.events({}), config.fit, start), {}
     counts = Counter(code for patient in told.training for code in patient.codes(told.name))
     others = [code for code, n in counts.most_common()[1:] if n >= config.fit.least_draws]
     for _ in range(ASSAY_ROUNDS if others and fit.status == FITTED else 0):
@@ -127,7 +132,7 @@ def _fit_filter(told: _Told, config: AssimilationConfig) -> tuple[Fit, dict[str,
         chosen = fit_assays(told.events, fit.parameters, others)
         if chosen == noise:
             break
-        noise, fit = chosen, fit_lab(told.events(chosen), config.fit)
+        noise, fit = chosen, fit_lab(told.events(chosen), config.fit, start)
     return fit, noise
 
 
@@ -153,29 +158,3 @@ def fit_assays(
     for code in codes:
         chosen[code] = max(ASSAY_NOISE, key=lambda noise, code=code: fitness({**chosen, code: noise}))
     return chosen
-
-
-def _lines(
-    name: str, training: Sequence[TrainingPatient], transform: LabTransform
-) -> tuple[CrossFitted, int]:
-    """Fit the lab's lines on the draws that have a block in the half hour before them, and count these."""
-    features, target, hours, fold, number = [], [], [], [], []
-    for patient in training:
-        time_us, value = patient.draws(name)
-        for time, scaled in zip(time_us.tolist(), transform.to_scale(value).tolist(), strict=True):
-            latest = patient.features.latest(time, LATEST_US)
-            if latest is not None:
-                features.append(latest)
-                target.append(scaled)
-                hours.append(time / HOUR_US)
-                fold.append(patient.fold)
-                number.append(patient.number)
-    width = training[0].features.mean.shape[1]
-    made = cross_fitted_line(
-        np.array(features).reshape(-1, width),
-        np.array(target, float),
-        np.array(hours, float),
-        np.array(fold, np.int64),
-        np.array(number, np.int64),
-    )
-    return made, len(target)

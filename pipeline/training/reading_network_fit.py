@@ -1,12 +1,14 @@
 """Networks that read the waveform, trained by gradients on measured draws alone, each without a fold of the patients.
 
-Every draw counts once: the squared error, on the filter's scale, of the reading after the last block before it. Steps
-without a draw have no target; they bring the state there. What a network says of the patients whom it left out is what
-the filter is fitted on, and the mean of all networks reads new patients.
+The loss is the squared error, on the filter's scale, of the readings after the last block before each draw, under the
+covariance that a line's errors have within one patient (``patient_errors``): what is the patient's own, and what a
+network could learn by heart, counts for little, and what moves within a patient in full. Steps without a draw have no
+target; they bring the state there. What a network says of the patients whom it left out is what the filter is fitted
+on, and the mean of all networks reads new patients.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,7 @@ from models.assimilation.reading_network import ReadingNetwork, ReadingNetworkCo
 from models.regressor.losses import parameter_groups
 from pipeline.training.hardware import seeded
 from pipeline.training.kept_networks import KeptNetworks
+from pipeline.training.patient_errors import ErrorCovariance
 from pipeline.training.reading_network_config import ReadingNetworkShape
 from pipeline.training.schedule import seed_of
 from pipeline.training.ten_minute_means import BlockMeans
@@ -25,6 +28,8 @@ from pipeline.training.ten_minute_means import BlockMeans
 logger = logging.getLogger(__name__)
 
 CLIP = 1.0
+ErrorsOf = Callable[[int], Sequence[ErrorCovariance | None]]
+"""Fold -> of each lab, how errors at one patient's draws hang together, told by the other folds; None: not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +39,8 @@ class Recording:
     Attributes
     ----------
     blocks : features and ends
-    step, lab : of each draw, the block before it and the lab's column
+    step, lab : of each draw, the block before it and the lab's column; lab by lab
+    hours : when each was drawn, from any origin
     target : of each draw, on the filter's scale
     fold : of the patient
     """
@@ -42,19 +48,21 @@ class Recording:
     blocks: BlockMeans
     step: Int[np.ndarray, " draws"]
     lab: Int[np.ndarray, " draws"]
+    hours: Float[np.ndarray, " draws"]
     target: Float[np.ndarray, " draws"]
     fold: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Tensors:
-    """A recording as the network takes it."""
+    """A recording as the network takes it; `white` makes each lab's errors independent and alike, lab by lab."""
 
     features: Float[Tensor, "steps features"]
     gap: Float[Tensor, " steps"]
     step: Int[Tensor, " draws"]
     lab: Int[Tensor, " draws"]
     target: Float[Tensor, " draws"]
+    white: tuple[Float[Tensor, "_ _"], ...]
 
 
 def cross_fit_networks(
@@ -64,6 +72,7 @@ def cross_fit_networks(
     seed: int,
     device: torch.device,
     kept: KeptNetworks | None = None,
+    errors: ErrorsOf | None = None,
 ) -> tuple[list[ReadingNetwork], list[Float[np.ndarray, "_ labs"]]]:
     """Train a network without each fold, and read every recording by the one that has not seen it.
 
@@ -71,6 +80,7 @@ def cross_fit_networks(
     ----------
     n_labs : columns of a reading
     kept : where each is kept once it is trained; None: nowhere
+    errors : the covariance of each fold's loss; None: errors are independent and alike
     """
     networks = []
     for fold in range(shape.folds):
@@ -78,7 +88,8 @@ def cross_fit_networks(
         def train(network: ReadingNetwork, fold: int = fold) -> None:
             logger.info("reading network %d of %d", fold + 1, shape.folds)
             others = [recording for recording in recordings if recording.fold != fold]
-            fit_network(network, others, shape, seed_of(seed, fold))
+            told = [None] * n_labs if errors is None else errors(fold)
+            fit_network(network, others, shape, seed_of(seed, fold), told)
 
         with seeded(seed_of(seed, fold), device):
             config = network_config(shape, recordings[0].blocks.mean.shape[1])
@@ -101,11 +112,15 @@ def network_config(shape: ReadingNetworkShape, features: int) -> ReadingNetworkC
 
 
 def fit_network(
-    network: ReadingNetwork, recordings: Sequence[Recording], shape: ReadingNetworkShape, seed: int
+    network: ReadingNetwork,
+    recordings: Sequence[Recording],
+    shape: ReadingNetworkShape,
+    seed: int,
+    errors: Sequence[ErrorCovariance | None],
 ) -> None:
     """Train one network, on its device; the same weights, recordings and seed give the same bits on one machine."""
     device = network.head.weight.device
-    drawn = [_tensors(recording, device) for recording in recordings if len(recording.step)]
+    drawn = [_tensors(recording, errors, device) for recording in recordings if len(recording.step)]
     if drawn:
         with seeded(seed, device):
             _descend(network.train(), drawn, shape)
@@ -129,7 +144,7 @@ def _descend(network: ReadingNetwork, drawn: list[_Tensors], shape: ReadingNetwo
 
 
 def _loss(network: ReadingNetwork, batch: Sequence[_Tensors]) -> Tensor:
-    """Return the mean squared error of a batch's draws, each lab's alike."""
+    """Return the mean squared whitened error of a batch's draws."""
     lengths = torch.tensor([0, *(len(one.gap) for one in batch)])
     bounds = lengths.cumsum(0)
     step = torch.cat([one.step + int(first) for one, first in zip(batch, bounds, strict=False)])
@@ -139,10 +154,15 @@ def _loss(network: ReadingNetwork, batch: Sequence[_Tensors]) -> Tensor:
         bounds.to(step.device),
     )
     said = output[step, torch.cat([one.lab for one in batch])]
-    return (said - torch.cat([one.target for one in batch])).square().mean()
+    error = said - torch.cat([one.target for one in batch])
+    white = [square for one in batch for square in one.white]
+    parts = zip(white, error.split([len(square) for square in white]), strict=True)
+    return torch.cat([square @ part for square, part in parts]).square().mean()
 
 
-def _tensors(recording: Recording, device: torch.device) -> _Tensors:
+def _tensors(
+    recording: Recording, errors: Sequence[ErrorCovariance | None], device: torch.device
+) -> _Tensors:
     stop = int(recording.step.max()) + 1  # nothing after the last draw has a target
     features: Float32[np.ndarray, "steps features"] = recording.blocks.mean[:stop].astype(np.float32)
     return _Tensors(
@@ -151,4 +171,19 @@ def _tensors(recording: Recording, device: torch.device) -> _Tensors:
         step=torch.from_numpy(recording.step).to(device),
         lab=torch.from_numpy(recording.lab).to(device),
         target=torch.from_numpy(recording.target.astype(np.float32)).to(device),
+        white=tuple(torch.from_numpy(square).to(device) for square in _whitening(recording, errors)),
     )
+
+
+def _whitening(
+    recording: Recording, errors: Sequence[ErrorCovariance | None]
+) -> list[Float32[np.ndarray, "_ _"]]:
+    """Return, of each lab that was drawn, what its errors are multiplied with to be independent and alike."""
+    made = []
+    for rows in np.split(np.arange(len(recording.lab)), np.flatnonzero(np.diff(recording.lab)) + 1):
+        covariance = errors[recording.lab[rows[0]]]
+        square = np.eye(len(rows))
+        if covariance is not None:
+            square = np.linalg.inv(np.linalg.cholesky(covariance.matrix(recording.hours[rows])))
+        made.append(square.astype(np.float32))
+    return made

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from pipeline.training.patient_errors import fit_error_covariance, whitened
+from models.assimilation.transform import LabTransform
+from pipeline.foundation.schema import HOUR_US
+from pipeline.training.patient import TrainingPatient
+from pipeline.training.patient_errors import ErrorCovariance, fit_error_covariance, whitened
 from pipeline.training.ridge import FOLDS, folds, ridge
 from pipeline.training.ten_minute_means import BlockMeans
 
@@ -18,6 +21,65 @@ PENALTIES = np.logspace(-1, 5, 13)
 """Of a whitened line, among which left-out patients choose."""
 LEAST_ROWS = 4 * FOLDS
 """A lab with fewer draws beside a waveform has no line, and so no readings."""
+LATEST_US = 30 * 60 * 1_000_000
+"""A draw is read from the blocks that ended in the half hour before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadDraws:
+    """One lab's draws that have a block in the half hour before them.
+
+    Attributes
+    ----------
+    features : mean of these blocks
+    target : on the filter's scale
+    hours : when each was taken
+    patient : number among the training patients
+    """
+
+    features: Float[np.ndarray, "draws features"]
+    target: Float[np.ndarray, " draws"]
+    hours: Float[np.ndarray, " draws"]
+    patient: Int[np.ndarray, " draws"]
+
+    @classmethod
+    def of(cls, lab: str, training: Sequence[TrainingPatient], transform: LabTransform) -> "ReadDraws":
+        """Collect them."""
+        features, target, hours, number = [], [], [], []
+        for patient in training:
+            time_us, value = patient.draws(lab)
+            for time, scaled in zip(time_us.tolist(), transform.to_scale(value).tolist(), strict=True):
+                latest = patient.features.latest(time, LATEST_US)
+                if latest is not None:
+                    features.append(latest)
+                    target.append(scaled)
+                    hours.append(time / HOUR_US)
+                    number.append(patient.number)
+        width = training[0].features.mean.shape[1]
+        return cls(
+            features=np.array(features).reshape(-1, width), target=np.array(target, float),
+            hours=np.array(hours, float), patient=np.array(number, np.int64),
+        )  # fmt: skip
+
+    def without(self, fold: int, folds: int) -> "ReadDraws":
+        """Return the draws of the patients whom a fold leaves."""
+        kept = self.patient % folds != fold
+        return ReadDraws(
+            features=self.features[kept], target=self.target[kept], hours=self.hours[kept], patient=self.patient[kept]
+        )
+
+    @property
+    def few(self) -> bool:
+        """Whether they are too few for a line."""
+        return len(self.target) < LEAST_ROWS or len(np.unique(self.patient)) < FOLDS
+
+    def left_out(self) -> Float[np.ndarray, " draws"]:
+        """Return what an ordinary line says of each, without having seen the patient."""
+        return ridge(self.features, self.target, self.patient).left_out
+
+    def error_covariance(self) -> ErrorCovariance | None:
+        """Return how an ordinary line's errors hang together; None: too few draws."""
+        return None if self.few else fit_error_covariance(self.target - self.left_out(), self.hours, self.patient)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +107,10 @@ class CrossFitted:
         return np.full(len(means.end_us), np.nan) if line is None else line.read(means)
 
 
-def cross_fitted_line(
-    features: Float[np.ndarray, "draws features"],
-    target: Float[np.ndarray, " draws"],
-    hours: Float[np.ndarray, " draws"],
-    fold: Int[np.ndarray, " draws"],
-    patient: Int[np.ndarray, " draws"],
-) -> CrossFitted:
-    """Fit all of them; each line's penalty and covariance are those of its own patients.
-
-    Parameters
-    ----------
-    hours : when each draw was taken, from any origin
-    fold : of its patient, whom the line of that place has not seen
-    """
-    data = (features, target, hours, patient)
-    held = [_line(*(part[fold != k] for part in data)) for k in range(FOLDS)]
-    return CrossFitted(whole=_line(*data), without=tuple(held))
+def cross_fitted_line(draws: ReadDraws) -> CrossFitted:
+    """Fit all of them; each line's penalty and covariance are those of its own patients."""
+    held = [_line(draws.without(k, FOLDS)) for k in range(FOLDS)]
+    return CrossFitted(whole=_line(draws), without=tuple(held))
 
 
 def fold_of(patients: Sequence[str]) -> dict[str, int]:
@@ -69,10 +118,13 @@ def fold_of(patients: Sequence[str]) -> dict[str, int]:
     return {patient: number % FOLDS for number, patient in enumerate(sorted(patients))}
 
 
-def _line(x: np.ndarray, y: np.ndarray, hours: np.ndarray, patient: np.ndarray) -> Line | None:
-    if len(y) < LEAST_ROWS or len(np.unique(patient)) < FOLDS:
+def _line(draws: ReadDraws) -> Line | None:
+    if draws.few:
         return None
-    return generalised_line(x, y, ridge(x, y, patient).left_out, hours, patient, folds(patient))
+    patient = draws.patient
+    return generalised_line(
+        draws.features, draws.target, draws.left_out(), draws.hours, patient, folds(patient)
+    )
 
 
 def generalised_line(

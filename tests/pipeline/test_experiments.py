@@ -87,12 +87,12 @@ def test_a_bad_override_is_one_clear_error(path: str, text: str, message: str) -
 
 
 HASHES = {
-    "demo": "c9ba4c7f35f31f915e433c6052ea78a79a9e490008a1e5248cc9e767073a9d5e",
-    "default": "2eed59463fb882d26d074d6e54c59a9006f73d10ffad7869fda4dc05bf78fbb2",
-    "paper": "a43185bd19e59404f46b9ef89582cc559091a27a08bec344bdbee8ff50dae1cd",
-    "authors": "5c8a8431443bb1885169b0d1ac63d53dffd3f5f93dbd0578fb35710ceb958804",
-    "recovery": "d04e25e5a38222891b5a092bc215d682346e396ce26bf7661159778ffc841cc9",
-    "tiny": "f0659b3fef686e0d18a023fe7130fa95ebe5bc5ddee35136482174b1e3677150",
+    "demo": "236dddb1a2efa6c25372cefe24aa65328d5adacfc8f5ff6a555f070a0dbd534e",
+    "default": "03c82e4c35a1ba46389344ebab6738515cdfc837d0946cf31e73d2d186f547e8",
+    "paper": "7704555cbd1dd83b3159aed2a7c5700bf3cda1e857f6a562041011a942ed095b",
+    "authors": "e6feef8e801d888c5c1c8eb74949ba5c56ad9f95d7c2cbe0f07e9f76ea3e2bd0",
+    "recovery": "de82f0a3571af42814f400fd5ba24b9faff6fc6098d298300ba1168fca095d77",
+    "tiny": "a6ad430b79360be8ada2a6414a93d3ffbe300b46b23d474f5dae669df3b96af4",
 }
 """Of today's experiments; a new field changes them, and nothing else may."""
 
@@ -107,7 +107,7 @@ def test_validation_changes_no_hash(name: str) -> None:
 def test_an_override_changes_its_field_alone() -> None:
     """Pinned, like the hashes above."""
     assert config_hash(experiment("demo", {"training.epochs": "3"})) == (
-        "6039c7da1e2968b891dfd269e7b43b0157a97d83fee22c15e485ef622ebfdfdf"
+        "68bd8c93bb39614fb1cb3cd47b5720515fe6e8d11c53c0db64b67195ea39ce51"
     )
 
 
@@ -211,7 +211,8 @@ def test_mt_pcs_is_the_papers_method_and_lines_have_a_row_of_their_own(name: str
     assert not config.model.mean_steps
     assert config.model.reader_width is None
     assert config.model.history_skip == (name not in ("paper", "authors"))
-    assert set(FITTED_METHODS) <= set(config.methods) or name in ("paper", "authors")
+    fitted = set(FITTED_METHODS) - ({"mt_assim_lines"} if name in ("demo", "recovery") else set())
+    assert fitted <= set(config.methods) or name in ("paper", "authors")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -24,11 +24,12 @@ from pipeline.training.config import TrainingConfig
 from pipeline.training.method import train
 
 CONFIG = TrainingConfig(tensorboard=False, device="cpu")
-NETWORK = {"folds": 2, "d_model": 8, "n_blocks": 1, "d_state": 2, "epochs": 2}
+NETWORK = {"folds": 2, "least_draws": 0, "d_model": 8, "n_blocks": 1, "d_state": 2, "epochs": 2}
 SHAPES = {
     "lines": {"slow_features": 3, "mean_steps": [5.0, 20.0], "reader_width": None},
     "mt_assim": {"features": 4, "network": NETWORK},
     "mt_assim_twin": {"features": 4, "network": {"folds": 0}},
+    "mt_assim_lines": {"features": 4, "network": NETWORK},
 }
 
 

@@ -1,13 +1,16 @@
 """Networks that read the waveform: they learn what a line cannot, of patients whom they have not seen."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from pipeline.foundation.errors import CheckpointError, OtherRunError
 from pipeline.training.kept_networks import KeptNetworks
+from pipeline.training.patient_errors import ErrorCovariance, whitened
 from pipeline.training.reading_network_config import ReadingNetworkShape
-from pipeline.training.reading_network_fit import Recording, cross_fit_networks
+from pipeline.training.reading_network_fit import Recording, _whitening, cross_fit_networks
 from pipeline.training.ten_minute_means import BLOCK_US, BlockMeans
 
 SHAPE = ReadingNetworkShape(
@@ -24,7 +27,7 @@ def recording(number: int, n: int = 40, draws: int = 12, scale: float = 1.0) -> 
     step = np.sort(rng.choice(n, draws, replace=False))
     ends = (np.arange(n, dtype=np.int64) + 1) * BLOCK_US
     return Recording(
-        blocks=BlockMeans(end_us=ends, mean=features), step=step, lab=np.zeros(draws, np.int64),
+        blocks=BlockMeans(end_us=ends, mean=features), step=step, lab=np.zeros(draws, np.int64), hours=step / 6,
         target=scale * features[step, 0] * features[step, 1], fold=number % 2,
     )  # fmt: skip
 
@@ -41,6 +44,49 @@ def test_they_learn_what_no_line_can_and_read_patients_whom_they_have_not_seen()
     assert 1 - np.square(said - truth).mean() / truth.var() > 0.5
     assert len(networks) == 2
     assert all(own.shape == (40, 2) for own in read)
+
+
+def test_under_the_errors_covariance_they_learn_what_moves_and_not_whose_draw_it_is() -> None:
+    """Each patient has a level of their own, far above what the features tell."""
+    recordings = [recording(number) for number in range(40)]
+    levels = np.random.default_rng(0).normal(scale=3.0, size=40)
+    shown = [
+        dataclasses.replace(one, target=one.target + level)
+        for one, level in zip(recordings, levels, strict=True)
+    ]
+    errors = ErrorCovariance(noise=0.02, drift=1e-4, level=0.98, drift_hours=5.0)
+
+    def moves(told: ErrorCovariance | None) -> float:
+        _, read = cross_fit_networks(shown, SHAPE, 2, 0, CPU, errors=lambda _: [told, None])
+        pairs = [(one.target, own[one.step, 0]) for own, one in zip(read, recordings, strict=True)]
+        truth, said = (np.concatenate([each - each.mean() for each in side]) for side in zip(*pairs, strict=True))
+        return float(np.corrcoef(truth, said)[0, 1])
+
+    assert moves(errors) > 0.6
+    assert moves(errors) > moves(None) + 0.1
+
+
+def test_errors_are_made_independent_lab_by_lab() -> None:
+    rng = np.random.default_rng(0)
+    one = dataclasses.replace(
+        recording(0), lab=np.repeat([0, 2, 3], [5, 3, 4]), hours=rng.uniform(0, 9, 12), target=rng.normal(size=12)
+    )
+    known = ErrorCovariance(noise=0.2, drift=0.3, level=0.5, drift_hours=4.0)
+    made = _whitening(one, [known, known, None, known])
+    assert [len(square) for square in made] == [5, 3, 4]
+    np.testing.assert_array_equal(made[1], np.eye(3))
+    for square, rows in zip(made, np.split(np.arange(12), [5, 8]), strict=True):
+        if square is not made[1]:
+            expected = whitened(known, one.target[rows, None], one.hours[rows], np.zeros(len(rows), int))[:, 0]
+            np.testing.assert_allclose(square @ one.target[rows], expected, atol=1e-5)
+
+
+def test_each_network_asks_for_the_covariance_that_its_own_patients_tell() -> None:
+    asked = []
+    cross_fit_networks(
+        [recording(number) for number in range(4)], QUICK, 2, 0, CPU, errors=lambda fold: asked.append(fold) or [None] * 2
+    )
+    assert asked == [0, 1]
 
 
 def test_a_patients_draws_change_only_networks_that_have_seen_them() -> None:
