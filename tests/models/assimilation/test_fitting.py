@@ -46,6 +46,16 @@ def test_the_same_events_give_the_same_numbers():
     torch.testing.assert_close(fits[2].parameters.axis, fits[0].parameters.axis, rtol=0, atol=1e-3)
 
 
+def test_many_patients_end_where_both_starts_on_all_of_them_end(events, monkeypatch):
+    """Starts are tried on a part of more than `FIRST_PATIENTS`; their bits stay as they were below it."""
+    whole = fit_lab(events)
+    monkeypatch.setattr("models.assimilation.fitting.FIRST_PATIENTS", 40)
+    again = fit_lab(events)
+    assert again.n_draws == whole.n_draws
+    assert again.draw_log_likelihood == pytest.approx(whole.draw_log_likelihood, abs=2e-4)
+    torch.testing.assert_close(again.parameters.axis, whole.parameters.axis, rtol=0, atol=0.05)
+
+
 def test_its_gradient_is_that_of_its_value(events):
     objective = _Objective([events], FitConfig(), 600)
     z = np.random.default_rng(0).normal(size=11) * 0.3
