@@ -70,7 +70,7 @@ def _add_recovery(commands) -> None:
     command.add_argument(
         "--condition", action="append", metavar="NAME", help="only these conditions of the regime, repeatable"
     )
-    command.add_argument("--seeds", type=int, help="training seeds at most; fewer than docs/recovery.md has")
+    command.add_argument("--seeds", type=int, help="training seeds of every condition; those of docs/recovery.md when left out")
     add_experiment_option(command, default="recovery")
     command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
     add_override_option(command)
@@ -143,8 +143,7 @@ def _conditions(parsed: argparse.Namespace) -> list[Condition]:
         )
     if parsed.seeds is not None and parsed.seeds < 1:
         raise ConfigError(f"--seeds {parsed.seeds}: at least one training run is needed")
-    most = parsed.seeds or max(condition.seeds for condition in known.values())
-    return [dataclasses.replace(known[name], seeds=min(known[name].seeds, most)) for name in wanted]
+    return [dataclasses.replace(known[name], seeds=parsed.seeds or known[name].seeds) for name in wanted]
 
 
 def _long_cohorts(parsed: argparse.Namespace) -> "LongCohorts":

@@ -53,6 +53,9 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
         part = rows.loc[rows["condition"] == "rendered, coupling 1"]
         if len(part) and protocol == "anchored" and OURS in models:
             found.append(_long_target(part))
+        part = rows.loc[rows["condition"] == "emulated, coupling 1"]
+        if len(part) and "added_network" in part:
+            found.append(_network(part, protocol))
         for _, part in rows.loc[rows["null"] == "a"].groupby("condition", sort=False):
             found += [_null_a(part, protocol, model) for model in models]
         if len(part := rows.loc[rows["null"] == "b"]):
@@ -77,6 +80,15 @@ def _long_target(rows: pd.DataFrame) -> Verdict:
     )
     words = f"anchored: recovery of {short_label(OURS)} from days, with its target: {told}; below it {_names(below)}"
     return Verdict(met=not below, text=words)
+
+
+def _network(rows: pd.DataFrame, protocol: str) -> Verdict:
+    """Judge what networks add to assimilation by lines: clearly something on three labs, and nothing lost on any."""
+    adds = rows.loc[rows["added_network_lower"] > 0, "lab"].to_list()
+    loses = rows.loc[rows["added_network_upper"] < 0, "lab"].to_list()
+    words = f"networks add to assimilation by lines on {counted(len(adds), 'labs')} ({_names(adds)})"
+    words += f"; target {TARGET_LABS}; they lose on {_names(loses)}"
+    return Verdict(met=len(adds) >= TARGET_LABS and not loses, text=f"{protocol}: {words}")
 
 
 def _null_a(rows: pd.DataFrame, protocol: str, model: str) -> Verdict:

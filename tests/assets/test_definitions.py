@@ -44,6 +44,7 @@ GROUPS = {
         "train_lines",
         "train_mt_assim",
         "train_mt_assim_twin",
+        "train_mt_assim_lines",
         "train_encoder",
     },
     "evaluate": {"predictions", "evaluation", "report", "table1"},

@@ -15,7 +15,7 @@ QUALITY = {
     "locf": (0.0, 0.0), "shrunk_locf": (0.1, 0.02), "decayed_locf": (0.05, 0.05), "patient_mean": (0.1, 0.3),
     "training_mean": (0.0, 0.8), "live_locf": (0.15, 0.0), "lstm": (0.0, 0.8), "mt": (0.0, 0.7),
     "st_pcs": (0.3, 0.15), "mt_pcs": (0.4, 0.1), "mt_pcs_twin": (0.15, 0.1), "lines": (0.35, 0.15),
-    "mt_assim": (0.45, 0.1), "mt_assim_twin": (0.2, 0.1),
+    "mt_assim": (0.45, 0.1), "mt_assim_twin": (0.2, 0.1), "mt_assim_lines": (0.43, 0.1),
 }  # fmt: skip
 
 

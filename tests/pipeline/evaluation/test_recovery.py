@@ -182,6 +182,32 @@ def test_assimilation_has_a_table_and_verdicts_of_its_own():
     assert "assim" not in recovery_text(pd.DataFrame([row()])).lower()
 
 
+def test_what_networks_add_is_judged_beside_the_same_filters_by_lines(predictions_table):
+    """The planted estimates of assimilation, once halfway to the truth, once as they are: nothing to estimate then."""
+    of_model = predictions_table.loc[predictions_table["method"] == "mt_pcs"]
+    better = of_model.assign(method="mt_assim", estimate=(of_model["estimate"] + of_model["truth"]) / 2)
+    lines = of_model.assign(method="mt_assim_lines")
+    for found in recovery_rows(pd.concat([predictions_table, better, lines]), CONFIG):
+        assert found["added_network"] == pytest.approx(found["r2_mt_assim"] - found["r2_mt_assim_lines"])
+        assert found["added_network_lower"] > 0
+    same = of_model.assign(method="mt_assim")
+    for found in recovery_rows(pd.concat([predictions_table, same, lines]), CONFIG):
+        assert np.isnan([found["added_network"], found["added_network_lower"]]).all()
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "word"), [(0.01, 0.03, "met   "), (-0.01, 0.03, "MISSED"), (-0.03, -0.01, "MISSED")]
+)
+def test_the_verdict_on_networks_counts_labs_and_what_they_lose(lower, upper, word):
+    network = {"added_network": (lower + upper) / 2, "added_network_lower": lower, "added_network_upper": upper}
+    names = ("r2_mt_assim_twin", "r2_mt_assim", "r2_mt_assim_lines", "added_assim", "recovery_assim")
+    ours = {f"{name}{side}": 0.5 for name in names for side in SIDES} | network
+    labs = ("potassium", "calcium", "sodium")
+    text = recovery_text(pd.DataFrame([row(**ours, lab=lab, condition="emulated, coupling 1") for lab in labs]))
+    assert f"{word}  start: networks add to assimilation by lines on" in text
+    assert "assim. - by line" in text
+
+
 def test_assimilations_rows_are_those_of_its_own_twin(predictions):
     errors = {
         "lstm": 1.0,

@@ -24,7 +24,7 @@ def test_a_fit_without_chance_is_made_once():
     condition = Condition(name="x", coupling=1.0, seeds=5)
     runs = {
         method: len(condition.runs(method))
-        for method in ("mt_pcs", "mt_pcs_twin", "lines", "lstm", "mt_assim")
+        for method in ("mt_pcs", "mt_pcs_twin", "lines", "lstm", "mt_assim", "mt_assim_lines")
     }
-    assert runs == {"mt_pcs": 5, "mt_pcs_twin": 5, "lines": 5, "lstm": 1, "mt_assim": 1}
+    assert runs == {"mt_pcs": 5, "mt_pcs_twin": 5, "lines": 5, "lstm": 1, "mt_assim": 5, "mt_assim_lines": 1}
     assert len(condition.runs("mt_assim_twin")) == 5  # whose waveform it gets is chance
