@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +71,13 @@ def _add_recovery(commands) -> None:
     command.add_argument(
         "--condition", action="append", metavar="NAME", help="only these conditions of the regime, repeatable"
     )
-    command.add_argument("--seeds", type=int, help="training seeds of every condition; those of docs/recovery.md when left out")
+    command.add_argument(
+        "--seeds", type=int, help="training seeds of every condition; those of docs/recovery.md when left out"
+    )
+    command.add_argument(
+        "--workers", type=int, default=min(2, os.cpu_count() or 1),
+        help="trainings side by side, a process each; 2 where there are two cores",
+    )  # fmt: skip
     add_experiment_option(command, default="recovery")
     command.add_argument("--artifacts", help="output folder; UNIPHY_ARTIFACTS, or ./artifacts")
     add_override_option(command)
@@ -127,9 +134,11 @@ def _recovery(parsed: argparse.Namespace) -> None:
     workspace = Workspace.from_environment(config.name, artifacts=parsed.artifacts)
     conditions = _conditions(parsed)
     if parsed.regime == "short":
-        table = run_recovery(config, workspace.root, conditions, methods=methods)
+        table = run_recovery(config, workspace.root, conditions, methods=methods, workers=parsed.workers)
     else:
-        table = run_long_recovery(config, workspace.root, _long_cohorts(parsed), conditions, methods=methods)
+        table = run_long_recovery(
+            config, workspace.root, _long_cohorts(parsed), conditions, methods=methods, workers=parsed.workers
+        )
     sys.stdout.write(recovery_text(table))
 
 
@@ -143,6 +152,8 @@ def _conditions(parsed: argparse.Namespace) -> list[Condition]:
         )
     if parsed.seeds is not None and parsed.seeds < 1:
         raise ConfigError(f"--seeds {parsed.seeds}: at least one training run is needed")
+    if parsed.workers < 1:
+        raise ConfigError(f"--workers {parsed.workers}: at least one process is needed")
     return [dataclasses.replace(known[name], seeds=parsed.seeds or known[name].seeds) for name in wanted]
 
 

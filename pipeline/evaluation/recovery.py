@@ -47,8 +47,9 @@ def recovery_rows(predictions: pd.DataFrame, config: EvaluationConfig) -> list[d
     Rows with ``protocol, lab, n_labs, n_patients``; ``r2_<method>`` of every method, the mean over its training runs;
     ``added`` (R2 of MT+PCS minus R2 of its twin), ``recovery`` (against the oracle), ``recovery_ideal`` (against the
     ideal reader), and the parts of what is missing to the oracle (`_losses`); of assimilation the same with
-    ``_assim``, and ``added_network``: its R2 minus that of the same filters read by lines alone. Each has ``_lower`` and ``_upper``: percentile intervals over the same bootstrap replicates of the
-    patients, and over training runs where there are several. ``added`` and every ``r2_`` also have
+    ``_assim``, and ``added_network``: its R2 minus that of the same filters read by lines alone. Each has ``_lower``
+    and ``_upper``: percentile intervals over the same bootstrap replicates of the patients, and over training runs
+    where there are several. ``added`` and every ``r2_`` also have
     ``_simultaneous_lower``, ``_simultaneous_upper`` and ``_p_holm``: over all labs and protocols together. A recovery
     is NaN where the best is less than `LEAST_HEADROOM` above the twin; both are where model and twin give the same
     estimates.

@@ -7,11 +7,13 @@ Cohorts of fewer training patients are parts of the whole one, judged on the sam
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import as_completed
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 
 from pipeline.cohort.normalization import LabScaler, fit_lab_scaler
 from pipeline.evaluation.recovery import LEARNED, ORACLE, recovery_rows
@@ -21,6 +23,7 @@ from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import ArtefactNote, noted
 from pipeline.foundation.atomic import require_writable, write_json, write_parquet, write_text
 from pipeline.foundation.provenance import config_hash, to_plain
+from pipeline.foundation.workers import worker_pool
 from pipeline.labs.carry_forward import fit_carry_forward
 from pipeline.prediction.scoring import score, score_estimator
 from pipeline.report.recovery_figures import recovery_by_size_svg, recovery_by_svg
@@ -47,15 +50,20 @@ def run_recovery(
     conditions: Sequence[Condition] = CONDITIONS,
     *,
     methods: Sequence[str] = LEARNED,
+    workers: int = 1,
 ) -> pd.DataFrame:
     """Run what is missing of the regime ``short`` and write ``recovery.parquet`` and ``recovery.txt`` into `root`.
+
+    Parameters
+    ----------
+    workers : trainings side by side, each a process with a thread of its own; 1: in this process
 
     Returns
     -------
     ``condition, coupling, null, emulated, seeds, train_patients`` and the columns of ``recovery.recovery_rows``.
     """
     require_writable(root / "recovery.txt")
-    return _run(ShortRegime(experiment, root), "recovery", conditions, methods)
+    return _run(ShortRegime(experiment, root), "recovery", conditions, methods, workers)
 
 
 def run_long_recovery(
@@ -65,12 +73,14 @@ def run_long_recovery(
     conditions: Sequence[Condition] = LONG_CONDITIONS,
     *,
     methods: Sequence[str] = LEARNED,
+    workers: int = 1,
 ) -> pd.DataFrame:
     """Run what is missing of the regime ``long``: ``recovery_long.parquet``, ``.txt``, and its pictures, SVG.
 
     Parameters
     ----------
     cohorts : sizes; those of docs/recovery.md when None
+    workers : as in `run_recovery`
 
     Returns
     -------
@@ -83,10 +93,12 @@ def run_long_recovery(
     require_writable(root / "recovery_long.txt")
     emulates = any(condition.emulated for condition in conditions)
     regime = LongRegime(experiment, root, cohorts or LongCohorts(), emulates=emulates)
-    return _run(regime, "recovery_long", conditions, methods)
+    return _run(regime, "recovery_long", conditions, methods, workers)
 
 
-def _run(regime: Regime, name: str, conditions: Sequence[Condition], methods: Sequence[str]) -> pd.DataFrame:
+def _run(
+    regime: Regime, name: str, conditions: Sequence[Condition], methods: Sequence[str], workers: int
+) -> pd.DataFrame:
     root, tables, parts = regime.root, [], []
     for number, condition in enumerate(conditions, start=1):
         experiment, weights = regime.experiment(condition), regime.embeddings(condition)
@@ -98,7 +110,14 @@ def _run(regime: Regime, name: str, conditions: Sequence[Condition], methods: Se
         if not (judged / "rows.parquet").exists():
             logger.info("recovery: %s", condition.name)
             with _noted(weights, described):
-                _run_condition(regime, condition, folder, judged, methods)
+                cohort, fitting = _prepared(regime, condition)
+                ideal = _ideal_predictions(
+                    fitting, cohort, folder
+                )  # first: it refuses a cohort that is too small
+                train_side_by_side(
+                    SideBySide(regime, condition, folder, described, weights), methods, workers
+                )
+                _judge(condition, cohort, fitting, ideal, folder, judged, methods)
         tables.append(pd.read_parquet(judged / "rows.parquet"))
         parts.append(_named(pd.read_parquet(judged / "by.parquet"), condition))
         table, by = pd.concat(tables, ignore_index=True), pd.concat(parts, ignore_index=True)
@@ -134,12 +153,65 @@ def _noted(weights: str, config: Mapping[str, Any]) -> AbstractContextManager[Ar
     return noted(ArtefactNote.of("recovery", config=config, inputs=inputs, licences=[COHORT_LICENCE]))
 
 
-def _run_condition(
-    regime: Regime, condition: Condition, folder: Path, judged: Path, methods: Sequence[str]
-) -> None:
+def _prepared(regime: Regime, condition: Condition) -> tuple[EmbeddedCohort, ExperimentConfig]:
+    """Return a condition's cohort, and the experiment with its recipe of training."""
     cohort, experiment = regime.cohort(condition), regime.experiment(condition)
-    experiment = dataclasses.replace(experiment, training=regime.recipe(condition, cohort))
-    ideal = _ideal_predictions(experiment, cohort, folder)  # first: it refuses a cohort that is too small
+    return cohort, dataclasses.replace(experiment, training=regime.recipe(condition, cohort))
+
+
+class SideBySide(NamedTuple):
+    """What a process needs to train the methods of one condition."""
+
+    regime: Regime
+    condition: Condition
+    folder: Path
+    described: Mapping[str, Any]
+    weights: str
+
+
+def train_side_by_side(what: SideBySide, methods: Sequence[str], workers: int) -> None:
+    """Train and score what is missing of a condition, several methods and seeds at once; 1 worker leaves it undone."""
+    missing = [
+        (method, run)
+        for method in methods
+        for run in what.condition.runs(method)
+        if not _scores(what.folder, method, run).exists()
+    ]
+    if workers < 2 or len(missing) < 2:
+        return
+    with worker_pool(min(workers, len(missing)), _begin, (what,)) as pool:
+        done = {pool.submit(_trained_by_worker, *each): each for each in missing}
+        for one in as_completed(done):
+            one.result()
+            logger.info("recovery: trained %s, seed %d", *done[one])
+
+
+_BEGUN: dict[str, tuple[SideBySide, EmbeddedCohort, ExperimentConfig]] = {}
+"""Of a worker: its condition's cohort, read once."""
+
+
+def _begin(what: SideBySide) -> None:
+    torch.set_num_threads(1)
+    _BEGUN["condition"] = what, *_prepared(what.regime, what.condition)
+
+
+def _trained_by_worker(method: str, run: int) -> None:
+    what, cohort, experiment = _BEGUN["condition"]
+    scaler = fit_lab_scaler(cohort.events.frame, cohort.splits, experiment.scaler)
+    with _noted(what.weights, what.described):
+        _scored_run(experiment, cohort, scaler, what.folder, method, run)
+
+
+def _judge(
+    condition: Condition,
+    cohort: EmbeddedCohort,
+    experiment: ExperimentConfig,
+    ideal: pd.DataFrame,
+    folder: Path,
+    judged: Path,
+    methods: Sequence[str],
+) -> None:
+    """Train what is missing, and write what the condition shows."""
     trained = trained_predictions(experiment, cohort, folder, methods, runs=condition.runs)
     scored = with_circumstances(pd.concat([trained, ideal], ignore_index=True), cohort.aligned)
     table = _named(pd.DataFrame(recovery_rows(scored, experiment.evaluation)), condition)
@@ -191,6 +263,10 @@ def trained_predictions(
     return pd.concat([*tables, *learned], ignore_index=True)
 
 
+def _scores(folder: Path, method: str, run: int) -> Path:
+    return folder / (method if run == 0 else f"{method}_{run}") / "scores.parquet"
+
+
 def _scored_run(
     experiment: ExperimentConfig,
     cohort: EmbeddedCohort,
@@ -200,17 +276,16 @@ def _scored_run(
     run: int,
 ) -> pd.DataFrame:
     """Train one method with one seed, score it, and keep the scores; or read those that are kept."""
-    place = folder / (method if run == 0 else f"{method}_{run}")
-    kept = place / "scores.parquet"
+    kept = _scores(folder, method, run)
     if kept.exists():
         return pd.read_parquet(kept)
     logger.info("recovery: training %s, seed %d", method, run)
     recipe: TrainingConfig = dataclasses.replace(experiment.training, seed=experiment.training.seed + run)
     train(
         method, cohort.aligned, cohort.store, scaler, cohort.splits,
-        dataclasses.asdict(experiment.shape_of(method)), recipe, place, experiment=plain_experiment(experiment),
+        dataclasses.asdict(experiment.shape_of(method)), recipe, kept.parent, experiment=plain_experiment(experiment),
     )  # fmt: skip
-    scores = score(place, cohort.aligned, cohort.store, cohort.splits, splits_to_score=TEST)
+    scores = score(kept.parent, cohort.aligned, cohort.store, cohort.splits, splits_to_score=TEST)
     write_parquet(kept, scores)
     return scores
 

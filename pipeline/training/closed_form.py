@@ -218,9 +218,7 @@ def _lines(values: Mapping[str, Any]) -> tuple[Build, LinesShape]:
     return build, shape
 
 
-def _assimilation(
-    values: Mapping[str, Any], *, by_lines: bool = False
-) -> tuple[Build, AssimilationShape]:
+def _assimilation(values: Mapping[str, Any], *, by_lines: bool = False) -> tuple[Build, AssimilationShape]:
     shape = _shape(AssimilationShape, values)
 
     def build(data: TrainingData, config: TrainingConfig, twin: bool, kept: KeptNetworks) -> Fitted:

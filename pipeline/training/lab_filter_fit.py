@@ -30,7 +30,7 @@ ASSAY_ROUNDS = 3
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """What the networks may count in a reading, of which the line counts the rest; of equally likely ones the least."""
 SHARE_PATIENTS = 150
-"""Training patients, evenly over all, whose draws choose the share: the likelihoods differ by far more than theirs do."""
+"""Training patients, evenly over all, whose draws choose the share: what shares differ by shows in these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +87,7 @@ def fit_one_lab(
     if network is not None and line.whole is not None and fit.status == FITTED:
         every, start = -(-len(training) // SHARE_PATIENTS), fit.parameters
         # From where the lines' filter ended: the numbers differ little.
-        tried = {
-            share: fit_lab(told(share, every).events(noise), config.fit, start) for share in SHARES
-        }
+        tried = {share: fit_lab(told(share, every).events(noise), config.fit, start) for share in SHARES}
         likelihood = {share: each.draw_log_likelihood for share, each in tried.items()}
         best = max(SHARES, key=likelihood.__getitem__)
         if best:

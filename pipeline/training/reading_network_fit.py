@@ -181,7 +181,7 @@ def _whitening(
     """Return, of each lab that was drawn, what its errors are multiplied with to be independent and alike."""
     made = []
     for rows in np.split(np.arange(len(recording.lab)), np.flatnonzero(np.diff(recording.lab)) + 1):
-        covariance = errors[recording.lab[rows[0]]]
+        covariance = errors[int(recording.lab[rows[0]])]
         square = np.eye(len(rows))
         if covariance is not None:
             square = np.linalg.inv(np.linalg.cholesky(covariance.matrix(recording.hours[rows])))

@@ -65,7 +65,10 @@ class ReadDraws:
         """Return the draws of the patients whom a fold leaves."""
         kept = self.patient % folds != fold
         return ReadDraws(
-            features=self.features[kept], target=self.target[kept], hours=self.hours[kept], patient=self.patient[kept]
+            features=self.features[kept],
+            target=self.target[kept],
+            hours=self.hours[kept],
+            patient=self.patient[kept],
         )
 
     @property
@@ -79,7 +82,11 @@ class ReadDraws:
 
     def error_covariance(self) -> ErrorCovariance | None:
         """Return how an ordinary line's errors hang together; None: too few draws."""
-        return None if self.few else fit_error_covariance(self.target - self.left_out(), self.hours, self.patient)
+        return (
+            None
+            if self.few
+            else fit_error_covariance(self.target - self.left_out(), self.hours, self.patient)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

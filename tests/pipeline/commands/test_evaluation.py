@@ -54,7 +54,8 @@ def run(words: Sequence[str]) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
-    def noting(*arguments: Any, methods: Sequence[str]) -> pd.DataFrame:
+    def noting(*arguments: Any, methods: Sequence[str], workers: int) -> pd.DataFrame:
+        assert workers >= 1
         calls.append((*arguments[2:], tuple(methods)))
         raise KeyboardInterrupt
 

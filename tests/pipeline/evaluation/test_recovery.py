@@ -199,11 +199,17 @@ def test_what_networks_add_is_judged_beside_the_same_filters_by_lines(prediction
     ("lower", "upper", "word"), [(0.01, 0.03, "met   "), (-0.01, 0.03, "MISSED"), (-0.03, -0.01, "MISSED")]
 )
 def test_the_verdict_on_networks_counts_labs_and_what_they_lose(lower, upper, word):
-    network = {"added_network": (lower + upper) / 2, "added_network_lower": lower, "added_network_upper": upper}
+    network = {
+        "added_network": (lower + upper) / 2,
+        "added_network_lower": lower,
+        "added_network_upper": upper,
+    }
     names = ("r2_mt_assim_twin", "r2_mt_assim", "r2_mt_assim_lines", "added_assim", "recovery_assim")
     ours = {f"{name}{side}": 0.5 for name in names for side in SIDES} | network
     labs = ("potassium", "calcium", "sodium")
-    text = recovery_text(pd.DataFrame([row(**ours, lab=lab, condition="emulated, coupling 1") for lab in labs]))
+    text = recovery_text(
+        pd.DataFrame([row(**ours, lab=lab, condition="emulated, coupling 1") for lab in labs])
+    )
     assert f"{word}  start: networks add to assimilation by lines on" in text
     assert "assim. - by line" in text
 

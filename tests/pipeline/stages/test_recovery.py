@@ -84,6 +84,20 @@ def test_the_result_is_on_disk_and_a_second_run_trains_nothing(run):
     assert {p: p.stat().st_mtime_ns for p in (root / "conditions").rglob("*") if p.is_file()} == before
 
 
+def test_trainings_side_by_side_come_to_the_same(run):
+    """Two methods are taken away, and trained anew by two processes: equal but for how threads round."""
+    config, root, nulls, table = run
+    first = sorted((root / "conditions").iterdir())[0]
+    kept = {name: pd.read_parquet(first / name / "scores.parquet") for name in ("lines", "mt_assim")}
+    for name in (*kept, "judged"):
+        shutil.rmtree(first / name)
+    again = run_recovery(config, root, nulls, workers=2)
+    for name, scores in kept.items():
+        pd.testing.assert_frame_equal(pd.read_parquet(first / name / "scores.parquet"), scores, rtol=1e-3)
+    pd.testing.assert_frame_equal(again, table, rtol=1e-2, atol=1e-3)
+    assert lacking(root) == {}
+
+
 def test_every_file_carries_its_note(run):
     _, root, *_ = run
     assert len(noted_files(root)) > 15

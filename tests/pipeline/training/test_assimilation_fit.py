@@ -201,7 +201,9 @@ def test_networks_count_where_the_draws_are_expected_better_by_them(cohort, monk
     train = cohort.splits.members["train"]
     reader = BlockReader(cohort.aligned.sequences, EmbeddingCache(cohort.store))
     true = [reader.embedding_means(patient).mean[:, -1:] @ np.ones((1, 2)) for patient in sorted(train)]
-    how = NetworkFit(shape=ReadingNetworkShape(folds=2, least_draws=0, d_model=4, n_blocks=1, d_state=2, epochs=1))
+    how = NetworkFit(
+        shape=ReadingNetworkShape(folds=2, least_draws=0, d_model=4, n_blocks=1, d_state=2, epochs=1)
+    )
     blind = cohort.with_windows(
         {
             patient: replace(

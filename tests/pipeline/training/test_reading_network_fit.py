@@ -59,7 +59,9 @@ def test_under_the_errors_covariance_they_learn_what_moves_and_not_whose_draw_it
     def moves(told: ErrorCovariance | None) -> float:
         _, read = cross_fit_networks(shown, SHAPE, 2, 0, CPU, errors=lambda _: [told, None])
         pairs = [(one.target, own[one.step, 0]) for own, one in zip(read, recordings, strict=True)]
-        truth, said = (np.concatenate([each - each.mean() for each in side]) for side in zip(*pairs, strict=True))
+        truth, said = (
+            np.concatenate([each - each.mean() for each in side]) for side in zip(*pairs, strict=True)
+        )
         return float(np.corrcoef(truth, said)[0, 1])
 
     assert moves(errors) > 0.6
@@ -69,7 +71,10 @@ def test_under_the_errors_covariance_they_learn_what_moves_and_not_whose_draw_it
 def test_errors_are_made_independent_lab_by_lab() -> None:
     rng = np.random.default_rng(0)
     one = dataclasses.replace(
-        recording(0), lab=np.repeat([0, 2, 3], [5, 3, 4]), hours=rng.uniform(0, 9, 12), target=rng.normal(size=12)
+        recording(0),
+        lab=np.repeat([0, 2, 3], [5, 3, 4]),
+        hours=rng.uniform(0, 9, 12),
+        target=rng.normal(size=12),
     )
     known = ErrorCovariance(noise=0.2, drift=0.3, level=0.5, drift_hours=4.0)
     made = _whitening(one, [known, known, None, known])
@@ -77,14 +82,21 @@ def test_errors_are_made_independent_lab_by_lab() -> None:
     np.testing.assert_array_equal(made[1], np.eye(3))
     for square, rows in zip(made, np.split(np.arange(12), [5, 8]), strict=True):
         if square is not made[1]:
-            expected = whitened(known, one.target[rows, None], one.hours[rows], np.zeros(len(rows), int))[:, 0]
+            expected = whitened(known, one.target[rows, None], one.hours[rows], np.zeros(len(rows), int))[
+                :, 0
+            ]
             np.testing.assert_allclose(square @ one.target[rows], expected, atol=1e-5)
 
 
 def test_each_network_asks_for_the_covariance_that_its_own_patients_tell() -> None:
     asked = []
     cross_fit_networks(
-        [recording(number) for number in range(4)], QUICK, 2, 0, CPU, errors=lambda fold: asked.append(fold) or [None] * 2
+        [recording(number) for number in range(4)],
+        QUICK,
+        2,
+        0,
+        CPU,
+        errors=lambda fold: asked.append(fold) or [None] * 2,
     )
     assert asked == [0, 1]
 
