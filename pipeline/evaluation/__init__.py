@@ -38,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ON_EMBEDDING",
             "ORACLE",
             "OURS",
+            "OUR_LINES",
             "OUR_TWIN",
             "RESULTS_ALONE",
             "SUFFIXES",
