@@ -124,5 +124,5 @@ METHOD_LABELS = {
     "training_mean": "Training mean", "live_locf": "Live LOCF (sees labs that the model does not)",
     "lstm": "LSTM", "mt": "MT", "mt_learned": "MT (learned h0)", "st_pcs": "ST+PCS", "mt_pcs": "MT+PCS",
     "mt_pcs_twin": "MT+PCS twin", "lines": "Lines", "mt_assim": "Assimilation",
-    "mt_assim_twin": "Assim. twin", "mt_assim_lines": "Assim. by lines",
+    "mt_assim_twin": "Assim. twin", "mt_assim_lines": "Assim., lines",
 }  # fmt: skip

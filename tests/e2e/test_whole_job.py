@@ -30,7 +30,7 @@ def test_predictions_have_the_promised_columns_and_no_undefined_estimate(tiny) -
     table = read_predictions(tiny.workspace, asset="report")
     assert tuple(table.columns) == (*PREDICTION_COLUMNS, INTERVAL_STATE, *SPREAD_COLUMNS)
     assert set(table["method"]) >= {"locf", "shrunk_locf", "lstm", "mt", "st_pcs", "mt_pcs", *FITTED_METHODS}
-    assert set(table.loc[table["spread"].notna(), "method"]) == {"mt_assim", "mt_assim_twin"}
+    assert set(table.loc[table["spread"].notna(), "method"]) == set(FITTED_METHODS) - {"lines"}
     assert set(table["lab"]) <= set(LAB_NAMES)
     assert table[["estimate", "truth", "last_lab"]].notna().all().all()
 

@@ -40,7 +40,10 @@ def checkpoint(cohort, tmp_path_factory):
         cohort.store,
         cohort.scaler,
         cohort.splits,
-        {"features": 4, "network": {"folds": 2, "d_model": 8, "n_blocks": 1, "d_state": 2, "epochs": 1}},
+        {
+            "features": 4,
+            "network": {"folds": 2, "least_draws": 0, "d_model": 8, "n_blocks": 1, "d_state": 2, "epochs": 1},
+        },
         config,
         folder,
     )
