@@ -20,7 +20,7 @@ from models.assimilation.reading_network import ReadingNetwork, ReadingNetworkCo
 from models.regressor.losses import parameter_groups
 from pipeline.training.hardware import seeded
 from pipeline.training.kept_networks import KeptNetworks
-from pipeline.training.patient_errors import ErrorCovariance
+from pipeline.training.patient_errors import ErrorCovariance, whitened
 from pipeline.training.reading_network_config import ReadingNetworkShape
 from pipeline.training.schedule import seed_of
 from pipeline.training.ten_minute_means import BlockMeans
@@ -184,6 +184,6 @@ def _whitening(
         covariance = errors[int(recording.lab[rows[0]])]
         square = np.eye(len(rows))
         if covariance is not None:
-            square = np.linalg.inv(np.linalg.cholesky(covariance.matrix(recording.hours[rows])))
+            square = whitened(covariance, square, recording.hours[rows], np.zeros(len(rows), np.int64))
         made.append(square.astype(np.float32))
     return made

@@ -82,11 +82,9 @@ class ReadDraws:
 
     def error_covariance(self) -> ErrorCovariance | None:
         """Return how an ordinary line's errors hang together; None: too few draws."""
-        return (
-            None
-            if self.few
-            else fit_error_covariance(self.target - self.left_out(), self.hours, self.patient)
-        )
+        if self.few:
+            return None
+        return fit_error_covariance(self.target - self.left_out(), self.hours, self.patient)
 
 
 @dataclass(frozen=True, kw_only=True)
