@@ -29,7 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "normalization": ["LabScaler", "ScalerConfig", "fit_lab_scaler"],
         "scored_set": ["ScoredSet", "check_predictions", "in_method_order", "scored_sets"],
         "sequences": ["SequenceConfig", "Sequences", "cut_sequences"],
-        "splits": ["SplitConfig", "Splits", "normal_id", "split_subjects"],
+        "splits": ["SplitConfig", "Splits", "cross_validation_divisions", "normal_id", "split_subjects"],
         "summed_set": ["SummedSet", "dense_sets", "summed", "summed_sets"],
         "targets": ["StepGrid"],
     },

@@ -12,6 +12,9 @@ from pipeline.foundation.atomic import write_json
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.schema import SPLITS
 
+LEAST_FOLDS, LEAST_OTHERS = 2, 3
+"""Of a cross-validation: divisions, and patients in each who are not tested (train, validation, calibration)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
@@ -125,29 +128,62 @@ def split_subjects(patient_ids: Iterable[str], config: SplitConfig = SplitConfig
     ConfigError
         Fewer than four patients, so that a split would be empty.
     """
-    patients = sorted(set(patient_ids), key=lambda p: hashlib.sha256(f"{config.seed}:{p}".encode()).digest())
+    patients = _shuffled(patient_ids, config.seed)
     if len(patients) < len(SPLITS):
         raise ConfigError(
             f"{len(patients)} patients cannot fill the {len(SPLITS)} splits {', '.join(SPLITS)}; at least "
             f"{len(SPLITS)} are needed."
         )
-    sizes = _sizes(len(patients), config)
-    members, start = {}, 0
-    for name in SPLITS:
-        members[name] = tuple(sorted(patients[start : start + sizes[name]]))
-        start += sizes[name]
-    return Splits(members=members, seed=config.seed)
+    test = max(1, round(len(patients) * config.fractions[2]))
+    return _divided(patients[: len(patients) - test], patients[len(patients) - test :], len(patients), config)
 
 
-def _sizes(n: int, config: SplitConfig) -> dict[str, int]:
-    """Round the shares so that every split has at least one patient; training takes what is left."""
-    _, validation_share, test_share = config.fractions
-    test = max(1, round(n * test_share))
-    held = max(2, round(n * validation_share))
+def cross_validation_divisions(
+    patient_ids: Iterable[str], folds: int, config: SplitConfig = SplitConfig()
+) -> list[Splits]:
+    """Divide patients once a fold, so that each is a test patient of exactly one division.
+
+    Of the others validation and calibration get what they have of them in `config`. Neither order nor repetition of the
+    ids matters. Source: our decision.
+
+    Raises
+    ------
+    ConfigError
+        Fewer than two folds, or too few patients for two test patients a fold and three others.
+    """
+    patients = _shuffled(patient_ids, config.seed)
+    least = max(2 * folds, LEAST_FOLDS * LEAST_OTHERS)
+    if folds < LEAST_FOLDS or len(patients) < least:
+        raise ConfigError(
+            f"folds = {folds} of {len(patients)} patients: at least {LEAST_FOLDS} folds, of two test patients each, "
+            f"beside whom {LEAST_OTHERS} others fill the other splits. Ask for fewer folds, or bring more patients."
+        )
+    train, validation, _ = config.fractions
+    divisions = []
+    for fold in range(folds):
+        test = patients[fold::folds]
+        others = [patient for patient in patients if patient not in set(test)]
+        # As if the others were the cohort's share of them, so that the configured shares mean what they say.
+        divisions.append(_divided(others, test, round(len(others) / (train + validation)), config))
+    return divisions
+
+
+def _shuffled(patient_ids: Iterable[str], seed: int) -> list[str]:
+    """Return every patient once, in an order that a hash of seed and id decides."""
+    return sorted(set(patient_ids), key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).digest())
+
+
+def _divided(others: list[str], test: list[str], n: int, config: SplitConfig) -> Splits:
+    """Divide `others`, of a cohort of `n`, so that every split has a patient; training takes what is left."""
+    held = min(max(2, round(n * config.fractions[1])), len(others) - 1)
     calibration = min(held - 1, max(1, round(held * config.calibration_share)))
     validation = held - calibration
-    sizes = {"validation": validation, "calibration": calibration, "test": test}
-    return {"train": n - sum(sizes.values())} | sizes
+    train = len(others) - held
+    members = {
+        "train": others[:train], "validation": others[train : train + validation],
+        "calibration": others[train + validation :], "test": test,
+    }  # fmt: skip
+    return Splits(members={name: tuple(sorted(members[name])) for name in SPLITS}, seed=config.seed)
 
 
 def _read(path: Path) -> dict:

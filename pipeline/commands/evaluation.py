@@ -1,4 +1,4 @@
-"""``lab-baselines``, ``recovery`` and ``scale-study``: what judges a method beside the stages of one experiment."""
+"""Studies beside the stages of one experiment: cross-validation, baselines of labs alone, recovery, encoder scale."""
 
 import argparse
 import dataclasses
@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.commands.project_options import add_experiment_option, add_override_option, configuration
+from pipeline.commands.project_options import (
+    add_experiment_option,
+    add_override_option,
+    add_project_options,
+    configuration,
+    project,
+)
 from pipeline.evaluation.lab_baselines import (
     LabBaselineConfig,
     read_icu_stays,
@@ -16,6 +22,7 @@ from pipeline.evaluation.lab_baselines import (
 from pipeline.evaluation.recovery import LEARNED
 from pipeline.evaluation.recovery_conditions import REGIMES, Condition
 from pipeline.foundation.errors import ConfigError
+from pipeline.foundation.progress import progress
 from pipeline.foundation.schema import TRAINED_METHODS
 from pipeline.foundation.workspace import Workspace
 from pipeline.report.baseline_text import baseline_table
@@ -37,8 +44,33 @@ def add_evaluation_commands(commands) -> None:
         "--max-age-hours", type=float, default=72.0, help="oldest previous value carried forward"
     )
     labs.set_defaults(run=_lab_baselines)
+    _add_cross_validation(commands)
     _add_recovery(commands)
     _add_scale_study(commands)
+
+
+def _add_cross_validation(commands) -> None:
+    command = commands.add_parser(
+        "cross-validate",
+        help="train and score methods once a fold of subjects, for cohorts too small for a test split; resumable",
+    )
+    add_project_options(command)
+    command.add_argument(
+        "--method", action="append", metavar="NAME", help="repeatable; all of the experiment's when left out"
+    )
+    command.add_argument("--folds", type=int, default=5, help="divisions; each subject is tested in one")
+    command.set_defaults(run=_cross_validate)
+
+
+def _cross_validate(parsed: argparse.Namespace) -> None:
+    from pipeline import stages
+
+    workspace, config = project(parsed)
+    with progress("cross-validate"):
+        text = stages.printed_cross_validation(
+            workspace, config, methods=parsed.method or config.methods, folds=parsed.folds
+        )
+    sys.stdout.write(text + "\n")
 
 
 def _add_recovery(commands) -> None:

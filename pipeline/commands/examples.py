@@ -19,6 +19,7 @@ EXAMPLES: dict[str, str] = {
     "all": _OWN,
     "table1": f"--experiment paper {_OWN}",
     "result-delay": "--experiment demo",
+    "cross-validate": f"{_OWN} --method mt_assim --folds 5",
     "predict": (
         "--checkpoint artifacts/demo/checkpoints/mt_pcs/seed0 --waveforms /data/new/waveforms "
         "--labs /data/new/labs --artifacts /tmp/new --out estimates.parquet"

@@ -169,6 +169,11 @@ class Workspace:
         return self.root / "result_delay.parquet"
 
     @property
+    def cross_validation(self) -> Path:
+        """Folder of a cross-validation: its tables, and what was trained for each fold."""
+        return self.root / "cross_validation"
+
+    @property
     def report(self) -> Path:
         """Self-contained HTML report."""
         return self.root / "report.html"

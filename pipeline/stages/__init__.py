@@ -12,6 +12,7 @@ Never: domain logic, Dagster, torch when this face is imported.
 import lazy_loader
 
 from pipeline.stages.align import cohort_splits, lab_alignment, normalization_stats
+from pipeline.stages.cross_validation import printed_cross_validation
 from pipeline.stages.delayed_results import printed_result_delay
 from pipeline.stages.embed import (
     check_encoder,
@@ -64,6 +65,7 @@ __all__ = [
     "predict_new_patients",
     "predictions",
     "pretrain_ppg_gpt",
+    "printed_cross_validation",
     "printed_result_delay",
     "printed_table",
     "report",

@@ -135,6 +135,13 @@ LINEAGE: dict[str, Lineage] = {
         command="result-delay", artefact=lambda workspace: [workspace.result_delay], shown="result_delay.parquet",
         parts=("evaluation",), inputs=("lab_events", *_SCORED, f"{TRAIN}mt_pcs", f"{TRAIN}mt_pcs_twin"),
     ),
+    "cross_validation": Lineage(
+        command="cross-validate",
+        artefact=lambda workspace: [*workspace.cross_validation.glob("*.parquet")],
+        shown="cross_validation/",
+        parts=("splits", "scaler", "seeds", "model", "lines", "assimilation", "training", "evaluation"),
+        inputs=("lab_events", *_SCORED),
+    ),
 }  # fmt: skip
 """Every stage after those it depends on."""
 

@@ -103,7 +103,8 @@ def _run(
     for number, condition in enumerate(conditions, start=1):
         experiment, weights = regime.experiment(condition), regime.embeddings(condition)
         described = {"experiment": to_plain(experiment), "embeddings": weights,
-                     "condition": to_plain(dataclasses.replace(condition, seeds=1))}  # fmt: skip
+                     "condition": to_plain(dataclasses.replace(condition, seeds=1)),
+                     "most_steps": regime.most_steps(condition)}  # fmt: skip
         folder = root / "conditions" / config_hash(described)[:12]
         # More seeds or methods add to what is trained; what is judged together is named by both.
         judged = folder / "judged" / config_hash([condition.seeds, list(methods)])[:12]

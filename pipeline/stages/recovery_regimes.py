@@ -18,10 +18,11 @@ from pipeline.stages.embed import experiment_encoder
 from pipeline.stages.planted_cohort import EmbeddedCohort, checked_emulator, embedded_cohort
 from pipeline.training.config import TrainingConfig
 
-MOST_STEPS = 2_000_000
-"""Steps of 30 s that an epoch on emulated embeddings learns from."""
-FEW_PIECES = 2
-"""Pieces in a batch where epochs are cut to `MOST_STEPS`: whole weeks are long, and few of them make an epoch."""
+MOST_STEPS = {"rendered": 300_000, "emulated": 1_200_000}
+"""Steps of 30 s that an epoch on recordings of days learns from. On tuning cohorts MT+PCS reads no better from twice as
+many (docs/recovery.md); a week is longer, and fewer would leave most patients out."""
+FEW_PIECES = 1
+"""Pieces in a batch where epochs are cut to `MOST_STEPS`: recordings are long, and few of them make an epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +58,15 @@ class Regime(ABC):
         del condition
         return experiment_encoder(self.base).weights_hash
 
+    def most_steps(self, condition: Condition) -> int | None:
+        """Return how many steps an epoch learns from at most; None: from all."""
+        del condition
+        return None
+
     def recipe(self, condition: Condition, cohort: EmbeddedCohort) -> TrainingConfig:
         """Return how networks are trained on a condition's cohort."""
-        del condition, cohort
-        return self.base.training
+        most = self.most_steps(condition)
+        return self.base.training if most is None else within_steps(self.base.training, cohort, most)
 
 
 class ShortRegime(Regime):
@@ -124,12 +130,12 @@ class LongRegime(Regime):
             self._emulator if condition.emulated else None, keep_waveforms=False,
         )  # fmt: skip
 
-    def recipe(self, condition: Condition, cohort: EmbeddedCohort) -> TrainingConfig:
-        """Return the experiment's recipe; on emulated embeddings an epoch is a sample of at most `MOST_STEPS` steps."""
-        return within_steps(self.base.training, cohort) if condition.emulated else self.base.training
+    def most_steps(self, condition: Condition) -> int | None:
+        """Return the `MOST_STEPS` of the condition's kind of cohort."""
+        return MOST_STEPS["emulated" if condition.emulated else "rendered"]
 
 
-def within_steps(training: TrainingConfig, cohort: EmbeddedCohort, most: int = MOST_STEPS) -> TrainingConfig:
+def within_steps(training: TrainingConfig, cohort: EmbeddedCohort, most: int) -> TrainingConfig:
     """Return the recipe with epochs of about `most` steps where one pass would be more.
 
     Pieces stay whole. An epoch then draws as many batches of `FEW_PIECES` as make `most` steps on average, half of

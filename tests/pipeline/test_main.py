@@ -62,8 +62,8 @@ def test_store_commands_need_a_store(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "no embedding store" in capsys.readouterr().err
 
 
-OTHERS = [*STAGES, "all", "table1", "result-delay", "predict --checkpoint c --out o.csv", "config", "recovery", "probe",
-          "emulator", "rehearse", "store ls --store s", "lab-baselines --labs l"]  # fmt: skip
+OTHERS = [*STAGES, "all", "table1", "result-delay", "cross-validate", "predict --checkpoint c --out o.csv", "config",
+          "recovery", "probe", "emulator", "rehearse", "store ls --store s", "lab-baselines --labs l"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", OTHERS)

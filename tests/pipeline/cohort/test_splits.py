@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cohort.splits import SplitConfig, Splits, split_subjects
+from pipeline.cohort.splits import SplitConfig, Splits, cross_validation_divisions, split_subjects
 from pipeline.foundation.errors import ConfigError, LeakError
 from pipeline.foundation.schema import SPLITS
 
@@ -106,3 +106,35 @@ def test_its_representation_names_nobody():
 def test_config_names_the_wrong_field(field, value):
     with pytest.raises(ValueError, match=field):
         SplitConfig(**{field: value})
+
+
+@given(
+    st.integers(2, 8),
+    st.integers(6, 60),
+    st.integers(0, 3),
+    st.sampled_from([(0.7, 0.15, 0.15), (0.05, 0.9, 0.05)]),
+)
+def test_each_patient_is_tested_in_one_fold_and_every_split_of_each_is_filled(folds, n, seed, fractions):
+    config = SplitConfig(seed=seed, fractions=fractions)
+    if n < 2 * folds:
+        with pytest.raises(ConfigError, match=f"folds = {folds} of {n} patients"):
+            cross_validation_divisions(PATIENTS[:n], folds, config)
+        return
+    divisions = cross_validation_divisions([*PATIENTS[:n], *PATIENTS[:3]], folds, config)
+    assert sorted(patient for splits in divisions for patient in splits.members["test"]) == PATIENTS[:n]
+    for splits in divisions:
+        assert sorted(splits.patients(*SPLITS)) == PATIENTS[:n]
+        assert all(splits.counts.values())
+        assert splits.counts["test"] >= 2
+
+
+def test_folds_keep_the_configured_shares_of_those_who_are_not_tested():
+    config = SplitConfig(fractions=(0.6, 0.24, 0.16))
+    (first, *_) = cross_validation_divisions(PATIENTS, 5, config)
+    assert first.counts == {"train": 114, "validation": 31, "calibration": 15, "test": 40}
+
+
+@pytest.mark.parametrize("folds", [-1, 0, 1])
+def test_a_single_fold_is_no_cross_validation(folds):
+    with pytest.raises(ConfigError, match="at least 2 folds"):
+        cross_validation_divisions(PATIENTS, folds)

@@ -69,7 +69,7 @@ def test_conditions_of_one_cohort_share_its_embeddings(regime: LongRegime) -> No
 def test_epochs_hold_at_most_so_many_steps(regime: LongRegime) -> None:
     cohort = regime.cohort(Condition(name="emulated", coupling=1.0, emulated=True))
     training = regime.base.training
-    assert within_steps(training, cohort) == training  # hours are few enough
+    assert within_steps(training, cohort, most=2_000_000) == training  # hours are few enough
     pieces = cohort.aligned.pieces
     pieces = pieces.loc[pieces["patient_id"].isin(cohort.splits.patients("train"))]
     means = pieces.groupby("protocol")["n_steps"].mean()
