@@ -21,6 +21,8 @@ from pipeline.foundation.errors import ConfigError
 
 MODEL, TWIN, ORACLE = "mt_pcs", "mt_pcs_twin", "oracle"
 OURS, OUR_TWIN, OUR_LINES = "mt_assim", "mt_assim_twin", "mt_assim_lines"
+ZERO_H0 = "mt"
+"""MT+PCS but for its initial state, which is zero; trained where it is asked for."""
 IDEAL, ON_EMBEDDING, RESULTS_ALONE = "ideal_reader", "ideal_on_embedding", "ideal_results"
 """Who knows the cohort's law and sees the true pulse shape, the shape as the embedding tells it, or results alone."""
 LEARNED = ("lstm", TWIN, MODEL, "lines", OUR_TWIN, OUR_LINES, OURS)
@@ -47,12 +49,12 @@ def recovery_rows(predictions: pd.DataFrame, config: EvaluationConfig) -> list[d
     Rows with ``protocol, lab, n_labs, n_patients``; ``r2_<method>`` of every method, the mean over its training runs;
     ``added`` (R2 of MT+PCS minus R2 of its twin), ``recovery`` (against the oracle), ``recovery_ideal`` (against the
     ideal reader), and the parts of what is missing to the oracle (`_losses`); of assimilation the same with
-    ``_assim``, and ``added_network``: its R2 minus that of the same filters read by lines alone. Each has ``_lower``
-    and ``_upper``: percentile intervals over the same bootstrap replicates of the patients, and over training runs
-    where there are several. ``added`` and every ``r2_`` also have
-    ``_simultaneous_lower``, ``_simultaneous_upper`` and ``_p_holm``: over all labs and protocols together. A recovery
-    is NaN where the best is less than `LEAST_HEADROOM` above the twin; both are where model and twin give the same
-    estimates.
+    ``_assim``, and ``added_network``: its R2 minus that of the same filters read by lines alone. ``added_h0``: R2 of
+    MT+PCS minus that of MT, whose initial state is zero, where both are there. Each has ``_lower`` and ``_upper``:
+    percentile intervals over the same bootstrap replicates of the patients, and over training runs where there are
+    several. ``added``, ``added_...`` and every ``r2_`` also have ``_simultaneous_lower``, ``_simultaneous_upper`` and
+    ``_p_holm``: over all labs and protocols together. A recovery is NaN where the best is less than `LEAST_HEADROOM`
+    above the twin; both are where model and twin give the same estimates.
 
     Raises
     ------
@@ -93,6 +95,9 @@ def _cell(blocks: Sequence[ScoredSet], config: EvaluationConfig) -> tuple[dict[s
     if {OURS, OUR_LINES} <= r2.keys():
         same = _same(runs[OURS], runs[OUR_LINES])
         numbers["added_network"] = np.full_like(r2[OURS], np.nan) if same else r2[OURS] - r2[OUR_LINES]
+    if {MODEL, ZERO_H0} <= r2.keys():
+        same = _same(runs[MODEL], runs[ZERO_H0])
+        numbers["added_h0"] = np.full_like(r2[MODEL], np.nan) if same else r2[MODEL] - r2[ZERO_H0]
     numbers |= _losses(r2)
     row: dict[str, Any] = {"protocol": first.protocol, "lab": first.lab,
                            "n_labs": len(first.draws), "n_patients": n_patients}  # fmt: skip

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.evaluation.recovery import MODEL, OUR_TWIN, OURS, TWIN
+from pipeline.evaluation.recovery import MODEL, OUR_TWIN, OURS, TWIN, ZERO_H0
 
-OF_CHANCE = (MODEL, TWIN, "lines", OURS, OUR_TWIN)
+OF_CHANCE = (MODEL, TWIN, ZERO_H0, "lines", OURS, OUR_TWIN)
 """Trained once a seed of the condition; other methods once. Chance are the networks' weights and order of patients, the
 weights of the reader beside `lines`, and whose waveform a twin gets."""
 

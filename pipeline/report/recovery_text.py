@@ -18,15 +18,18 @@ from pipeline.evaluation.recovery import (
     SUFFIXES,
     TWIN,
     WITHOUT_TWIN,
+    ZERO_H0,
 )
 from pipeline.foundation.number_format import counted, interval, number, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES
 
 SHOWN = {
-    MODEL: ("locf", "shrunk_locf", "lstm", TWIN, MODEL, ORACLE),
+    MODEL: ("locf", "shrunk_locf", "lstm", TWIN, ZERO_H0, MODEL, ORACLE),
     OURS: ("lines", RESULTS_ALONE, OUR_TWIN, OUR_LINES, OURS, ON_EMBEDDING, IDEAL, ORACLE),
 }
 """Columns of the two tables of a condition and protocol: the paper's methods, and ours beside the ideal readers."""
+BESIDE = {MODEL: [("added_h0", "MT+PCS - MT")], OURS: [("added_network", "assim. - by line")]}
+"""Further differences of a table: what h0 from history adds to one of zero, and networks to lines."""
 TARGET_RECOVERY, TARGET_LABS = 0.5, 3
 LONG_TARGETS: Mapping[str, float] = {
     "calcium": 0.80, "potassium": 0.78, "sodium": 0.75, "glucose": 0.75, "lactate": 0.75,
@@ -146,7 +149,7 @@ def _footnotes(table: pd.DataFrame) -> list[str]:
     runs = table["seeds"].to_list()
     if max(runs) > 1:
         notes.append(
-            "Intervals of a condition of several training seeds cover patients and seeds: MT+PCS, lines, "
+            "Intervals of a condition of several training seeds cover patients and seeds: MT+PCS, MT, lines, "
             "assimilation and every twin are trained once a seed; other methods, and assimilation by lines, once."
         )
     if 1 in runs:
@@ -185,15 +188,15 @@ def _loss_table(rows: list[dict[Any, Any]]) -> list[str]:
 
 def _head(model: str, rows: pd.DataFrame) -> str:
     names = "".join(f"{_NAMES[name]:>8}" for name in SHOWN[model] if f"r2_{name}" in rows)
-    ideal = f"{'assim. - by line':<22}" if model == OURS and "added_network" in rows else ""
+    ideal = "".join(f"{title:<22}" for name, title in BESIDE[model] if name in rows)
     ideal += f"{'of the ideal':<19}" if model == OURS and f"recovery_ideal{SUFFIXES[OURS]}" in rows else ""
     return f"  {'R2':<10}{'draws':>6}{names}  {_NAMES[model] + ' - twin':<22}{'recovery':<19}{ideal}".rstrip()
 
 
 _NAMES = {
-    "locf": "LOCF", "shrunk_locf": "shrunk", "lstm": "LSTM", TWIN: "twin", MODEL: "MT+PCS", ORACLE: "oracle",
-    "lines": "lines", OUR_TWIN: "twin", OUR_LINES: "by line", OURS: "assim.", IDEAL: "ideal", ON_EMBEDDING: "on emb.",
-    RESULTS_ALONE: "results",
+    "locf": "LOCF", "shrunk_locf": "shrunk", "lstm": "LSTM", TWIN: "twin", ZERO_H0: "MT", MODEL: "MT+PCS",
+    ORACLE: "oracle", "lines": "lines", OUR_TWIN: "twin", OUR_LINES: "by line", OURS: "assim.", IDEAL: "ideal",
+    ON_EMBEDDING: "on emb.", RESULTS_ALONE: "results",
 }  # fmt: skip
 
 
@@ -202,7 +205,7 @@ def _line(row: dict[Any, Any], model: str) -> str:
     wanted = [(f"added{suffix}", signed, 22)]
     if row["coupling"] != 0:  # where labs are not coupled, the best one's headroom is that of history alone
         wanted.append((f"recovery{suffix}", number, 19))
-        wanted += [("added_network", signed, 22)] if model == OURS and "added_network" in row else []
+        wanted += [(name, signed, 22) for name, _ in BESIDE[model] if name in row]
         wanted += (
             [(f"recovery_ideal{suffix}", number, 19)]
             if model == OURS and f"recovery_ideal{suffix}" in row

@@ -195,6 +195,18 @@ def test_what_networks_add_is_judged_beside_the_same_filters_by_lines(prediction
         assert np.isnan([found["added_network"], found["added_network_lower"]]).all()
 
 
+def test_what_h0_adds_is_set_beside_the_model_of_zero_h0(predictions_table):
+    of_model = predictions_table.loc[predictions_table["method"] == "mt_pcs"]
+    worse = of_model.assign(method="mt", estimate=2 * of_model["estimate"] - of_model["truth"])
+    for found in recovery_rows(pd.concat([predictions_table, worse]), CONFIG):
+        assert found["added_h0"] == pytest.approx(found["r2_mt_pcs"] - found["r2_mt"])
+        assert found["added_h0_lower"] > 0
+    table = pd.concat([predictions_table, of_model.assign(method="mt")])
+    same = pd.DataFrame([row(**found) for found in recovery_rows(table, CONFIG)])
+    assert same["added_h0"].isna().all()
+    assert "MT+PCS - MT" in recovery_text(same)
+
+
 @pytest.mark.parametrize(
     ("lower", "upper", "word"), [(0.01, 0.03, "met   "), (-0.01, 0.03, "MISSED"), (-0.03, -0.01, "MISSED")]
 )
