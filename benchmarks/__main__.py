@@ -1,4 +1,4 @@
-"""``python -m benchmarks <name>``: measure, print the table, append the rows to results/<name>.csv."""
+"""``python -m benchmarks NAME ...``: measure, print the tables, append the rows to results/NAME.csv."""
 
 import argparse
 import importlib
@@ -12,20 +12,23 @@ REGISTRY = {name: f"benchmarks.{name}" for name in ("assimilation", "encoder", "
 
 
 def main() -> None:
-    """Run one registered benchmark."""
+    """Run registered benchmarks, one after another, on the machine as it is."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=sorted(REGISTRY))
+    parser.add_argument(
+        "names", choices=sorted(REGISTRY), nargs="+", metavar="NAME", help=", ".join(sorted(REGISTRY))
+    )
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds; slow peers take fewer")
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     parser.add_argument("--no-save", action="store_true", help="print only")
     options = parser.parse_args()
-    module = REGISTRY[options.name]
-    for case in importlib.import_module(module).CASES:
-        if options.only in case.name:
-            measured = run_case(case, options.rounds, partial(memory.peak_of, module))
-            print(table(measured), flush=True)
-            if not options.no_save:  # case by case: a long run that is stopped keeps what it has
-                save(options.name, measured)
+    for name in dict.fromkeys(options.names):
+        module = REGISTRY[name]
+        for case in importlib.import_module(module).CASES:
+            if options.only in case.name:
+                measured = run_case(case, options.rounds, partial(memory.peak_of, module))
+                print(table(measured), flush=True)
+                if not options.no_save:  # case by case: a long run that is stopped keeps what it has
+                    save(name, measured)
 
 
 if __name__ == "__main__":

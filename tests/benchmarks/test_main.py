@@ -1,0 +1,37 @@
+"""Several benchmarks in one run: each is measured once, in the order asked for, and kept under its own name."""
+
+import sys
+import types
+
+import pytest
+
+from benchmarks import __main__ as command
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"), [(["b", "a"], ["b1", "a1", "a2"]), (["a", "a", "--only", "2"], ["a2"])]
+)
+def test_names_are_run_in_order_and_once(
+    asked: list[str], wanted: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, cases in {"a": ["a1", "a2"], "b": ["b1"]}.items():
+        module = types.SimpleNamespace(CASES=[types.SimpleNamespace(name=case) for case in cases])
+        monkeypatch.setitem(sys.modules, f"fake_{name}", module)  # type: ignore[arg-type]
+    kept: list[tuple[str, str]] = []
+    monkeypatch.setattr(command, "REGISTRY", {"a": "fake_a", "b": "fake_b"})
+    monkeypatch.setattr(command, "run_case", lambda case, *_: case.name)
+    monkeypatch.setattr(command, "table", str)
+    monkeypatch.setattr(command, "save", lambda name, measured: kept.append((name, measured)))
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *asked])
+    command.main()
+    assert kept == [(case[0], case) for case in wanted]
+    assert capsys.readouterr().out.split() == wanted
+
+
+def test_an_unknown_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "encoder", "nothing"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "invalid choice: 'nothing'" in capsys.readouterr().err
