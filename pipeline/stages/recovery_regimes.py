@@ -19,8 +19,8 @@ from pipeline.stages.planted_cohort import EmbeddedCohort, checked_emulator, emb
 from pipeline.training.config import TrainingConfig
 
 MOST_STEPS = {"rendered": 300_000, "emulated": 1_200_000}
-"""Steps of 30 s that an epoch on recordings of days learns from. On tuning cohorts MT+PCS reads no better from twice as
-many (docs/recovery.md); a week is longer, and fewer would leave most patients out."""
+"""Steps of 30 s that an epoch on recordings of days learns from: what three hours on two cores allow, and what it costs
+stands in docs/recovery.md. A week is longer, and fewer steps would leave most patients out."""
 FEW_PIECES = 1
 """Pieces in a batch where epochs are cut to `MOST_STEPS`: recordings are long, and few of them make an epoch."""
 
