@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..remembered import remembered
 from ..user_cache import cache_directory
 
 STEPS, SEGMENT, AHEAD = 32, 16, 8
@@ -132,8 +133,12 @@ def chunk_table(x: Tensor, cu_seqlens: Tensor | None, steps: int) -> tuple[Tenso
     batch, length, _ = x.shape
     if cu_seqlens is None:
         return _even_table(batch, length, steps, x.device)
+    return remembered(cu_seqlens, _pack_table, steps, x.device)
+
+
+def _pack_table(cu_seqlens: Tensor, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
     cuts = cu_seqlens.cpu()
-    return _table(torch.zeros(len(cuts) - 1, dtype=torch.int64), cuts[:-1], cuts.diff(), steps, x.device)
+    return _table(torch.zeros(len(cuts) - 1, dtype=torch.int64), cuts[:-1], cuts.diff(), steps, device)
 
 
 @functools.lru_cache(maxsize=32)

@@ -110,7 +110,8 @@ def differentiate(
     pz = activation(z, z_row, kind.z_step, place, lanes)
     pb = projection(B, B_row, B_group, kind.B_step, place, lanes)
     pc = projection(C, C_row, C_group, kind.C_step, place, lanes)
-    reads, pm = (pu, pd, pg, pb, pc), mask_of(mask, place, length)
+    reads = (pu, pd, pg, pb, pc)
+    pm = mask_of(mask, place, length)
     to = (row * length + start) * kind.channels
     d_z = None
     if z is not None:
