@@ -17,7 +17,7 @@ BUDGET = {
     "summarize_chunks": 80, "write_chunks": 88, "summarize_adjoints": 80, "pass_over_chunks": 128,
     "differentiate_chunks": 255, "filter_tile": 168, "spread_tile": 80,
     # The second design, up to 16 states.
-    "summarize": 176, "carry": 72, "write": 192, "summarize_back": 192, "differentiate": 255, "finish": 40,
+    "summarize": 176, "carry": 80, "write": 208, "summarize_back": 192, "differentiate": 255, "finish": 48,
 }  # fmt: skip
 SPILLS = {"differentiate": 128}
 """Accesses to registers that did not fit; none elsewhere. `differentiate` holds the states and decays of four steps,
