@@ -222,7 +222,7 @@ def tuning(device):
 
 def checks(device, large):
     everything = LARGE["everything"] if large else replace(SMALL["pack_groups"], mask=True)
-    first = replace(everything, state=20) if large else replace(everything, dtype=torch.float64)
+    first = replace(everything, state=40) if large else replace(everything, dtype=torch.float64)
     few = replace(SMALL["bf16"], mask=True)
     candidates = range(1, len(triton_tiling.candidates(first.state)))
     batch, length = (2, 400) if large else (1, 6)
