@@ -14,6 +14,9 @@ from pathlib import Path
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+IDLE_CYCLES = 10_000_000
+"""Of a GPU, some 5 ms: longer than the host takes for a call."""
+
 LEAST_ROUNDS = 6
 """Of fewer, not even the smallest and the largest ratio bound their median at 95 %."""
 
@@ -47,11 +50,13 @@ class Case:
     name : says what is done at which size
     providers : makes the providers, with their inputs, when the case runs
     floor : returns the seconds that the machine needs at least, or None
+    device : time on the GPU alone, in place of the wall's; without peak memory, which the wall's case has
     """
 
     name: str
     providers: Callable[[], list[Provider]]
     floor: Callable[[], float] | None = None
+    device: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +88,15 @@ def run_case(case: Case, rounds: int, peak_of: Callable[[Case, Provider], float 
     providers = case.providers()
     times: dict[str, list[float]] = {p.name: [] for p in providers}
     reasons = {p.name: p.reason or p.check() for p in providers}
-    peaks = {p.name: peak_of(case, p) for p in providers if not reasons[p.name]}
+    peaks = {p.name: peak_of(case, p) for p in providers if not (reasons[p.name] or case.device)}
+    clock = device_seconds if case.device else seconds
     for i in range(rounds):
         for provider in providers:
             if not reasons[provider.name] and i < (provider.rounds or rounds):
                 try:
                     if provider.rounds is None:
                         provider.run()  # a running program's state: memory that the machine took back is here again
-                    times[provider.name].append(seconds(provider.run))
+                    times[provider.name].append(clock(provider.run))
                 except (
                     torch.OutOfMemoryError
                 ):  # the GPU's; a peer's need is no reason to lose the others' figures
@@ -163,6 +169,19 @@ def seconds(run: Callable[[], object]) -> float:
     elapsed = time.perf_counter() - start
     del result
     return elapsed
+
+
+def device_seconds(run: Callable[[], object]) -> float:
+    """Return the time of one call's work on the GPU: it idles first, until the host has told it all."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    _wait()
+    torch.cuda._sleep(IDLE_CYCLES)
+    start.record()
+    result = run()
+    end.record()
+    _wait()
+    del result
+    return start.elapsed_time(end) / 1e3
 
 
 def _wait() -> None:

@@ -9,14 +9,18 @@ from torch import Tensor
 from kernels.selective_scan import selective_scan, state_dtype
 
 TOLERANCES = {
-    # (dtype, what): largest relative distance |ours - truth| / |truth| in the Euclidean norm, truth in float64
-    (torch.float64, "any"): 1e-11,  # float64 against float64: another order of summation over 20160 steps
-    (torch.float32, "output"): 2e-6,  # float32 state, exp2 good to 2e-7, at most ~10 time constants add up
-    (torch.float32, "gradient"): 1e-5,  # the same twice, and sums over batch and time in another order
-    (torch.bfloat16, "output"): 4e-3,  # one rounding of the output to 8 bits (2^-9), the state stays float32
-    (torch.bfloat16, "gradient"): 1e-2,  # gradients rounded to 8 bits; inputs equal bit for bit on both sides
-    (torch.float16, "output"): 6e-4,  # one rounding of the output to 11 bits (2^-12)
-    (torch.float16, "gradient"): 2e-3,  # gradients rounded to 11 bits
+    # (dtype, what): largest relative distance |ours - truth| / |truth| in the Euclidean norm, truth in float64; of
+    # float32 some two to three times the worst of every backend without a GPU (on the CPU, in the interpreter)
+    (torch.float64, "any"): 1e-12,  # float64 against float64: another order of summation over 20160 steps
+    (torch.float32, "output"): 1e-6,  # float32 state, exp2 good to 2e-7, at most ~10 time constants add up
+    (torch.float32, "gradient"): 4e-6,  # the same twice, and sums over batch and time in another order
+    (
+        torch.bfloat16,
+        "output",
+    ): 4e-3,  # one rounding of the output to 8 bits (at most 2^-8), the state stays float32
+    (torch.bfloat16, "gradient"): 6e-3,  # gradients rounded to 8 bits; inputs equal bit for bit on both sides
+    (torch.float16, "output"): 5e-4,  # one rounding of the output to 11 bits (at most 2^-11)
+    (torch.float16, "gradient"): 8e-4,  # gradients rounded to 11 bits
 }
 """The one tolerance table; a reason stands in every row."""
 

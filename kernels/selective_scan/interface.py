@@ -7,6 +7,7 @@ from . import convolution_operator, operators
 from .backends import resolve_backend
 from .convolution import check_convolution, check_filter, convolve
 from .operands import skip_and_gate, step_sizes, time_major
+from .remembered import on_the_host
 from .validation import Kinds, check_scan, check_state, require, require_tensors
 
 
@@ -58,7 +59,8 @@ def selective_scan(
     -----
     Shapes, dtypes and devices are checked once for each kind of call. That A is finite is checked in every call on
     the CPU; on a GPU, where reading it would wait for the card, only in autograd's anomaly mode
-    (``torch.autograd.set_detect_anomaly(True)``). `cu_seqlens` is read by the host: on the CPU it costs no wait.
+    (``torch.autograd.set_detect_anomaly(True)``). `cu_seqlens` is read by the host; from a GPU once for each tensor,
+    as long as PyTorch sees nobody write to it.
 
     Source: Gu & Dao, Mamba, section 3.2 and algorithm 2; initial state, mask and packing are our additions.
     """
@@ -152,7 +154,7 @@ def causal_conv1d(
         Naming the argument, what it has and what it needs.
     """
     check_convolution(x, weight, bias, activation, initial_state, cu_seqlens)
-    cu_seqlens = None if cu_seqlens is None else cu_seqlens.to(torch.int64)
+    cu_seqlens = None if cu_seqlens is None else on_the_host(cu_seqlens)
     backend, arguments = (
         resolve_backend(backend, x.device),
         (weight, bias, activation, initial_state, cu_seqlens),

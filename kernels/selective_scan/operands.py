@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .remembered import on_the_host
+
 IO_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -72,7 +74,7 @@ class ScanOperands:
 def time_major(tensors: Sequence[Any], delta_softplus: bool) -> ScanOperands:
     """Return the tensors of `selective_scan`, in the order of its arguments, as backends take them.
 
-    Bounds of a pack come to the CPU, once: everybody who needs them reads them there.
+    Bounds of a pack come to the CPU, once for each tensor: everybody who needs them reads them there.
     """
     u, delta, A, B, C, D, z, bias, state, mask, cu_seqlens = tensors
     wide = state_dtype(u.dtype)
@@ -80,7 +82,7 @@ def time_major(tensors: Sequence[Any], delta_softplus: bool) -> ScanOperands:
         u.mT, delta.mT, A if A.dtype is wide else A.to(wide), _steps_first(B), _steps_first(C),
         D if D is None or D.dtype is wide else D.to(wide), None if z is None else z.mT,
         bias if bias is None or bias.dtype is wide else bias.to(wide), state, mask,
-        None if cu_seqlens is None else cu_seqlens.to("cpu", torch.int64), delta_softplus,
+        None if cu_seqlens is None else on_the_host(cu_seqlens), delta_softplus,
     )  # fmt: skip
 
 

@@ -24,9 +24,9 @@ REMEDY = "the scan's kernels give first derivatives alone, backend 'reference' g
 def _backend(name: str) -> ModuleType:
     """Import a backend at first use: each has needs of its own (a compiler, Triton)."""
     if name == "triton":
-        from .triton import backend as triton_backend
+        from .triton import designs
 
-        return triton_backend
+        return designs
     from .cpu import backend as cpu
 
     return cpu

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import backend, convolution, tuning
+    from . import convolution, designs, tuning
 
-__all__ = ["backend", "convolution", "tuning"]
+__all__ = ["convolution", "designs", "tuning"]
 
 
 def __getattr__(name: str) -> object:

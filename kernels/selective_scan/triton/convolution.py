@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..remembered import remembered
 from .common import chunk_of_program
 from .device import on_its_device
 from .tiling import chunk_table, view
@@ -97,13 +98,12 @@ def forward(x, weight, bias, initial_state, cu_seqlens, silu) -> tuple[Tensor, T
     table, starts, stops = _tiles(x, cu_seqlens)
     _filter(x, weight, bias, initial_state, table, silu, y)
     row, at, before, _ = _last_inputs(x, weight, cu_seqlens, starts, stops)
-    final = x.new_zeros(*at.shape, x.shape[2])
-    final[~before] = x[row[~before], at[~before]]
+    final = _at_steps(x, row, at).masked_fill(before[..., None], 0.0).transpose(1, 2)
     if initial_state is not None:
-        sequence, column = before.nonzero(as_tuple=True)
-        kept = (at - starts[:, None] + weight.shape[1] - 1)[sequence, column]
-        final[sequence, column] = initial_state[sequence, :, kept]
-    return y, final.transpose(1, 2).contiguous()
+        column = (at - starts[:, None] + weight.shape[1] - 1).clamp(max=weight.shape[1] - 2)
+        kept = initial_state.gather(2, column[:, None].expand_as(final))
+        final = torch.where(before[:, None], kept, final)
+    return y, final.contiguous()
 
 
 @on_its_device
@@ -124,15 +124,28 @@ def backward(
         )  # fmt: skip
     row, at, before, carried = _last_inputs(x, weight, cu_seqlens, starts, stops)
     d_final, d_state = d_final_state.transpose(1, 2), weight.new_zeros(len(starts), width - 1, channels)
-    dx[row[~before], at[~before]] += d_final[~before]  # every place at most once
+    if length:
+        own = d_final.masked_fill(before[..., None], 0.0)  # every place gets at most one that is not zero
+        dx.index_put_((row, at.clamp(min=0)), own.to(dx.dtype), accumulate=True)
     for j in range(width):  # a carried input serves the first steps of its sequence
         later = carried + width - 1 - j
         serves = (later >= starts[:, None]) & (later < stops[:, None])
-        d_state[serves] += g[row[serves], later[serves]] * weight[:, j]
-    sequence, column = before.nonzero(as_tuple=True)
-    kept = (at - starts[:, None] + width - 1)[sequence, column]
-    d_state[sequence, kept] += d_final[sequence, column].to(d_state.dtype)
+        d_state += _at_steps(g, row, later).masked_fill(~serves[..., None], 0.0) * weight[:, j]
+    # Where a sequence is shorter than the filter, carried inputs are carried on.
+    source = torch.arange(width - 1, device=x.device) - (stops - starts)[:, None]
+    on = d_final.gather(1, source.clamp(min=0)[..., None].expand_as(d_final))
+    d_state += on.masked_fill((source < 0)[..., None], 0.0).to(d_state.dtype)
     return dx, d_weight.sum(0), d_bias.sum(0), d_state.transpose(1, 2).to(x.dtype).contiguous()
+
+
+def _at_steps(x: Tensor, row: Tensor, at: Tensor) -> Tensor:
+    """Return the inputs of every row at steps `at`; where there is no such step, another's.
+
+    (Selecting those that exist would ask the card how many they are, and wait for the answer.)
+    """
+    if not x.shape[1]:
+        return x.new_zeros(*at.shape, x.shape[2])
+    return x[row, at.clamp(0, x.shape[1] - 1)]
 
 
 def _filter(x, weight, bias, initial_state, table, silu, y, gradients=(None, None, None)) -> None:
@@ -154,8 +167,12 @@ def _tiles(x: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor, Tensor
     if cu_seqlens is None:
         starts = table.new_zeros(x.shape[0])
         return table, starts, starts + x.shape[1]
-    cuts = cu_seqlens.to(x.device)
-    return table, cuts[:-1].contiguous(), cuts[1:].contiguous()
+    return table, *remembered(cu_seqlens, _starts_and_stops, x.device)
+
+
+def _starts_and_stops(cu_seqlens: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    cuts = cu_seqlens.to(device)
+    return cuts[:-1].clone(), cuts[1:].clone()  # no views: they would keep what is remembered of alive
 
 
 def _last_inputs(x, weight, cu_seqlens, starts, stops) -> tuple[Tensor, Tensor, Tensor, Tensor]:

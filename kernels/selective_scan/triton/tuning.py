@@ -11,7 +11,7 @@ from .tiling import Tiling, candidates, keep
 
 
 def tune(
-    device: torch.device, dtype: torch.dtype, *, state: int = 16, channels: int = 512, length: int = 20160,
+    device: torch.device, dtype: torch.dtype, *, state: int = 64, channels: int = 512, length: int = 20160,
     rounds: int = 9,
 ) -> dict[Tiling, float]:  # fmt: skip
     """Time forward and backward with every candidate, keep the fastest for this card, and return all times.

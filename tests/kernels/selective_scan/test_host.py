@@ -16,6 +16,7 @@ from kernels.testing import ScanCase, make_inputs
 
 CASE = ScanCase(channels=6, length=8, groups=2, mask=True)
 DIFFERENTIABLE = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
+PACK = ScanCase(batch=1, channels=6, length=40, state=16, lengths=(35, 0, 5))
 CASES = st.builds(
     ScanCase,
     batch=st.integers(1, 3), channels=st.sampled_from([2, 4, 6]), length=st.integers(1, 9),
@@ -292,8 +293,9 @@ def test_traced_and_eager_calls_give_the_same_bits(compiler, case):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_scan_is_captured_in_a_cuda_graph_without_a_wait():
-    inputs = make_inputs(CASE, device="cuda")
+@pytest.mark.parametrize("case", [CASE, PACK], ids=["rows", "pack"])
+def test_a_scan_is_captured_in_a_cuda_graph_without_a_wait(case):
+    inputs = make_inputs(case, device="cuda")
     expected = run(inputs, "triton")  # compiled and measured before the capture
     torch.cuda.set_sync_debug_mode("error")
     try:

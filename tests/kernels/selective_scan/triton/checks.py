@@ -16,6 +16,7 @@ from kernels.selective_scan import (
 )
 from kernels.selective_scan.triton import backend as triton_backend
 from kernels.selective_scan.triton import tiling as triton_tiling
+from kernels.selective_scan.triton.lanes import plan as lanes_plan
 from kernels.selective_scan.triton.tuning import tune
 from kernels.testing import (
     ScanCase,
@@ -29,20 +30,27 @@ from kernels.testing import (
 scan = partial(selective_scan, return_last_state=True)
 
 SMALL = {
-    "ragged": ScanCase(batch=1, channels=5, length=37, state=3, mask=True),
+    "ragged": ScanCase(batch=1, channels=5, length=19, state=3, mask=True),
+    "whole_chunks": ScanCase(batch=1, channels=33, length=16, state=16),
     "pack_groups": ScanCase(batch=1, channels=6, state=2, groups=2, length=8, lengths=(5, 0, 3)),
+    "long_pack": ScanCase(
+        batch=1, channels=3, state=2, length=12, lengths=(0, 11, 1), mask=True, initial=False
+    ),
+    "state_17": ScanCase(batch=1, channels=5, length=37, state=17, mask=True),
+    "state_17_pack": ScanCase(batch=1, channels=6, state=17, groups=2, length=8, lengths=(5, 0, 3)),
     "bare": ScanCase(length=4, state=2, channels=3, gate=False, skip=False, bias=False, initial=False),
     "one_step": ScanCase(length=1, channels=3, state=1),
     "no_steps": ScanCase(length=0, channels=3, state=1),
     "empty_pack": ScanCase(batch=1, lengths=(0, 0), length=0),
     "bf16": ScanCase(batch=1, channels=3, length=5, state=2, dtype=torch.bfloat16),
-    "fp16": ScanCase(batch=1, channels=3, length=5, state=2, dtype=torch.float16),
+    "fp16": ScanCase(batch=1, channels=3, length=5, state=2, dtype=torch.float16, channels_last=False),
+    "state_17_bf16": ScanCase(batch=1, channels=3, length=5, state=17, dtype=torch.bfloat16),
     "float64": ScanCase(batch=1, channels=3, length=5, state=2, dtype=torch.float64, channels_last=False),
 }
 LARGE = {
     **SMALL,
     "everything": ScanCase(channels=70, length=1000, state=16, groups=2, mask=True),
-    "long_pack": ScanCase(batch=1, channels=70, length=1064, lengths=(1000, 0, 63, 1), groups=2, state=16),
+    "longer_pack": ScanCase(batch=1, channels=70, length=1064, lengths=(1000, 0, 63, 1), groups=2, state=16),
     "length_63": ScanCase(length=63, channels=16),
     "state_64": ScanCase(channels=9, state=64, length=70),
     "state_7": ScanCase(channels=50, state=7, length=70, mask=True),
@@ -72,9 +80,9 @@ def agree(case, device):
     assert_close(ours, truth, case.dtype)
 
 
-def masked_sequence(device):
-    inputs = make_inputs(ScanCase(length=5, channels=3, state=2), device=device)
-    inputs["step_mask"] = torch.zeros(2, 5, dtype=torch.bool, device=device)
+def masked_sequence(device, state):
+    inputs = make_inputs(ScanCase(batch=1, length=3, channels=3, state=state), device=device)
+    inputs["step_mask"] = torch.zeros(1, 3, dtype=torch.bool, device=device)
     result = outputs_and_gradients(partial(scan, backend="triton"), inputs)
     assert torch.equal(result["last_state"], inputs["initial_state"])
     assert not any(result[name].any() for name in ("d_delta", "d_A", "d_B"))
@@ -94,9 +102,9 @@ def gradcheck(device):
     torch.autograd.gradcheck(function, tuple(leaves.values()), fast_mode=True)
 
 
-def halves(device, batch, length):
+def halves(device, batch, length, dtype):
     """Two halves with the state carried equal the whole, gradients too; detached, nothing flows back."""
-    case = ScanCase(batch=batch, length=length, channels=3, dtype=torch.float64, mask=True)
+    case = ScanCase(batch=batch, length=length, channels=3, dtype=dtype, mask=True)
     inputs = make_inputs(case, device=device)
     names = ("u", "delta", "B", "C", "A", "initial_state")
     inputs |= {n: inputs[n].clone().requires_grad_() for n in names}
@@ -185,9 +193,13 @@ def candidate(device, case, number):
 
 def softplus(device, dtype, large):
     """In the interpreter, whose programs cost what their operations do, all channels are one program's."""
-    usual = triton_tiling.candidates(1)[0]
+    usual, threads = triton_tiling.candidates(1)[0], lanes_plan.THREADS
     wide = usual if large else replace(usual, channels=2048, backward_channels=2048)
-    in_tiling(wide, partial(assert_softplus_is_right, device, "triton", dtype))
+    lanes_plan.THREADS = threads if large else 2048
+    try:
+        in_tiling(wide, partial(assert_softplus_is_right, device, "triton", dtype))
+    finally:
+        lanes_plan.THREADS = threads
 
 
 def tuning(device):
@@ -210,17 +222,23 @@ def tuning(device):
 
 def checks(device, large):
     everything = LARGE["everything"] if large else replace(SMALL["pack_groups"], mask=True)
-    candidates = range(1, len(triton_tiling.candidates(everything.state)))
+    first = replace(everything, state=40) if large else replace(everything, dtype=torch.float64)
+    few = replace(SMALL["bf16"], mask=True)
+    candidates = range(1, len(triton_tiling.candidates(first.state)))
+    batch, length = (2, 400) if large else (1, 6)
     return {
         **{f"scan {name}": partial(agree, case, device) for name, case in (LARGE if large else SMALL).items()},
         **{f"convolution {n}": partial(convolution, device, *c) for n, c in CONVOLUTIONS.items()},
-        **{f"candidate {number}": partial(candidate, device, everything, number) for number in candidates},
-        "masked sequence": partial(masked_sequence, device),
+        **{f"candidate {number}": partial(candidate, device, first, number) for number in candidates},
+        "masked sequence": partial(masked_sequence, device, 2),
+        "masked sequence of 17 states": partial(masked_sequence, device, 17),
         # Each of the forty calls of gradcheck takes half a second in the interpreter. There the reference's gradients
         # in float64, which pass gradcheck themselves, stand for it, to 1e-11.
         "gradcheck": partial(gradcheck, device) if large else partial(agree, MASKED_PACK, device),
-        "halves": partial(halves, device, 2, 400) if large else partial(halves, device, 1, 12),
-        "repeats": partial(repeats, device, everything),
+        "halves": partial(halves, device, batch, length, torch.float32),
+        "halves float64": partial(halves, device, batch, length, torch.float64),
+        "repeats": partial(repeats, device, everything if large else few),
+        "repeats float64": partial(repeats, device, replace(everything if large else few, dtype=torch.float64)),
         "streaming": partial(streaming, device),
         "softplus": partial(softplus, device, torch.float32, large),
         "softplus float64": partial(softplus, device, torch.float64, large),

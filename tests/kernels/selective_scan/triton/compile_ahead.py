@@ -2,58 +2,26 @@
 
 The calls are real, down to Triton's binding of their arguments; in the driver's place stands one that only names the
 GPU, and a launch ends with the compiled kernel. A process of its own: kernels decorated under TRITON_INTERPRET cannot
-be compiled. Usage: python compile_ahead.py 90 [all]. Without `all`: the default for 16 states in float32, what the
-models use; with it, every candidate that tuning may choose, for any strides in float32 and for bfloat16.
+be compiled. Usage: python compile_ahead.py 90 [all]. Without `all`: 16 states in float32, what the models use
+(the second design); with it, all kinds of the second design's kernels, and the first design in every candidate that
+tuning may choose, for any strides in float32 and for bfloat16.
 """
 
 import json
-import re
-import subprocess
 import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
 from triton.runtime import driver, jit
 
+from benchmarks.scan_code import NamedDriver, resources
 from kernels.selective_scan import backends, causal_conv1d, selective_scan
 from kernels.selective_scan.triton import backend as triton_backend
 from kernels.selective_scan.triton.tiling import candidates
 from kernels.testing import ScanCase, make_inputs, outputs_and_gradients
 
-TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 LATER_AXES = 65535  # CUDA's limit on the second and third axis of a grid
 report = {}
-
-
-class NamedDriver:
-    """A driver for a GPU that is not there."""
-
-    def __init__(self, architecture):
-        self.target = GPUTarget("cuda", architecture, 32)
-
-    def get_current_target(self):
-        return self.target
-
-    def get_current_device(self):
-        return 0
-
-    def get_current_stream(self, _device):
-        return 0
-
-
-def resources(compiled):
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        usage = subprocess.check_output([TOOLS / "cuobjdump", "--dump-resource-usage", file.name], text=True)
-        code = subprocess.check_output([TOOLS / "nvdisasm", file.name], text=True, stderr=subprocess.DEVNULL)
-    registers = int(re.findall(r"REG:(\d+)", usage)[-1])
-    spills = len(re.findall(r"\b(?:LDL|STL)\b", code))
-    return {"registers": registers, "spills": spills, "shared": compiled.metadata.shared}
 
 
 def compile_launches(label):
@@ -80,13 +48,27 @@ def scan_cases(everything):
     yield ScanCase(channels=64, length=40, state=16, mask=True), candidates(16)[0]
     if not everything:
         return
-    bare = ScanCase(channels=64, length=40, state=16, gate=False, bias=False)
-    yield bare, candidates(16)[0]
-    for state in (16, 64):
+    yield ScanCase(channels=64, length=40, state=17, mask=True), candidates(17)[0]
+    for case in LANES:
+        yield case, candidates(16)[0]
+    bare = ScanCase(channels=64, length=40, state=17, gate=False, bias=False)
+    yield bare, candidates(17)[0]
+    for state in (17, 64):
         for tiling in candidates(state):
             options = {"channels": 65, "length": 39, "state": state, "mask": True}
             yield ScanCase(**options, channels_last=False), tiling  # strides that are known for nothing
             yield ScanCase(**options, dtype=torch.bfloat16), tiling
+
+
+LANES = [
+    ScanCase(channels=128, length=64, state=16),
+    ScanCase(channels=128, length=64, state=16, gate=False, bias=False, initial=False, skip=False),
+    ScanCase(channels=512, length=64, state=16, dtype=torch.bfloat16),
+    ScanCase(channels=65, length=39, state=16, dtype=torch.float16, mask=True, channels_last=False),
+    ScanCase(channels=66, length=39, state=7, groups=2, mask=True),
+    ScanCase(batch=1, channels=65, length=43, lengths=(40, 0, 3), state=1, mask=True),
+]
+"""Kinds of the second design."""
 
 
 def convolve():

@@ -1,31 +1,51 @@
 """Run the checks of the Triton kernels in the interpreter; print each one's error, or null, as JSON."""
 
 import json
+import sys
+import time
 
+import triton.language as tl
 from checks import checks
 
 from kernels.selective_scan.triton import backend as triton_backend
 from kernels.selective_scan.triton import tiling as triton_tiling
+from kernels.selective_scan.triton.lanes import carry as lanes_carry
+from kernels.selective_scan.triton.lanes import plan as lanes_plan
 
-SHIPPED = ("scan ragged", "scan bf16")
-"""Checks in chunks of the shipped size; the others take short chunks, four times as fast here, and more of them."""
+SHIPPED = ("scan ragged", "scan state_17", "scan state_17_bf16")
+"""Checks in sizes as shipped; the others take short chunks (first design), and save a state every fourth step and read
+one chunk ahead of the carry (lanes): four times as fast here, and more chunks."""
+SHORT = (8, 8, tl.constexpr(1), 1, 32)
 
 
-def set_chunks(steps, segment):
+def set_sizes(steps, segment, ahead, at_once, threads):
     triton_tiling.STEPS = triton_backend.STEPS = steps
-    triton_tiling.SEGMENT = segment
+    triton_tiling.SEGMENT, lanes_carry.AHEAD, lanes_plan.AT_ONCE = segment, ahead, at_once
+    lanes_plan.THREADS = threads
+    lanes_plan._plans.clear()
 
 
 def main():
-    report, shipped = {}, (triton_tiling.STEPS, triton_tiling.SEGMENT)
+    report, shipped = (
+        {},
+        (
+            triton_tiling.STEPS,
+            triton_tiling.SEGMENT,
+            lanes_carry.AHEAD,
+            lanes_plan.AT_ONCE,
+            lanes_plan.THREADS,
+        ),
+    )
     for name, check in checks("cpu", large=False).items():
-        set_chunks(*(shipped if name in SHIPPED else (8, 8)))
+        set_sizes(*(shipped if name in SHIPPED else SHORT))
+        start = time.perf_counter()
         try:
             check()
         except AssertionError as error:
             report[name] = str(error) or "an assertion without a message"
         else:
             report[name] = None
+        sys.stderr.write(f"{name}: {time.perf_counter() - start:.1f} s\n")
     print(json.dumps(report))
 
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from kernels.selective_scan import causal_conv1d, selective_scan
+from kernels.selective_scan.operands import time_major
 from kernels.testing import ScanCase, assert_close, make_inputs, outputs_and_gradients, widen
 
 pytest.importorskip("triton")
 
-from kernels.selective_scan.triton import backend, convolution, tuning
+from kernels.selective_scan.triton import backend, convolution, designs, tuning
+from kernels.selective_scan.triton.lanes import binaries, launch
 
 LAUNCHED = {
     backend: (
@@ -19,6 +21,8 @@ LAUNCHED = {
     ),
     convolution: ("filter_tile", "spread_tile"),
 }  # fmt: skip
+
+LANES = {"summarize", "carry", "write", "summarize_back", "differentiate", "finish"}
 
 
 class Launches:
@@ -30,6 +34,11 @@ class Launches:
         for module, names in LAUNCHED.items():
             for name in names:
                 monkeypatch.setattr(module, name, self.kernel(name))
+
+        def call(binary, _programs, *_arguments):
+            self.seen.append((binary.function.__name__, tuple(self.guarding)))
+
+        monkeypatch.setattr(binaries.Binary, "__call__", call)
 
     @contextmanager
     def device_of(self, tensor):
@@ -54,11 +63,37 @@ def test_every_launch_is_under_the_guard_of_its_own_tensor(monkeypatch):
     assert {name for name, _ in launches.seen} == set(LAUNCHED[backend])
     assert {guards for _, guards in launches.seen} == {(operands.u.data_ptr(),)}
     launches.seen.clear()
+    y, entries = torch.empty_like(operands.u), torch.empty(0)
+    designs.forward(operands, y, True)
+    designs.backward(operands, entries, y, None)
+    assert {name for name, _ in launches.seen} == LANES
+    assert {guards for _, guards in launches.seen} == {(operands.u.data_ptr(),)}
+    launches.seen.clear()
     x, weight = torch.zeros(1, 40, 3), torch.zeros(3, 4)
     convolution.forward(x, weight, None, None, None, True)
     convolution.backward(x, weight, None, None, None, x, torch.zeros(1, 3, 3), True)
     assert {name for name, _ in launches.seen} == set(LAUNCHED[convolution])
     assert {guards for _, guards in launches.seen} == {(x.data_ptr(),)}
+
+
+@pytest.mark.parametrize(("changed", "expected"), [
+    ({}, launch), ({"state": 16}, launch), ({"dtype": torch.float16}, launch), ({"length": 0}, launch),
+    ({"state": 17}, backend), ({"dtype": torch.float64}, backend),
+])  # fmt: skip
+def test_one_place_decides_which_design_computes_a_scan(changed, expected):
+    case = ScanCase(**{"dtype": torch.bfloat16, "length": 3, **changed})
+    tensors = make_inputs(case)
+    names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
+    x = time_major([*[tensors[n] for n in names], None, None], True)
+    assert designs.design(x) is expected
+    assert designs.entries_shape(x) == expected.entries_shape(x)
+
+
+def test_a_batch_of_more_steps_than_lanes_count_goes_to_the_first_design(monkeypatch):
+    x = tuning._operands(torch.device("cpu"), torch.float32, 2, 3, 40)
+    assert designs.design(x) is launch
+    monkeypatch.setattr(launch, "MOST_ROWS", 39)
+    assert designs.design(x) is backend
 
 
 @pytest.mark.gpu

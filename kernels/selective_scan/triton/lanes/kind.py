@@ -1,0 +1,73 @@
+"""What a binary of these kernels depends on, and nothing else: one compile-time constant of every kernel."""
+
+from dataclasses import dataclass
+
+CHANNELS, STATES = 4, 4
+"""Registers of channels and of states of a thread: four lanes share the 16 states of each of their four channels."""
+
+MOST_STATES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Compile-time sizes of a call.
+
+    Attributes
+    ----------
+    per_group, groups, states : channels of a group, groups, states of a channel
+    threads : of a program, and its channels: every thread owns one
+    softplus : whether the step size is the softplus of delta plus bias
+    at_once : steps that a loop takes at once: forward, those loaded ahead; backward, those whose states are in
+        registers
+    ragged : a chunk may end anywhere; otherwise all are whole multiples of `saved_every`
+    u_step, delta_step, z_step, dy_step, B_step, C_step : elements from one step to the next
+    """
+
+    per_group: int
+    groups: int
+    states: int
+    threads: int
+    at_once: int
+    softplus: bool
+    ragged: bool
+    u_step: int
+    delta_step: int
+    z_step: int
+    B_step: int
+    C_step: int
+    dy_step: int = 0
+
+    @property
+    def saved_every(self) -> int:
+        """Steps between the states that the forward pass saves: four stretches of the backward pass."""
+        return 4 * self.at_once
+
+    @property
+    def partial(self) -> bool:
+        """Whether a group's last program has fewer channels than threads."""
+        return self.per_group % self.threads != 0
+
+    @property
+    def group_blocks(self) -> int:
+        """Programs that span a group."""
+        return -(-self.per_group // self.threads)
+
+    @property
+    def blocks(self) -> int:
+        """Programs that span all channels."""
+        return self.group_blocks * self.groups
+
+    @property
+    def channels(self) -> int:
+        """Channels of all groups."""
+        return self.per_group * self.groups
+
+    @property
+    def tile(self) -> int:
+        """Values of a program's states, those that no channel or state has included."""
+        return self.threads * CHANNELS * STATES
+
+    @property
+    def warps(self) -> int:
+        """Warps of a program: each leaves a part of dB and dC."""
+        return self.threads // 32

@@ -1,0 +1,149 @@
+"""Launch the kernels: of a sequence that is cut three forward and four backward, of a whole one, one and two."""
+
+import torch
+from torch import Tensor
+
+from ...operands import ScanOperands
+from ..device import on_its_device
+from .binaries import Argument, Binary
+from .kind import MOST_STATES
+from .plan import Chunks, Plan, ceil_div, plan_of, saved_shape
+
+MOST_ROWS = 2**24
+"""Steps of a batch: a lane's offset into the parts of dB and dC has 32 bits."""
+
+
+def reaches(x: ScanOperands) -> bool:
+    """Return whether these kernels compute a scan: float32 accumulators, at most 16 states."""
+    batch, length, _ = x.u.shape
+    return x.u.dtype != torch.float64 and x.A.shape[1] <= MOST_STATES and batch * length <= MOST_ROWS
+
+
+def readable(x: ScanOperands) -> ScanOperands:
+    """Return operands as the kernels read them.
+
+    Channels (of B and C, states) must be neighbours: tensors that lie otherwise (mamba-ssm's own layout, channels
+    before time) are copied here, once forward and once backward. Strides over steps, rows and groups may be any.
+    """
+    mask = x.step_mask
+    return ScanOperands(
+        _neighbours(x.u), _neighbours(x.delta), x.A.contiguous(), _neighbours(x.B), _neighbours(x.C),
+        None if x.D is None else x.D.contiguous(), None if x.z is None else _neighbours(x.z),
+        None if x.delta_bias is None else x.delta_bias.contiguous(),
+        None if x.initial_state is None else x.initial_state.contiguous(),
+        None if mask is None else mask.contiguous().view(torch.uint8), x.cu_seqlens, x.delta_softplus,
+    )  # fmt: skip
+
+
+def _neighbours(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 and tensor.stride(1) < 2**24 else tensor.contiguous()
+
+
+def entries_shape(x: ScanOperands) -> tuple[int, int]:
+    """Return the shape of the states saved for the backward pass."""
+    return saved_shape(x)
+
+
+@on_its_device
+def forward(x: ScanOperands, y: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
+    """Fill `y`, time-major and dense; return last_state and, to `save`, states for the backward pass."""
+    x = readable(x)
+    plan, A = plan_of(x), x.A
+    last, saved = A.new_empty(plan.state_shape), A.new_empty(plan.saved_shape) if save else None
+    cut = plan.chunks(x.cu_seqlens, backward=False)
+    if not cut.count:
+        return _copied(x.initial_state, last), saved
+    where, (u, delta, B, groups_B, C, groups_C, z) = (plan.length, cut.steps, cut.per_row), plan.forward_rows
+    entries = None
+    if cut.summarized:
+        tiles = cut.count * plan.kind.blocks
+        workspace = A.new_empty(tiles * (plan.kind.tile + plan.kind.threads))
+        entries, total = workspace, (workspace, tiles * plan.kind.tile)
+        plan.summarize(
+            cut.summarized * plan.kind.blocks, x.u, x.delta, A, x.B, x.delta_bias, x.step_mask, cut.table, total,
+            entries, *where, u, delta, B, groups_B,
+        )  # fmt: skip
+        _carry(plan, plan.carry, entries, total, A, x.initial_state, last, cut)
+    plan.write(
+        cut.count * plan.kind.blocks, x.u, x.delta, A, x.B, x.C, x.D, x.z, x.delta_bias, x.step_mask, cut.table,
+        entries, x.initial_state, saved, y, last, *where, u, delta, B, groups_B, C, groups_C, z,
+    )  # fmt: skip
+    return last, saved
+
+
+@on_its_device
+def backward(
+    x: ScanOperands, saved: Tensor, dy: Tensor, d_last_state: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the first nine operands, u to initial_state; None for absent ones."""
+    x, dy = readable(x), _neighbours(dy)
+    plan, A = plan_of(x), x.A
+    d_last = None if d_last_state is None else d_last_state.to(A.dtype).contiguous()
+    dense = torch.empty_like(x.u, memory_format=torch.contiguous_format)
+    du, ddelta, dz = dense, torch.empty_like(dense), None if x.z is None else torch.empty_like(dense)
+    dB, dC = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x.B, x.C))
+    dA, dD, dbias = torch.empty_like(A), A.new_empty(A.shape[0]), A.new_empty(A.shape[0])
+    d_first = A.new_empty(plan.state_shape)
+    cut = plan.chunks(x.cu_seqlens, backward=True)
+    if cut.count:
+        given, gradients = (saved, dy, d_last), (du, ddelta, dz, d_first)
+        _differentiate(plan, x, cut, given, gradients, (dB, dC, dA, dD, dbias))
+    else:
+        for t in (dB, dC, dA, dD, dbias):
+            t.zero_()
+        d_first = _copied(d_last, d_first)
+    return (
+        du, ddelta, dA, dB, dC, None if x.D is None else dD, dz, None if x.delta_bias is None else dbias,
+        None if x.initial_state is None else d_first,
+    )  # fmt: skip
+
+
+def _differentiate(
+    plan: Plan, x: ScanOperands, cut: Chunks, given: tuple, gradients: tuple, summed: tuple[Tensor, ...]
+) -> None:
+    saved, dy, d_last = given
+    kind, A = plan.kind, x.A
+    tiles = cut.count * kind.blocks
+    # One allocation for everything between the kernels. A chunk's part of dA takes the place of the adjoint at its
+    # exit, which only the program that makes the part reads.
+    sizes = (tiles * kind.tile, *[tiles * kind.threads] * 3, kind.blocks * kind.warps * plan.rows * 32)
+    workspace = A.new_empty(sum(sizes))
+    parts_A, total, parts_D, parts_bias, parts_BC = ((workspace, sum(sizes[:i])) for i in range(5))
+    exits = parts_A if cut.summarized else None
+    where = (plan.length, cut.steps, cut.per_row)
+    summarize, differentiate = plan.backward_binaries(dy.stride(1))
+    if exits is not None:
+        summarize(
+            cut.summarized * kind.blocks, x.delta, A, x.C, x.z, x.delta_bias, x.step_mask, dy, cut.table, total,
+            exits, *where, *plan.backward_rows, dy.stride(0),
+        )  # fmt: skip
+        _carry(plan, plan.carry_back, exits, total, A, d_last, gradients[3], cut)
+    differentiate(
+        tiles, x.u, x.delta, A, x.B, x.C, x.D, x.z, x.delta_bias, x.step_mask, dy, cut.table, saved, exits, d_last,
+        *gradients, parts_BC, parts_A, parts_D, parts_bias, plan.length, plan.rows, cut.steps, cut.per_row,
+        *plan.forward_rows, dy.stride(0),
+    )  # fmt: skip
+    programs = ceil_div(plan.rows, 16) * kind.groups
+    over_chunks = kind.blocks * (kind.tile // kind.threads + 2)
+    plan.finish(
+        programs + over_chunks,
+        parts_BC,
+        parts_A,
+        parts_D,
+        parts_bias,
+        *summed,
+        plan.rows,
+        cut.count,
+        programs,
+    )
+
+
+def _carry(
+    plan: Plan, kernel: Binary, local: Argument, total: Argument, A: Tensor, first: Argument, last: Tensor, cut: Chunks
+) -> None:  # fmt: skip
+    programs = plan.sequences * plan.kind.blocks * plan.kind.tile // plan.kind.threads
+    kernel(programs, local, total, A, first, last, cut.bounds, cut.per_row)
+
+
+def _copied(state: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if state is None else state.clone()

@@ -1,0 +1,176 @@
+"""What is the same in every call of one kind: sizes, how sequences are cut into chunks, and compiled kernels."""
+
+import functools
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...operands import ScanOperands
+from ...remembered import remembered
+from . import backward, carry, finish, forward
+from .binaries import Binary, binary
+from .kind import CHANNELS, STATES, Kind
+
+THREADS = 128
+"""Of a program, where a group has as many channels."""
+
+AT_ONCE = 4
+"""Steps that a loop takes at once (`Kind.at_once`): what the registers of `differentiate` hold."""
+
+FORWARD_PROGRAMS, BACKWARD_PROGRAMS = 4, 2
+"""Programs of 128 threads for each multiprocessor: what their registers allow. A sequence is cut no further than that
+(a cut costs a second run over its steps)."""
+
+MOST_PLANS = 1024
+"""Plans that are remembered (packs have a length of their own each)."""
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Return a / b, rounded up."""
+    return -(-a // b)
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    """Return the card's multiprocessors; for the interpreter a few, so that short sequences are cut too."""
+    if device.type != "cuda":
+        return 2
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """How sequences are cut.
+
+    Attributes
+    ----------
+    steps, per_row : of a chunk, and chunks of each row; without meaning for a pack
+    count : chunks of all sequences
+    summarized : those of them whose summaries somebody needs; 0 where no sequence is cut
+    table, bounds : a pack's chunks, and each sequence's first one
+    """
+
+    steps: int
+    per_row: int
+    count: int
+    summarized: int
+    table: Tensor | None = None
+    bounds: Tensor | None = None
+
+
+class Plan:
+    """One kind of call: shapes, strides, dtypes and which operands are there."""
+
+    def __init__(self, x: ScanOperands) -> None:
+        batch, self.length, channels = x.u.shape
+        groups, states = x.B.shape[2:]
+        self.sequences, self.rows = x.sequences, batch * self.length
+        self.device, self.dtype = x.u.device, x.u.dtype
+        threads = threads_for(channels // groups)
+        pack = x.cu_seqlens is not None
+        self.kind = Kind(
+            per_group=channels // groups, groups=groups, states=states, threads=threads, at_once=AT_ONCE,
+            softplus=x.delta_softplus, ragged=pack or self.length % (4 * AT_ONCE) != 0,
+            u_step=x.u.stride(1), delta_step=x.delta.stride(1),
+            z_step=0 if x.z is None else x.z.stride(1), B_step=x.B.stride(1), C_step=x.C.stride(1),
+        )  # fmt: skip
+        self.state_shape = (self.sequences, channels, states)
+        self.saved_shape = saved_shape(x)
+        u, delta, B, C = (t.stride(0) for t in (x.u, x.delta, x.B, x.C))
+        groups_B, groups_C, z = x.B.stride(2), x.C.stride(2), 0 if x.z is None else x.z.stride(0)
+        self.forward_rows, self.backward_rows = (
+            (u, delta, B, groups_B, C, groups_C, z),
+            (delta, C, groups_C, z),
+        )
+        if not pack:
+            self.forward_chunks, self.backward_chunks = map(self._cut, (FORWARD_PROGRAMS, BACKWARD_PROGRAMS))
+        self.summarize, self.write = (self._binary(f) for f in (forward.summarize, forward.write))
+        self.carry, self.carry_back = (self._binary(carry.carry, reverse) for reverse in (False, True))
+        self.finish = self._binary(finish.finish)
+        self._backward: dict[int, tuple[Binary, Binary]] = {}
+
+    def _binary(self, function: Any, *constants: Any) -> Binary:
+        return binary(function, self.dtype, self.device, self.kind, *constants)
+
+    def backward_binaries(self, dy_step: int) -> tuple[Binary, Binary]:
+        """Return the kernels that read the outputs' gradients, whose stride over steps may be another each time."""
+        if dy_step not in self._backward:
+            kind = replace(self.kind, dy_step=dy_step)
+            self._backward[dy_step] = (
+                binary(backward.summarize_back, self.dtype, self.device, kind),
+                binary(backward.differentiate, self.dtype, self.device, kind),
+            )
+        return self._backward[dy_step]
+
+    def _wanted(self, programs: int) -> int:
+        """Return how many chunks fill the card."""
+        return max(1, processors(self.device) * programs * THREADS // self.kind.threads // self.kind.blocks)
+
+    def _cut(self, programs: int) -> Chunks:
+        saved_every = self.kind.saved_every
+        each = max(1, self._wanted(programs) // max(1, self.sequences))
+        each = min(each, max(1, ceil_div(self.length, 2 * saved_every)))
+        steps = max(1, ceil_div(ceil_div(self.length, each), saved_every)) * saved_every
+        per_row = ceil_div(self.length, steps)
+        return Chunks(steps, per_row, self.sequences * per_row, self.sequences * max(0, per_row - 1))
+
+    def chunks(self, cu_seqlens: Tensor | None, *, backward: bool) -> Chunks:
+        """Return the chunks of a call; of a pack, made once for its bounds (see `remembered`)."""
+        if cu_seqlens is None:
+            return self.backward_chunks if backward else self.forward_chunks
+        wanted = self._wanted(BACKWARD_PROGRAMS if backward else FORWARD_PROGRAMS)
+        return remembered(cu_seqlens, _cut_pack, wanted, self.kind.saved_every, self.device)
+
+
+def _cut_pack(cu_seqlens: Tensor, wanted: int, saved_every: int, device: torch.device) -> Chunks:
+    """Return the chunks of a pack: lines of (start, steps, first saved state, sequence, is first, is last)."""
+    bounds = cu_seqlens.tolist()
+    steps = ceil_div(max(2 * saved_every, bounds[-1] // wanted), saved_every) * saved_every
+    lines, firsts, segment = [], [0], 0
+    for sequence, (begin, end) in enumerate(pairwise(bounds)):
+        for start in range(begin, end, steps):
+            stop, at = min(start + steps, end), segment + (start - begin) // saved_every
+            lines.append((start, stop - start, at, sequence, start == begin, stop == end))
+        segment += ceil_div(end - begin, saved_every)
+        firsts.append(len(lines))
+    table = torch.tensor(lines, dtype=torch.int64).view(-1, 6).to(device)
+    return Chunks(0, 0, len(lines), len(lines), table, torch.tensor(firsts).to(device))
+
+
+def threads_for(per_group: int) -> int:
+    """Return the threads of a program: fewer where a group has not so many channels."""
+    threads = THREADS
+    while threads > 32 and threads // 2 >= per_group:
+        threads //= 2
+    return threads
+
+
+def saved_shape(x: ScanOperands) -> tuple[int, int]:
+    """Return the shape of the states saved for the backward pass: of a pack, a bound that needs no look at it."""
+    batch, length, channels = x.u.shape
+    groups = x.B.shape[2]
+    pack = x.cu_seqlens is not None
+    segments = length // (4 * AT_ONCE) + x.sequences if pack else batch * ceil_div(length, 4 * AT_ONCE)
+    threads = threads_for(channels // groups)
+    return segments, ceil_div(channels // groups, threads) * groups * threads * CHANNELS * STATES
+
+
+_plans: dict[Any, Plan] = {}
+
+
+def plan_of(x: ScanOperands) -> Plan:
+    """Return the plan of a call's kind."""
+    u, delta, z, B, C = x.u, x.delta, x.z, x.B, x.C
+    key = (
+        u.shape, u.stride(), delta.stride(), None if z is None else z.stride(), B.shape, B.stride(), C.stride(),
+        u.dtype, u.device, x.delta_softplus, None if x.cu_seqlens is None else x.cu_seqlens.shape,
+    )  # fmt: skip
+    plan = _plans.get(key)
+    if plan is None:
+        if len(_plans) >= MOST_PLANS:
+            _plans.clear()
+        plan = _plans[key] = Plan(x)
+    return plan
