@@ -44,6 +44,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SUFFIXES",
             "TWIN",
             "WITHOUT_TWIN",
+            "ZERO_H0",
             "recovery_rows",
         ],
         "recovery_by": ["HOURS_RECORDED", "KNOWN_DRAWS", "recovery_by"],

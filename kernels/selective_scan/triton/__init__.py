@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import convolution, designs, tuning
+    from . import agreement, convolution, designs, tuning
 
-__all__ = ["convolution", "designs", "tuning"]
+__all__ = ["agreement", "convolution", "designs", "tuning"]
 
 
 def __getattr__(name: str) -> object:

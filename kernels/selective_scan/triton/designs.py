@@ -1,7 +1,8 @@
 """Which of the two designs computes a scan on the GPU: this is the one place that decides.
 
 `lanes` wherever it reaches: float32, bfloat16 and float16 with at most 16 states. The first design (`backend`), by
-chunks in tiles of channels and states, for float64, more states, and batches beyond `lanes.launch.MOST_ROWS` steps.
+chunks in tiles of channels and states, for float64, more states, and batches beyond `lanes.launch.MOST_ROWS` steps; and
+for everything on a card on which the two were found to disagree (`agreement`).
 """
 
 from types import ModuleType
@@ -10,12 +11,13 @@ from torch import Tensor
 
 from ..operands import ScanOperands
 from . import backend
+from .agreement import refused
 from .lanes import launch
 
 
 def design(x: ScanOperands) -> ModuleType:
     """Return the module whose `forward`, `backward` and `entries_shape` are this scan's."""
-    return launch if launch.reaches(x) else backend
+    return launch if launch.reaches(x) and not refused(x.u.device) else backend
 
 
 def entries_shape(x: ScanOperands) -> tuple[int, ...]:

@@ -6,18 +6,15 @@ are made of other parts in another tiling, so gradients of B and C may differ in
 """
 
 import functools
-import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..remembered import remembered
-from ..user_cache import cache_directory
+from ..user_cache import keep_in, kept_in
 
+TILINGS = "tilings.json"
 STEPS, SEGMENT, AHEAD = 32, 16, 8
 """Steps of a chunk; steps that the backward pass recomputes at a time; chunks that the pass over them reads ahead.
 
@@ -90,29 +87,13 @@ def _warps(padded: int, elements: int, values: int) -> int:
 def tiling(state: int, dtype: torch.dtype, device: torch.device) -> Tiling:
     """Return the tiling that was measured fastest on this card, or the default."""
     choices = candidates(state)
-    try:
-        kept = json.loads(_choices_path().read_text())[_choice_name(state, dtype, device)]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
-        return choices[0]
+    kept = kept_in(TILINGS).get(_choice_name(state, dtype, device))
     return next((choice for choice in choices if asdict(choice) == kept), choices[0])
 
 
 def keep(choice: Tiling, state: int, dtype: torch.dtype, device: torch.device) -> None:
     """Make `choice` this card's tiling, from the next process on."""
-    path = _choices_path()
-    try:
-        kept = json.loads(path.read_text())
-    except (OSError, ValueError):
-        kept = {}
-    kept[_choice_name(state, dtype, device)] = asdict(choice)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(kept, file, indent=1)
-    os.replace(file.name, path)  # atomic: a reader sees a whole file
-
-
-def _choices_path() -> Path:
-    return cache_directory() / "tilings.json"
+    keep_in(TILINGS, _choice_name(state, dtype, device), asdict(choice))
 
 
 def _choice_name(state: int, dtype: torch.dtype, device: torch.device) -> str:

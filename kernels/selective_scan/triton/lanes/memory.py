@@ -133,16 +133,18 @@ def load_four(base, offset, EARLY: tl.constexpr):
         return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
 
 
+@triton.constexpr_function
+def store_four_code():
+    """Return PTX that stores four floats as neighbours."""
+    return "{ .reg .b64 at; mad.wide.s32 at, $2, 4, $1; st.global.v4.f32 [at], {$3, $4, $5, $6}; mov.u32 $0, 0; }"
+
+
 @triton.jit
 def store_four(base, offset, x0, x1, x2, x3):
     """Store four values a lane as neighbours from base + offset on."""
     if COMPILED:
-        code: tl.constexpr = (
-            "{ .reg .b64 at; mad.wide.s32 at, $2, 4, $1; "
-            "st.global.v4.f32 [at], {$3, $4, $5, $6}; mov.u32 $0, 0; }"
-        )
         values = [base.to(tl.int64), offset, x0, x1, x2, x3]
-        tl.inline_asm_elementwise(code, "=r,l,r,f,f,f,f", values, tl.int32, False, 1)
+        tl.inline_asm_elementwise(store_four_code(), "=r,l,r,f,f,f,f", values, tl.int32, False, 1)
     else:
         at = base + offset
         tl.store(at, x0)

@@ -14,10 +14,12 @@ from kernels.selective_scan import (
     selective_scan,
     selective_state_step,
 )
+from kernels.selective_scan.triton import agreement as triton_agreement
 from kernels.selective_scan.triton import backend as triton_backend
 from kernels.selective_scan.triton import tiling as triton_tiling
 from kernels.selective_scan.triton.lanes import plan as lanes_plan
 from kernels.selective_scan.triton.tuning import tune
+from kernels.selective_scan.user_cache import cache_directory
 from kernels.testing import (
     ScanCase,
     assert_close,
@@ -216,8 +218,16 @@ def tuning(device):
     try:
         assert triton_tiling.tiling(2, torch.float32, torch.device(device)) == list(times)[-1]
     finally:
-        triton_tiling._choices_path().unlink()
+        (cache_directory() / triton_tiling.TILINGS).unlink()
         triton_tiling.tiling.cache_clear()
+
+
+def designs_agree(device, large):
+    dtypes = (torch.float32, torch.bfloat16) if large else (torch.float32,)
+    for dtype in dtypes:
+        apart = triton_agreement.difference(triton_agreement.operands(dtype, torch.device(device)))
+        limit = 1e-5 if dtype is torch.float32 else triton_agreement.ROUNDED_TOLERANCE
+        assert apart <= limit, f"{dtype}: the designs are {apart} apart"
 
 
 def checks(device, large):
@@ -243,4 +253,5 @@ def checks(device, large):
         "softplus": partial(softplus, device, torch.float32, large),
         "softplus float64": partial(softplus, device, torch.float64, large),
         "tuning": partial(tuning, device),
+        "designs agree": partial(designs_agree, device, large),
     }  # fmt: skip
