@@ -132,7 +132,8 @@ def _run(
 
 
 def _write_pictures(root: Path, name: str, table: pd.DataFrame, by: pd.DataFrame) -> None:
-    for condition, part in by.groupby("condition", sort=False):
+    told = by.loc[by["coupling"] != 0]  # where nothing is planted there is nothing to recover
+    for condition, part in told.groupby("condition", sort=False):
         for quantity, rows in part.groupby("quantity", sort=False):
             slug = "".join(c if c.isalnum() else "_" for c in str(condition))
             write_text(root / f"{name}_{quantity}_{slug}.svg", recovery_by_svg(rows, str(quantity)))

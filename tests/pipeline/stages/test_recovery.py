@@ -78,6 +78,7 @@ def test_the_result_is_on_disk_and_a_second_run_trains_nothing(run):
         "mt_pcs_1",
     }
     assert not list((root / "conditions").rglob("mt_assim_lines_1"))  # a fit without chance is made once
+    assert not list(root.glob("*.svg"))  # recovery of nothing is no picture
     assert list((root / "conditions").rglob("mt_assim_1/scores.parquet"))  # and counts for other seeds
     assert not list((root / "conditions").rglob("mt_assim_1/best"))
     before = {path: path.stat().st_mtime_ns for path in (root / "conditions").rglob("*") if path.is_file()}
