@@ -189,8 +189,8 @@ def _loss_table(rows: list[dict[Any, Any]]) -> list[str]:
 def _head(model: str, rows: pd.DataFrame) -> str:
     names = "".join(f"{_NAMES[name]:>8}" for name in SHOWN[model] if f"r2_{name}" in rows)
     ideal = "".join(f"{title:<22}" for name, title in BESIDE[model] if name in rows)
-    ideal += f"{'of the ideal':<19}" if model == OURS and f"recovery_ideal{SUFFIXES[OURS]}" in rows else ""
-    return f"  {'R2':<10}{'draws':>6}{names}  {_NAMES[model] + ' - twin':<22}{'recovery':<19}{ideal}".rstrip()
+    ideal += f"{'of the ideal':<20}" if model == OURS and f"recovery_ideal{SUFFIXES[OURS]}" in rows else ""
+    return f"  {'R2':<10}{'draws':>6}{names}  {_NAMES[model] + ' - twin':<22}{'recovery':<20}{ideal}".rstrip()
 
 
 _NAMES = {
@@ -204,10 +204,10 @@ def _line(row: dict[Any, Any], model: str) -> str:
     suffix = SUFFIXES[model]
     wanted = [(f"added{suffix}", signed, 22)]
     if row["coupling"] != 0:  # where labs are not coupled, the best one's headroom is that of history alone
-        wanted.append((f"recovery{suffix}", number, 19))
+        wanted.append((f"recovery{suffix}", number, 20))
         wanted += [(name, signed, 22) for name, _ in BESIDE[model] if name in row]
         wanted += (
-            [(f"recovery_ideal{suffix}", number, 19)]
+            [(f"recovery_ideal{suffix}", number, 20)]
             if model == OURS and f"recovery_ideal{suffix}" in row
             else []
         )
