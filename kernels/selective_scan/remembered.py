@@ -1,9 +1,12 @@
-"""What was made of a small tensor's values, kept for as long as the tensor lives and nobody writes to it.
+"""What was made of the bounds of a pack: read from a GPU once for each tensor, made once for each set of values.
 
 Reading a tensor on a GPU waits for all that the card has still to do. The bounds of a pack are read so often, by the
-convolution and the scan of every layer, forward and backward, that once for each tensor is enough.
+convolution and the scan of every layer, forward and backward, that once for each tensor is enough. On the host they
+cost nothing to read, and are read in every call: memory there may be shared with numpy, which PyTorch does not see
+writing.
 """
 
+import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -11,43 +14,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_kept: dict[int, tuple[weakref.ref[Tensor], int, dict[Any, Any]]] = {}
+MOST_KEPT = 128
+"""Sets of bounds of which something is kept, the latest."""
+_copies: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
+"""By a tensor's id: itself, its version, and its values on the host."""
+_captured: list[Any] = []
+"""What CUDA graphs use: they run it again when the call is long over."""
 
 
-def remembered(tensor: Tensor, make: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``make(tensor, *arguments)``, as made before if this very tensor has not been written to since.
-
-    Writing is seen by PyTorch's count of versions, which ``tensor.data`` and kernels of other libraries go around;
-    a tensor made under ``torch.inference_mode`` has no such count, and nothing of it is kept.
-    """
-    if tensor.is_inference():
-        return make(tensor, *arguments)
-    key, version = id(tensor), tensor._version
-    kept = _kept.get(key)
-    if kept is None or kept[0]() is not tensor or kept[1] != version:
-        kept = (weakref.ref(tensor, lambda gone: _forget(key, gone)), version, {})
-        _kept[key] = kept
-    asked = (make, *arguments)
-    if asked not in kept[2]:
-        kept[2][asked] = make(tensor, *arguments)
-    return kept[2][asked]
+def made_of(bounds: Tensor, make: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``make(values, *arguments)`` of bounds on the host, made once for equal values, and shared by callers."""
+    made = _made(tuple(bounds.tolist()), make, arguments)
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        _captured.append(made)
+    return made
 
 
-def _forget(key: int, gone: weakref.ref[Tensor]) -> None:
-    """Drop what was made of a tensor that is no more, unless another has its number already."""
-    kept = _kept.get(key)
-    if kept is not None and kept[0] is gone:
-        _kept.pop(key, None)
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _made(values: tuple[int, ...], make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return make(values, *arguments)
 
 
 def on_the_host(cu_seqlens: Tensor) -> Tensor:
-    """Return the bounds of a pack as int64 on the CPU, read once for each tensor on a GPU."""
-    if cu_seqlens.dtype is torch.int64 and cu_seqlens.device.type == "cpu":
-        return cu_seqlens
-    if torch.compiler.is_compiling() or type(cu_seqlens) is not Tensor:
-        return cu_seqlens.to("cpu", torch.int64)
-    return remembered(cu_seqlens, _to_the_host)
+    """Return the bounds of a pack as int64 on the CPU, read from a GPU once for each tensor that nobody writes to.
+
+    Writing is seen by PyTorch's count of versions, which ``tensor.data`` and kernels of other libraries go around;
+    a tensor made under ``torch.inference_mode`` has no such count, and is read in every call.
+    """
+    if cu_seqlens.device.type == "cpu":
+        return cu_seqlens if cu_seqlens.dtype is torch.int64 else cu_seqlens.to(torch.int64)
+    if torch.compiler.is_compiling() or type(cu_seqlens) is not Tensor or cu_seqlens.is_inference():
+        return _read(cu_seqlens)
+    key, version = id(cu_seqlens), cu_seqlens._version
+    kept = _copies.get(key)
+    if kept is None or kept[0]() is not cu_seqlens or kept[1] != version:
+        kept = (weakref.ref(cu_seqlens, lambda gone: _forget(key, gone)), version, _read(cu_seqlens))
+        _copies[key] = kept
+    return kept[2]
 
 
-def _to_the_host(cu_seqlens: Tensor) -> Tensor:
+def _read(cu_seqlens: Tensor) -> Tensor:
     return cu_seqlens.to("cpu", torch.int64)
+
+
+def _forget(key: int, gone: weakref.ref[Tensor]) -> None:
+    """Drop the copy of a tensor that is no more, unless another has its number already."""
+    kept = _copies.get(key)
+    if kept is not None and kept[0] is gone:
+        _copies.pop(key, None)

@@ -50,9 +50,9 @@ def try_designs(device: torch.device) -> dict[torch.dtype, float]:
     return apart
 
 
-def operands(dtype: torch.dtype, device: torch.device) -> ScanOperands:
+def operands(dtype: torch.dtype, device: torch.device, length: int = 101, channels: int = 80) -> ScanOperands:
     """Return a scan that asks for all that the second design does: groups, mask, pack, 13 states, ragged ends."""
-    length, channels, groups, state = 101, 80, 2, 13
+    groups, state = 2, 13
     random = torch.Generator().manual_seed(0)
 
     def normal(*shape: int, kind: torch.dtype = dtype) -> Tensor:
@@ -65,7 +65,7 @@ def operands(dtype: torch.dtype, device: torch.device) -> ScanOperands:
         C=normal(1, length, groups, state), D=normal(channels, kind=wide), z=normal(1, length, channels),
         delta_bias=normal(channels, kind=wide), initial_state=normal(3, channels, state, kind=wide),
         step_mask=(torch.rand(1, length, generator=random) > 0.1).to(device),
-        cu_seqlens=torch.tensor([0, 1, 60, length]), delta_softplus=True,
+        cu_seqlens=torch.tensor([0, 1, length // 2, length]), delta_softplus=True,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..remembered import remembered
+from ..remembered import made_of
 from .common import chunk_of_program
 from .device import on_its_device
 from .tiling import chunk_table, view
@@ -167,12 +167,12 @@ def _tiles(x: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor, Tensor
     if cu_seqlens is None:
         starts = table.new_zeros(x.shape[0])
         return table, starts, starts + x.shape[1]
-    return table, *remembered(cu_seqlens, _starts_and_stops, x.device)
+    return table, *made_of(cu_seqlens, _starts_and_stops, x.device)
 
 
-def _starts_and_stops(cu_seqlens: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    cuts = cu_seqlens.to(device)
-    return cuts[:-1].clone(), cuts[1:].clone()  # no views: they would keep what is remembered of alive
+def _starts_and_stops(bounds: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    cuts = torch.tensor(bounds, device=device)
+    return cuts[:-1], cuts[1:]
 
 
 def _last_inputs(x, weight, cu_seqlens, starts, stops) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..remembered import remembered
+from ..remembered import made_of
 from ..user_cache import keep_in, kept_in
 
 TILINGS = "tilings.json"
@@ -115,11 +115,11 @@ def chunk_table(x: Tensor, cu_seqlens: Tensor | None, steps: int) -> tuple[Tenso
     batch, length, _ = x.shape
     if cu_seqlens is None:
         return _even_table(batch, length, steps, x.device)
-    return remembered(cu_seqlens, _pack_table, steps, x.device)
+    return made_of(cu_seqlens, _pack_table, steps, x.device)
 
 
-def _pack_table(cu_seqlens: Tensor, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    cuts = cu_seqlens.cpu()
+def _pack_table(bounds: tuple[int, ...], steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    cuts = torch.tensor(bounds)
     return _table(torch.zeros(len(cuts) - 1, dtype=torch.int64), cuts[:-1], cuts.diff(), steps, device)
 
 

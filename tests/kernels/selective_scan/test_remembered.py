@@ -1,79 +1,91 @@
-"""What is kept of a tensor's values: once for each tensor, until somebody writes to it or it is gone."""
+"""Bounds of a pack: read from a GPU once for each tensor, on the host in every call, and made into tables once."""
 
 import gc
 
+import numpy as np
+import pytest
 import torch
 
-from kernels.selective_scan import causal_conv1d, interface, remembered, selective_scan
+from kernels.selective_scan import remembered, selective_scan
 from kernels.testing import ScanCase, make_inputs
 
 
-def counting():
+class OnCard(torch.Tensor):
+    """Stands for a tensor on a GPU, which this machine may lack."""
+
+    device = torch.device("cuda")
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """What was read from the card."""
+    read: list[list[int]] = []
+
+    def copy(bounds: torch.Tensor) -> torch.Tensor:
+        read.append(bounds.tolist())
+        return torch.tensor(bounds.tolist())
+
+    monkeypatch.setattr(remembered, "_read", copy)
+    monkeypatch.setattr(remembered, "Tensor", OnCard)
+    return read
+
+
+def on_card(*values: int) -> torch.Tensor:
+    return torch.tensor(values).as_subclass(OnCard)
+
+
+def test_a_tensor_on_a_card_is_read_once_until_it_is_written_to(copies):
+    bounds = on_card(0, 3, 8)
+    assert remembered.on_the_host(bounds) is remembered.on_the_host(bounds)
+    bounds[1] = 4
+    assert remembered.on_the_host(bounds).tolist() == [0, 4, 8]
+    bounds.add_(1)
+    assert remembered.on_the_host(bounds).tolist() == [1, 5, 9]
+    assert copies == [[0, 3, 8], [0, 4, 8], [1, 5, 9]]
+
+
+def test_equal_tensors_on_a_card_are_not_the_same_and_none_is_kept_alive(copies):
+    before = len(remembered._copies)
+    for _ in range(5):
+        remembered.on_the_host(on_card(0, 3))
+    gc.collect()
+    assert len(copies) == 5
+    assert len(remembered._copies) == before
+
+
+def test_nothing_is_kept_of_tensors_without_a_version(copies):
+    with torch.inference_mode():
+        bounds = on_card(0, 3)
+        for _ in range(2):
+            remembered.on_the_host(bounds)
+    assert len(copies) == 2
+
+
+def test_bounds_on_the_host_come_as_int64():
+    wide = torch.tensor([0, 5, 8])
+    assert remembered.on_the_host(wide) is wide
+    assert remembered.on_the_host(wide.int()).dtype == torch.int64
+
+
+def test_what_is_made_of_bounds_is_made_once_for_equal_values():
     made = []
 
-    def make(tensor, *arguments):
-        made.append((tensor.tolist(), *arguments))
+    def make(values, *arguments):
+        made.append((values, *arguments))
         return len(made)
 
-    return made, make
+    for bounds, argument in (((0, 3), "a"), ((0, 3), "a"), ((0, 3), "b"), ((0, 4), "a"), ((0, 3), "a")):
+        remembered.made_of(torch.tensor(bounds), make, argument)
+    assert made == [((0, 3), "a"), ((0, 3), "b"), ((0, 4), "a")]
 
 
-def test_a_tensor_is_read_once_for_each_question():
-    made, make = counting()
-    tensor = torch.tensor([0, 3])
-    assert [remembered.remembered(tensor, make, n) for n in (1, 1, 2, 1)] == [1, 1, 2, 1]
-    assert made == [([0, 3], 1), ([0, 3], 2)]
-
-
-def test_a_tensor_that_was_written_to_is_read_again():
-    made, make = counting()
-    tensor = torch.tensor([0, 3])
-    remembered.remembered(tensor, make)
-    tensor[1] = 4
-    remembered.remembered(tensor, make)
-    tensor.add_(1)
-    remembered.remembered(tensor, make)
-    assert made == [([0, 3],), ([0, 4],), ([1, 5],)]
-
-
-def test_equal_tensors_are_not_the_same_and_none_is_kept_alive():
-    made, make = counting()
-    before = len(remembered._kept)
-    for _ in range(5):
-        remembered.remembered(torch.tensor([0, 3]), make)
-    gc.collect()
-    assert len(made) == 5
-    assert len(remembered._kept) == before
-
-
-def test_nothing_is_kept_of_tensors_without_a_version():
-    made, make = counting()
-    with torch.inference_mode():
-        tensor = torch.tensor([0, 3])
-        remembered.remembered(tensor, make)
-        remembered.remembered(tensor, make)
-    assert len(made) == 2
-
-
-def test_bounds_come_to_the_host_as_int64_once(monkeypatch):
-    copies = []
-    usual = remembered._to_the_host
-    monkeypatch.setattr(remembered, "_to_the_host", lambda bounds: copies.append(1) or usual(bounds))
-    wide, narrow = torch.tensor([0, 5, 8]), torch.tensor([0, 5, 8], dtype=torch.int32)
-    assert remembered.on_the_host(wide) is wide
-    assert remembered.on_the_host(narrow) is remembered.on_the_host(narrow)
-    assert remembered.on_the_host(narrow).dtype == torch.int64
-    assert copies == [1]
-
-
-def test_scan_and_convolution_of_a_pack_share_one_reading(monkeypatch):
+@pytest.mark.parametrize("kind", [np.int64, np.int32])
+def test_bounds_that_numpy_writes_to_are_seen(kind):
+    """PyTorch's count of versions does not move: a loader that fills one buffer again and again writes so."""
     inputs = make_inputs(ScanCase(batch=1, channels=3, length=8, lengths=(5, 3)))
-    inputs["cu_seqlens"] = inputs["cu_seqlens"].to(torch.int32)
-    copies = []
-    usual = remembered._to_the_host
-    monkeypatch.setattr(remembered, "_to_the_host", lambda bounds: copies.append(1) or usual(bounds))
-    interface._scans.passed.clear()
-    for _ in range(2):
-        selective_scan(**inputs, backend="cpu")
-        causal_conv1d(inputs["u"], torch.ones(3, 4), cu_seqlens=inputs["cu_seqlens"], backend="cpu")
-    assert copies == [1]
+    buffer = np.array([0, 5, 8], dtype=kind)
+    for cut in (5, 2, 7):
+        buffer[1] = cut
+        found = selective_scan(**inputs | {"cu_seqlens": torch.from_numpy(buffer)}, backend="cpu")
+        wanted = selective_scan(**inputs | {"cu_seqlens": torch.tensor([0, cut, 8])}, backend="reference")
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...operands import ScanOperands
-from ...remembered import remembered
+from ...remembered import made_of
 from . import backward, carry, finish, forward
 from .binaries import Binary, binary
 from .kind import CHANNELS, STATES, Kind
@@ -118,16 +118,15 @@ class Plan:
         return Chunks(steps, per_row, self.sequences * per_row, self.sequences * max(0, per_row - 1))
 
     def chunks(self, cu_seqlens: Tensor | None, *, backward: bool) -> Chunks:
-        """Return the chunks of a call; of a pack, made once for its bounds (see `remembered`)."""
+        """Return the chunks of a call; of a pack, made once for its bounds."""
         if cu_seqlens is None:
             return self.backward_chunks if backward else self.forward_chunks
         wanted = self._wanted(BACKWARD_PROGRAMS if backward else FORWARD_PROGRAMS)
-        return remembered(cu_seqlens, _cut_pack, wanted, self.kind.saved_every, self.device)
+        return made_of(cu_seqlens, _cut_pack, wanted, self.kind.saved_every, self.device)
 
 
-def _cut_pack(cu_seqlens: Tensor, wanted: int, saved_every: int, device: torch.device) -> Chunks:
+def _cut_pack(bounds: tuple[int, ...], wanted: int, saved_every: int, device: torch.device) -> Chunks:
     """Return the chunks of a pack: lines of (start, steps, first saved state, sequence, is first, is last)."""
-    bounds = cu_seqlens.tolist()
     steps = ceil_div(max(2 * saved_every, bounds[-1] // wanted), saved_every) * saved_every
     lines, firsts, segment = [], [0], 0
     for sequence, (begin, end) in enumerate(pairwise(bounds)):

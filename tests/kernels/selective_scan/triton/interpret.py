@@ -12,9 +12,17 @@ from kernels.selective_scan.triton import tiling as triton_tiling
 from kernels.selective_scan.triton.lanes import carry as lanes_carry
 from kernels.selective_scan.triton.lanes import plan as lanes_plan
 
-SHIPPED = ("scan ragged", "scan state_17", "scan state_17_bf16")
-"""Checks in sizes as shipped; the others take short chunks (first design), and save a state every fourth step and read
-one chunk ahead of the carry (lanes): four times as fast here, and more chunks."""
+SHIPPED = (
+    "scan ragged",
+    "scan two_warps",
+    "scan wide_pack",
+    "scan state_17",
+    "scan state_17_bf16",
+    "rewritten bounds",
+)
+"""Checks in sizes as shipped: of the second design, several warps a program, four steps at once, sequences that are
+whole or end anywhere, cut or not, packs, masks and groups. The others take short chunks (first design), and save a
+state every fourth step and read one chunk ahead of the carry (lanes): four times as fast here, and more chunks."""
 SHORT = (8, 8, tl.constexpr(1), 1, 32)
 
 
@@ -26,16 +34,10 @@ def set_sizes(steps, segment, ahead, at_once, threads):
 
 
 def main():
-    report, shipped = (
-        {},
-        (
-            triton_tiling.STEPS,
-            triton_tiling.SEGMENT,
-            lanes_carry.AHEAD,
-            lanes_plan.AT_ONCE,
-            lanes_plan.THREADS,
-        ),
-    )
+    report = {}
+    shipped = (
+        triton_tiling.STEPS, triton_tiling.SEGMENT, lanes_carry.AHEAD, lanes_plan.AT_ONCE, lanes_plan.THREADS
+    )  # fmt: skip
     for name, check in checks("cpu", large=False).items():
         set_sizes(*(shipped if name in SHIPPED else SHORT))
         start = time.perf_counter()
