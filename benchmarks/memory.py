@@ -1,4 +1,4 @@
-"""Measure the peak memory of one provider, in a process of its own.
+"""Measure the peak memory of one provider, on a CPU in a process of its own.
 
 ``python -m benchmarks.memory <module> <case> <provider>`` prints the megabytes (10^6 bytes) that one call needs above
 its inputs and the tensors that it returns. A process of its own starts without anybody else's memory, and there
@@ -23,8 +23,16 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def peak_of(module: str, case: Case, provider: Provider) -> float | None:
-    """Return the provider's peak in MB, or None where it cannot be measured (no Linux, no memory for it)."""
-    if not torch.cuda.is_available() and not Path("/proc/self/clear_refs").exists():
+    """Return the provider's peak in MB, or None where it cannot be measured (no Linux, no memory for it).
+
+    On a GPU PyTorch's allocator counts what is in use, whoever else had memory before: in this process.
+    """
+    if torch.cuda.is_available():
+        try:
+            return measure(provider)
+        except torch.OutOfMemoryError:
+            return None
+    if not Path("/proc/self/clear_refs").exists():
         return None
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory", module, case.name, provider.name]
     environment = {**os.environ, **MALLOC, "OMP_NUM_THREADS": str(torch.get_num_threads())}
