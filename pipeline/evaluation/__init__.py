@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "AGGREGATIONS",
             "ALL_SEEDS",
             "EvaluationConfig",
+            "Judged",
             "comparison_of",
             "evaluation_of",
             "judge_sets",

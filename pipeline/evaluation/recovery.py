@@ -29,6 +29,8 @@ LEARNED = ("lstm", TWIN, MODEL, "lines", OUR_TWIN, OUR_LINES, OURS)
 SUFFIXES = {MODEL: "", OURS: "_assim"}
 """Of the columns ``added``, ``recovery``, ``recovery_ideal`` and ``loss_...``, by the model that they are of."""
 TWIN_OF = {MODEL: TWIN, OURS: OUR_TWIN}
+PART_ADDED = {"added_network": (OURS, OUR_LINES), "added_h0": (MODEL, ZERO_H0)}
+"""What a part of a method adds: the method, and the same without the part."""
 WITHOUT_TWIN = {"lines": "_lines", "lstm": "_lstm"}
 """Of the column ``loss_method``: what a method without a twin loses by itself and in its history together."""
 LEAST_HEADROOM = 0.02
@@ -92,12 +94,10 @@ def _cell(blocks: Sequence[ScoredSet], config: EvaluationConfig) -> tuple[dict[s
     for model, twin in TWIN_OF.items():
         if {model, twin} <= r2.keys():
             numbers |= _of_model(model, r2, same=_same(runs[model], runs[twin]))
-    if {OURS, OUR_LINES} <= r2.keys():
-        same = _same(runs[OURS], runs[OUR_LINES])
-        numbers["added_network"] = np.full_like(r2[OURS], np.nan) if same else r2[OURS] - r2[OUR_LINES]
-    if {MODEL, ZERO_H0} <= r2.keys():
-        same = _same(runs[MODEL], runs[ZERO_H0])
-        numbers["added_h0"] = np.full_like(r2[MODEL], np.nan) if same else r2[MODEL] - r2[ZERO_H0]
+    for name, (whole, without) in PART_ADDED.items():
+        if {whole, without} <= r2.keys():
+            same = _same(runs[whole], runs[without])
+            numbers[name] = np.full_like(r2[whole], np.nan) if same else r2[whole] - r2[without]
     numbers |= _losses(r2)
     row: dict[str, Any] = {"protocol": first.protocol, "lab": first.lab,
                            "n_labs": len(first.draws), "n_patients": n_patients}  # fmt: skip

@@ -17,7 +17,7 @@ import pandas as pd
 from pipeline.cohort.normalization import fit_lab_scaler
 from pipeline.cohort.splits import Splits, cross_validation_divisions
 from pipeline.cohort.summed_set import summed_sets
-from pipeline.evaluation.judge import comparison_of, evaluation_of, judge_sets
+from pipeline.evaluation.judge import evaluation_of, judge_sets
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.atomic import write_parquet, write_text
 from pipeline.foundation.provenance import config_hash
@@ -26,7 +26,7 @@ from pipeline.foundation.workspace import Workspace, require
 from pipeline.report.comparison_text import comparison_table
 from pipeline.stages.encoder_files import plain_experiment
 from pipeline.stages.encoder_patients import refuse_division
-from pipeline.stages.evaluate import PAIRS
+from pipeline.stages.evaluate import compared_pairs
 from pipeline.stages.lineage import training_stage
 from pipeline.stages.provenance import check_inputs, recorded
 from pipeline.stages.training import check_devices
@@ -143,9 +143,7 @@ def _judged(
     """Judge all folds' test patients together, and write the tables."""
     config = dataclasses.replace(experiment.evaluation, split="test")
     judged = judge_sets(summed_sets(table, None, config.split), config)
-    methods = set(table["method"])
-    pairs = [comparison_of(judged, a, b, config) for a, b in PAIRS if {a, b} <= methods]
-    metrics, compared = evaluation_of(judged, config), pd.concat(pairs, ignore_index=True) if pairs else None
+    metrics, compared = evaluation_of(judged, config), compared_pairs(judged, set(table["method"]), config)
     place = workspace.cross_validation
     write_parquet(place / "predictions.parquet", table)
     write_parquet(place / "evaluation.parquet", metrics)

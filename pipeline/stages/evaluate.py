@@ -3,7 +3,7 @@
 import itertools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import pandas as pd
 from pipeline.cohort.splits import Splits
 from pipeline.cohort.summed_set import summed_sets
 from pipeline.evaluation.coverage import coverage
-from pipeline.evaluation.judge import comparison_of, evaluation_of, judge_sets
+from pipeline.evaluation.judge import EvaluationConfig, Judged, comparison_of, evaluation_of, judge_sets
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.artefact_notes import apart
 from pipeline.foundation.atomic import write_json, write_parquet, write_text
@@ -219,9 +219,7 @@ def evaluation(workspace: Workspace, experiment: ExperimentConfig) -> StageSumma
     judged = judge_sets(summed_sets(table, dense, config.split), config)
     metrics = evaluation_of(judged, config)
     write_parquet(workspace.evaluation, metrics)
-    methods = set(table["method"])
-    pairs = [comparison_of(judged, a, b, config) for a, b in PAIRS if {a, b} <= methods]
-    compared = pd.concat(pairs, ignore_index=True) if pairs else None
+    compared = compared_pairs(judged, set(table["method"]), config)
     if compared is not None:
         write_parquet(workspace.comparisons, compared)
     return StageSummary(
@@ -235,6 +233,14 @@ def evaluation(workspace: Workspace, experiment: ExperimentConfig) -> StageSumma
         figures=_what_ppg_added(compared),
         artefacts={"evaluation": workspace.evaluation},
     ).save(workspace.summary("evaluation"))
+
+
+def compared_pairs(
+    judged: Sequence[Judged], methods: set[str], config: EvaluationConfig
+) -> pd.DataFrame | None:
+    """Return the differences of those `PAIRS` of which both are there; None: of none."""
+    pairs = [comparison_of(judged, a, b, config) for a, b in PAIRS if {a, b} <= methods]
+    return pd.concat(pairs, ignore_index=True) if pairs else None
 
 
 def _headline_counts(
