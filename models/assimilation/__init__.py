@@ -10,9 +10,11 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "carried": ["CarriedShare", "CarriedShares"],
         "config": ["AssimilationConfig", "FitConfig"],
         "events": ["DRAW", "Events", "HOUR_US", "Row", "pack_rows"],
         "fitting": ["FITTED", "Fit", "fit_lab"],
+        "judged": ["judged_draws"],
         "lab_assimilation": ["Answers", "LabAssimilation", "LabAssimilationConfig", "joined_reading"],
         "lab_filter": ["LabFilters"],
         "known": ["KnownRow", "Query", "Result"],

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from models.assimilation.carried import CarriedShares, last_known
 from models.assimilation.known import KnownRow, Query, queried
 from models.assimilation.parameters import NAMES, FilterParameters
 from models.assimilation.reading_network import ReadingNetworkConfig, ReadingNetworks
@@ -53,7 +54,7 @@ class Answers:
 
     Attributes
     ----------
-    median : clinical units
+    median : clinical units; of labs of which the last result has a share, the mean of the filter's median and that
     draw_spread : standard deviation of a draw about it, of the logarithm where the lab is on the log scale
     """
 
@@ -66,7 +67,8 @@ class LabAssimilation(nn.Module):
 
     A lab's reading is (1 - share) line + share networks, on the filter's scale: a line through the mean embedding of
     ten minutes, and the mean of several networks that go through these means in order. Neither sees a result, and the
-    filter asks only how far readings follow the lab.
+    filter asks only how far readings follow the lab. Of some labs a share of the estimate is the last result
+    (``carried``).
 
     Source: our decision; docs/assimilation.md.
     """
@@ -77,6 +79,7 @@ class LabAssimilation(nn.Module):
     centre: Tensor
     spread: Tensor
     numbers: Tensor
+    carried: Tensor
 
     def __init__(self, config: LabAssimilationConfig):
         super().__init__()
@@ -89,6 +92,7 @@ class LabAssimilation(nn.Module):
         self.register_buffer("spread", torch.ones(n, dtype=double))
         prior = FilterParameters.of()
         self.register_buffer("numbers", torch.cat([getattr(prior, name) for name in NAMES]).repeat(n, 1))
+        self.register_buffer("carried", torch.tensor([CarriedShares().numbers] * n, dtype=double))
         network = config.network
         self.network = None if network is None else ReadingNetworks(network, config.embed_width, n)
 
@@ -98,8 +102,9 @@ class LabAssimilation(nn.Module):
         transform: LabTransform,
         parameters: FilterParameters,
         line: tuple[Float[np.ndarray, " width"], float] | None,
+        carried: CarriedShares = CarriedShares(),  # noqa: B008 - frozen
     ) -> None:
-        """Set one lab: its scale, the eleven numbers (one row), and weights and bias of its line (None: no reading)."""
+        """Set one lab: scale, the eleven numbers (one row), weights and bias of its line (None: no reading), share."""
         row = self.config.task_labs.index(lab)
         if transform.log != (lab in self.config.log_scale):
             raise BadAssimilationInput(
@@ -107,6 +112,7 @@ class LabAssimilation(nn.Module):
             )
         self.centre[row], self.spread[row] = transform.centre, transform.spread
         self.numbers[row] = torch.stack([getattr(parameters.checked(), name)[0] for name in NAMES]).detach()
+        self.carried[row] = torch.tensor(carried.numbers, dtype=torch.float64)
         self.has_line[row] = line is not None
         if line is not None:
             self.line_weight[row], self.line_bias[row] = torch.from_numpy(line[0]), line[1]
@@ -125,6 +131,11 @@ class LabAssimilation(nn.Module):
             LabTransform(log=lab in self.config.log_scale, centre=centre, spread=spread)
             for lab, centre, spread in rows
         )
+
+    @property
+    def carried_by_lab(self) -> tuple[CarriedShares, ...]:
+        """What the last result counts in each lab's estimate."""
+        return tuple(CarriedShares.of(numbers) for numbers in self.carried.tolist())
 
     @property
     def log_scale(self) -> Bool[np.ndarray, " labs"]:
@@ -190,11 +201,28 @@ class LabAssimilation(nn.Module):
         shape = len(rows), len(query.at_us)
         variance = variance.reshape(shape) + numbers.draw_noise[:, None]
         medians = [
-            transform.median(row)
-            for transform, row in zip(self.transforms, mean.reshape(shape).numpy(), strict=True)
+            _joined(carried, transform, own, row, query)
+            for carried, transform, own, row in zip(
+                self.carried_by_lab, self.transforms, mean.reshape(shape).numpy(), rows, strict=True
+            )
         ]
         spread = variance.sqrt() * self.spread.cpu()[:, None]
         return Answers(median=np.stack(medians, axis=1), draw_spread=spread.numpy().T)
+
+
+def _joined(
+    carried: CarriedShares,
+    transform: LabTransform,
+    mean: Float[np.ndarray, " queries"],
+    row: KnownRow,
+    query: Query,
+) -> Float[np.ndarray, " queries"]:
+    """Return one lab's estimates, clinical units, from the filter's mean and the last result known."""
+    filtered = transform.median(mean)
+    if not carried.any:
+        return filtered
+    last, hours = last_known(row.results, query)
+    return carried.joined(filtered, transform.from_scale(last), hours)
 
 
 def joined_reading(

@@ -30,7 +30,7 @@ class Arrival(Enum):
     TOO_LATE = "older than the states that are kept: nothing changes"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Estimate:
     """The lab at a time, on the filter's scale.
 
@@ -38,11 +38,15 @@ class Estimate:
     ----------
     mean, variance : of the lab itself
     draw_variance : of a draw of it by the main assay
+    last, last_hours : the latest result that stands, however old, and the hours since its draw; NaN without one
+        (``carried.CarriedShare``)
     """
 
     mean: float
     variance: float
     draw_variance: float
+    last: float = float("nan")
+    last_hours: float = float("nan")
 
 
 class LabTracker:
@@ -65,6 +69,8 @@ class LabTracker:
         self._known_us: int | None = None
         self._oldest_us: int | None = None
         self._waiting: list[Result] = []
+        self._stands: dict[tuple[int, int, int], Result] = {}
+        self._last_older: Result | None = None  # of those whose states are not kept any more
         self.n_too_late = 0
 
     @property
@@ -133,9 +139,9 @@ class LabTracker:
         state, when = self._replay.state(at_us)
         hours = 0.0 if when is None else (at_us - when) / HOUR_US
         mean, variance, draw_variance = self._filter.estimate(self._filter.predict(state, hours))
-        return Estimate(
-            mean=float(mean[0]), variance=float(variance[0]), draw_variance=float(draw_variance[0])
-        )
+        last = self._stands[max(self._stands)] if self._stands else self._last_older
+        carried = () if last is None else (last.value, (at_us - last.sampled_us) / HOUR_US)
+        return Estimate(float(mean[0]), float(variance[0]), float(draw_variance[0]), *carried)
 
     def _publish(self, known_us: int) -> None:
         self._known_us = known_us
@@ -148,8 +154,9 @@ class LabTracker:
         oldest = known_us - self._keep_us
         self._oldest_us = oldest if self._oldest_us is None else max(oldest, self._oldest_us)
         self._replay.forget(self._oldest_us)
-        for key in [key for key in self._versions if key[0] < self._oldest_us]:
+        for key in sorted(key for key in self._versions if key[0] < self._oldest_us):
             del self._versions[key]
+            self._last_older = self._stands.pop(key, self._last_older)
 
     def _show(self, key: tuple[int, int, int]) -> None:
         """Let the version that stands now count."""
@@ -158,6 +165,9 @@ class LabTracker:
         ]
         *_, (_, _, result) = standing(now)
         apply(self._replay, key, result)
+        self._stands.pop(key, None)
+        if result is not None:
+            self._stands[key] = result
 
     def _too_late(self, time_us: int, *, count: bool = True) -> bool:
         late = self._oldest_us is not None and time_us < self._oldest_us

@@ -56,7 +56,7 @@ def recovery_rows(predictions: pd.DataFrame, config: EvaluationConfig) -> list[d
     percentile intervals over the same bootstrap replicates of the patients, and over training runs where there are
     several. ``added``, ``added_...`` and every ``r2_`` also have ``_simultaneous_lower``, ``_simultaneous_upper`` and
     ``_p_holm``: over all labs and protocols together. A recovery is NaN where the best is less than `LEAST_HEADROOM`
-    above the twin; both are where model and twin give the same estimates.
+    above the twin; both are where model and twin give the same estimates, which ``same`` and ``same_assim`` tell.
 
     Raises
     ------
@@ -90,17 +90,18 @@ def _cell(blocks: Sequence[ScoredSet], config: EvaluationConfig) -> tuple[dict[s
         for method, estimate in block.estimates.items():
             runs.setdefault(method, []).append(estimate)
     r2 = {method: _r2(estimates, first.truth, index, weights, config) for method, estimates in runs.items()}
-    numbers = {f"r2_{method}": values for method, values in r2.items()}
+    numbers, same = {f"r2_{method}": values for method, values in r2.items()}, {}
     for model, twin in TWIN_OF.items():
         if {model, twin} <= r2.keys():
-            numbers |= _of_model(model, r2, same=_same(runs[model], runs[twin]))
+            same[f"same{SUFFIXES[model]}"] = _same(runs[model], runs[twin])
+            numbers |= _of_model(model, r2, same=same[f"same{SUFFIXES[model]}"])
     for name, (whole, without) in PART_ADDED.items():
         if {whole, without} <= r2.keys():
-            same = _same(runs[whole], runs[without])
-            numbers[name] = np.full_like(r2[whole], np.nan) if same else r2[whole] - r2[without]
+            alike = _same(runs[whole], runs[without])
+            numbers[name] = np.full_like(r2[whole], np.nan) if alike else r2[whole] - r2[without]
     numbers |= _losses(r2)
     row: dict[str, Any] = {"protocol": first.protocol, "lab": first.lab,
-                           "n_labs": len(first.draws), "n_patients": n_patients}  # fmt: skip
+                           "n_labs": len(first.draws), "n_patients": n_patients, **same}  # fmt: skip
     for name, values in numbers.items():
         known = n_patients > 1
         lower, upper = bootstrap.percentile_interval(values, config.level) if known else (math.nan, math.nan)

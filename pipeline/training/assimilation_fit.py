@@ -78,7 +78,7 @@ class FittedAssimilation:
         for lab in self.labs:
             whole = lab.line.whole
             line = None if whole is None else self.directions.through(whole.weights, whole.bias)
-            made.set_lab(lab.name, lab.transform, lab.fit.parameters, line)
+            made.set_lab(lab.name, lab.transform, lab.fit.parameters, line, lab.carried)
         if made.network is not None:
             share = torch.tensor([lab.network_share for lab in self.labs], dtype=torch.float64)
             made.network.set(self.directions.mean, self.directions.directions, share, self.networks)

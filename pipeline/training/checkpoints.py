@@ -281,7 +281,7 @@ def _check_filters(model: TrainedModel, folder: Path) -> None:
     """Refuse numbers that no filter can have."""
     if isinstance(model, LabAssimilation):
         try:
-            _ = model.parameters_by_lab, model.transforms
+            _ = model.parameters_by_lab, model.transforms, model.carried_by_lab
             _ = model.network is None or model.network.checked()
         except BadAssimilationInput as error:
             raise CheckpointError(f"{folder / WEIGHTS_FILE}: {error} Train the method again.") from error

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.assimilation.carried import CarriedShare, CarriedShares
 from models.assimilation.events import HOUR_US
 from models.assimilation.known import KnownRow, Query, Result, queried
 from models.assimilation.lab_assimilation import LabAssimilation, LabAssimilationConfig
@@ -75,6 +76,25 @@ def test_answers_are_those_of_each_labs_own_filter_in_clinical_units() -> None:
         spread = (variance + numbers.draw_noise).sqrt() * transform.spread
         np.testing.assert_allclose(answers.median[:, lab], transform.median(mean.numpy()), rtol=1e-12)
         np.testing.assert_allclose(answers.draw_spread[:, lab], spread.numpy(), rtol=1e-12)
+
+
+def test_a_share_of_the_last_result_joins_in_clinical_units_and_nothing_later_shows() -> None:
+    half = CarriedShare(share=0.5, weight=0.8, centre=2.0)
+    model, query = made(), Query.anchored(np.array([HOUR_US // 4, HOUR_US, 3 * HOUR_US]))
+    alone = model.answers(rows(model), query)
+    model.set_lab("lactate", LOG, FilterParameters.of(), None, CarriedShares(young=half, old=half))
+    joined = model.answers(rows(model), query)
+    assert joined.median[:, 0].tolist() == alone.median[:, 0].tolist()
+    assert joined.median[0, 1] == alone.median[0, 1]  # no result is known yet
+    last = float(LOG.from_scale(np.array([0.8]))[0])
+    expected = 0.5 * alone.median[1:, 1] + 0.5 * (2.0 + 0.8 * (last - 2.0))
+    np.testing.assert_allclose(joined.median[1:, 1], expected, rtol=1e-12)
+    assert joined.draw_spread.tolist() == alone.draw_spread.tolist()
+    later = Result(sampled_us=HOUR_US // 2, available_us=2 * HOUR_US, value=3.0)
+    told = [KnownRow(**{**vars(row), "results": [*row.results, later]}) for row in rows(model)]
+    again = model.answers(told, query).median
+    assert again[:2].tolist() == joined.median[:2].tolist()
+    assert (again[2] != joined.median[2]).all()
 
 
 def test_what_was_set_comes_back() -> None:

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.assimilation.carried import last_known
 from models.assimilation.events import HOUR_US
 from models.assimilation.known import KnownRow, Query, Result, queried
 from models.assimilation.lab_filter import LabFilters
@@ -60,12 +61,18 @@ def test_any_order_of_arrival_gives_what_the_batch_filter_gives_of_what_is_known
         estimate = tracker.estimate(time * HALF)
         expected = batch(arrivals[:given_so_far], time * HALF)
         assert (estimate.mean, estimate.variance) == pytest.approx(expected, rel=0, abs=1e-12)
+        results = [item for item in arrivals[:given_so_far] if isinstance(item, Result)]
+        last = last_known(results, Query.anchored(np.array([time * HALF])))
+        assert [estimate.last, estimate.last_hours] == pytest.approx([x[0] for x in last], nan_ok=True)
     in_order = LabTracker(TYPICAL)
     for item in sorted(
         arrivals[:given_so_far], key=lambda x: x.available_us if isinstance(x, Result) else x[0]
     ):
         give(in_order, item)
-    assert in_order.estimate(time * HALF) == estimate  # to the bit: the same states, however they came about
+    # repr: the last result is NaN where there is none
+    assert repr(in_order.estimate(time * HALF)) == repr(
+        estimate
+    )  # to the bit: the same states, however they came about
 
 
 def test_a_step_costs_the_same_however_long_the_stay_is():
@@ -123,6 +130,18 @@ def test_what_is_older_than_the_states_that_are_kept_changes_nothing_and_is_coun
     assert tracker.n_too_late == 2
     assert tracker.estimate(40 * HALF) == before
     assert before.mean == pytest.approx(batch([first], 40 * HALF)[0], abs=1e-12)
+
+
+def test_the_last_result_outlives_the_states_that_are_kept():
+    tracker = LabTracker(TYPICAL, keep_hours=10.0)
+    for when, value in ((0, 1.0), (2, 2.0)):
+        tracker.add_result(Result(sampled_us=when * HALF, available_us=when * HALF, value=value))
+    assert tracker.estimate(80 * HALF).last == 2.0
+    assert tracker.estimate(90 * HALF).last_hours == 44.0
+    withdrawn = Result(sampled_us=2 * HALF, available_us=91 * HALF, value=float("nan"))
+    assert tracker.add_result(withdrawn) is Arrival.TOO_LATE
+    tracker.add_result(Result(sampled_us=88 * HALF, available_us=92 * HALF, value=3.0))
+    assert [tracker.estimate(when * HALF).last for when in (91, 92)] == [2.0, 3.0]
 
 
 def test_a_result_that_becomes_available_too_late_changes_nothing_and_is_counted():

@@ -129,6 +129,19 @@ def test_null_a_is_not_met_where_an_interval_cannot_be_estimated(name):
     assert "MISSED  start: null A" in recovery_text(pd.DataFrame(rows))
 
 
+def test_null_a_is_met_by_a_lab_into_whose_estimates_no_waveform_enters():
+    """Estimates that equal the twin's: nothing was compared, and nothing can have leaked."""
+    nan = float("nan")
+    silent = {"added_simultaneous_lower": nan, "added_simultaneous_upper": nan, "same": True}
+    rows = [
+        row(condition="coupling 0 (null A)", null="a", same=False),
+        row(condition="coupling 0 (null A)", null="a", lab="lactate", **silent),
+    ]
+    (verdict,) = verdicts(pd.DataFrame(rows))
+    assert verdict.met
+    assert verdict.text.endswith("0 for none; the same estimates, as no waveform enters, for lactate")
+
+
 def test_null_b_is_not_met_where_a_bound_cannot_be_estimated():
     rows = [
         row(condition="null B", null="b"),
@@ -157,6 +170,7 @@ def test_a_model_with_its_twins_estimates_is_not_estimable(predictions_table):
     rows = recovery_rows(pd.concat([others, twin.assign(method="mt_pcs")], ignore_index=True), CONFIG)
     for found in rows:
         assert np.isnan([found[name] for name in ("added", "added_lower", "added_upper", "recovery")]).all()
+        assert found["same"]
 
 
 def test_assimilation_has_a_table_and_verdicts_of_its_own():

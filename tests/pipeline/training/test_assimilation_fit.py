@@ -48,7 +48,7 @@ def estimates(fitted, cohort, patient, query):
 def test_it_estimates_draws_of_other_patients_better_than_the_last_value_and_than_results_alone(
     fitted, cohort
 ):
-    assert [lab.status for lab in fitted.labs] == ["fitted", "fitted"]
+    assert [lab.fit.status for lab in fitted.labs] == ["fitted", "fitted"]
     deaf = replace(
         fitted, labs=tuple(replace(lab, line=replace(lab.line, whole=None)) for lab in fitted.labs)
     )
@@ -63,6 +63,24 @@ def test_it_estimates_draws_of_other_patients_better_than_the_last_value_and_tha
     square = {name: float(np.square(e).mean()) for name, e in errors.items()}
     assert square["ours"] < 0.7 * square["last"]
     assert square["ours"] < 0.9 * square["results alone"]
+
+
+def test_readings_enter_where_they_clearly_help_alone(fitted, cohort):
+    """A twin's waveform knows nothing of the patient: its filter sees results alone, and says so."""
+    assert fitted.model.reads_waveform.tolist() == [True, True]
+    patients = cohort.splits.members["train"]
+    other = fit_assimilation(
+        cohort.aligned,
+        cohort.store,
+        patients,
+        QUICK,
+        twins=dict(zip(patients, [*patients[1:], patients[0]], strict=True)),
+    )
+    for lab, reads in zip(other.labs, other.model.reads_waveform, strict=True):
+        assert not reads
+        assert lab.status.startswith("fitted; results alone: readings of the waveform did not clearly help")
+        assert float(lab.fit.parameters.gain) == 0.0
+        assert lab.fit.n_readings == 0
 
 
 def test_readings_of_training_patients_come_from_lines_that_have_not_seen_them(fitted, cohort):
