@@ -10,7 +10,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "carried": ["CarriedShare", "CarriedShares"],
+        "carried": ["CarriedShare", "CarriedShares", "last_known"],
         "config": ["AssimilationConfig", "FitConfig"],
         "events": ["DRAW", "Events", "HOUR_US", "Row", "pack_rows"],
         "fitting": ["FITTED", "Fit", "fit_lab"],

@@ -87,6 +87,11 @@ class CarriedShares:
         return bool(self.young.share or self.old.share)
 
     @property
+    def whole(self) -> bool:
+        """Whether nothing but the last result counts, however old it is."""
+        return self.young.share == self.old.share == 1
+
+    @property
     def numbers(self) -> list[list[float]]:
         """The four numbers of both, as a checkpoint keeps them."""
         return [[getattr(one, name) for name in _NAMES] for one in (self.young, self.old)]
@@ -118,9 +123,19 @@ class CarriedShares:
         """
         if not self.any:
             return filtered
-        aged = np.clip((hours - YOUNG_HOURS) / (OLD_HOURS - YOUNG_HOURS), 0.0, 1.0)
+        aged = _aged(hours)
         young, old = (one.joined(filtered, last, hours) for one in (self.young, self.old))
         return np.where(np.isnan(last), filtered, (1 - aged) * young + aged * old)
+
+    def counted(self, hours: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """Return what a last result counts some hours after its draw; 0 without one (NaN)."""
+        aged = _aged(hours)
+        return np.where(np.isnan(hours), 0.0, (1 - aged) * self.young.share + aged * self.old.share)
+
+
+def _aged(hours: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """Return how far a result has passed from young to old."""
+    return np.clip((hours - YOUNG_HOURS) / (OLD_HOURS - YOUNG_HOURS), 0.0, 1.0)
 
 
 _NAMES = tuple(number.name for number in fields(CarriedShare))

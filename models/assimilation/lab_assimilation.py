@@ -146,12 +146,14 @@ class LabAssimilation(nn.Module):
     def reads_waveform(self) -> Bool[np.ndarray, " labs"]:
         """Which labs' estimates change with the waveform; the others' filters see results alone.
 
-        There is a line, it or the networks count, and the filter takes readings to follow the lab.
+        There is a line, it or the networks count, the filter takes readings to follow the lab, and the estimate is not
+        the last result alone.
         """
         heard = (self.line_weight != 0).any(dim=1)
         if self.network is not None:
             heard = heard | (self.network.share > 0)
-        return (self.has_line & heard & (self.numbers[:, NAMES.index("gain")] != 0)).cpu().numpy()
+        read = (self.has_line & heard & (self.numbers[:, NAMES.index("gain")] != 0)).cpu().numpy()
+        return read & ~np.array([carried.whole for carried in self.carried_by_lab])
 
     def noise_of(self, code: str) -> float:
         """Return the noise variance of an assay over that of its lab's main one."""

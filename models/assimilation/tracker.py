@@ -38,8 +38,9 @@ class Estimate:
     ----------
     mean, variance : of the lab itself
     draw_variance : of a draw of it by the main assay
-    last, last_hours : the latest result that stands, however old, and the hours since its draw; NaN without one
-        (``carried.CarriedShare``)
+    last, last_hours : the latest result that stands, however old, and the hours since its draw; NaN without one. Of
+        a lab with a share of it (``carried.CarriedShares``) the estimate is joined in clinical units. One that is
+        corrected or withdrawn once its state is not kept stays.
     """
 
     mean: float

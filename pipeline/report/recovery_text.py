@@ -98,13 +98,12 @@ def _null_a(rows: pd.DataFrame, protocol: str, model: str) -> Verdict:
     name = f"added{SUFFIXES[model]}_simultaneous"
     bad = rows.loc[(rows[f"{name}_lower"] > 0) | (rows[f"{name}_upper"] < 0), "lab"].to_list()
     column = f"same{SUFFIXES[model]}"
-    same = rows[column].eq(True) if column in rows else pd.Series(False, index=rows.index)
+    # Of assimilation alone, which reads where that helps: a network that equals its twin has not been compared.
+    known = model == OURS and column in rows
+    same = rows[column].eq(True) if known else pd.Series(False, index=rows.index)
     unknown = rows.loc[rows[[f"{name}_lower", f"{name}_upper"]].isna().any(axis=1) & ~same, "lab"].to_list()
     told = f"{short_label(model)} minus its twin leaves out 0 for {_names(bad)}{_unknown(unknown)}"
-    told += (
-        f"; the same estimates, as no waveform enters, for {_names(rows.loc[same, 'lab'].to_list())}"
-        * bool(same.any())
-    )
+    told += f"; the twin's own estimates for {_names(rows.loc[same, 'lab'].to_list())}" * bool(same.any())
     words = f"null A: the simultaneous interval of {told}"
     return Verdict(met=not bad and not unknown, text=f"{protocol}: {words}")
 

@@ -24,6 +24,8 @@ DECAY_PER_HOUR = np.append(0.0, 1 / np.geomspace(720.0, 1.0, 25))
 """Of that weight; 0: none."""
 FITTED_NUMBERS = 4
 """Of a share: itself, weight, decay and centre."""
+LEAST_PATIENTS = 15
+"""With an earlier result: draws of one patient hang together, and of fewer patients chance would give a share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +36,14 @@ class Pairs:
     ----------
     truth, filtered, last : clinical units
     hours : since the draw of `last`
+    n_patients : whose draws they are
     """
 
     truth: Float[np.ndarray, " draws"]
     filtered: Float[np.ndarray, " draws"]
     last: Float[np.ndarray, " draws"]
     hours: Float[np.ndarray, " draws"]
+    n_patients: int
 
     @classmethod
     def of(
@@ -53,7 +57,7 @@ class Pairs:
         """
         mean = judged_draws(parameters, told.of(noise, known_before=known_before)).mean
         filtered, first = told.transform.median(mean), 0
-        columns: list[np.ndarray] = []
+        columns, n_patients = [], 0
         for patient in told.training:
             time_us, value = patient.draws(told.name)
             stop, before = first + len(value), np.arange(len(value)) - 1
@@ -66,9 +70,10 @@ class Pairs:
             last = before[rows]
             hours = (time_us[rows] - time_us[last]) / HOUR_US
             columns.append(np.stack([value[rows], filtered[first:stop][rows], value[last], hours]))
+            n_patients += len(rows) > 0
             first = stop
         table = np.concatenate(columns, axis=1)
-        return cls(truth=table[0], filtered=table[1], last=table[2], hours=table[3])
+        return cls(truth=table[0], filtered=table[1], last=table[2], hours=table[3], n_patients=n_patients)
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -81,27 +86,33 @@ class Pairs:
 def fit_carried(
     told: LabEvents, parameters: FilterParameters, noise: Noise, least_draws: int
 ) -> CarriedShares:
-    """Return what the last result counts: where draws of either kind are few, nothing.
+    """Return what the last result counts: where draws or their patients are few, nothing.
 
     A young result's share is that of draws which each know all before them, an old one's that of draws which know
-    what was known when the recording began.
+    what was drawn before the recording began; both by the time of the draw, as the filter is fitted. They are kept
+    where together, as they pass from one to the other, they err less than the filter on either kind.
     """
-    young, old = (
-        _best(Pairs.of(told, parameters, noise, known_before=begun), least_draws) for begun in (False, True)
+    running, begun = (Pairs.of(told, parameters, noise, known_before=begun) for begun in (False, True))
+    shares = CarriedShares(young=_best(running, least_draws), old=_best(begun, least_draws))
+    worse = any(
+        pairs.error(shares.joined(pairs.filtered, pairs.last, pairs.hours)) > pairs.error(pairs.filtered)
+        for pairs in (running, begun)
     )
-    return CarriedShares(young=young, old=old)
+    return CarriedShares() if worse else shares
 
 
 def _best(pairs: Pairs, least_draws: int) -> CarriedShare:
     n = len(pairs)
-    if n < max(least_draws, FITTED_NUMBERS + 1):
+    if n < least_draws or pairs.n_patients < LEAST_PATIENTS or not np.ptp(pairs.truth):
         return CarriedShare()
     tried = [_carried(pairs, share) for share in SHARES[1:]]
     errors = [pairs.error(own.joined(pairs.filtered, pairs.last, pairs.hours)) for own in tried]
     best = int(np.argmin(errors))
     # What is fitted to draws misses others by more: Akaike's final prediction error (1969).
     expected = errors[best] * (n + FITTED_NUMBERS) / (n - FITTED_NUMBERS)
-    return tried[best] if expected < pairs.error(pairs.filtered) else CarriedShare()
+    # A filter of logarithms gives medians, which squares alone would lift: a share has to do more than that.
+    factor = float(pairs.truth @ pairs.filtered) / float(pairs.filtered @ pairs.filtered)
+    return tried[best] if expected < pairs.error(factor * pairs.filtered) else CarriedShare()
 
 
 def _carried(pairs: Pairs, share: float) -> CarriedShare:
@@ -118,6 +129,6 @@ def _carried(pairs: Pairs, share: float) -> CarriedShare:
             spread = float(slope @ slope)
             centre = float(slope @ rest) / spread if spread > 0 else low
             centre = min(max(centre, low), high)  # between what training patients had
-            tried.append((pairs.error(pairs.truth - rest + slope * centre), weight, decay, centre))
-    _, weight, decay, centre = min(tried)
-    return CarriedShare(share=share, weight=weight, decay_per_hour=decay, centre=centre)
+            tried.append((pairs.error(pairs.truth - rest + slope * centre), -weight, decay, centre))
+    _, less, decay, centre = min(tried)  # of equally good ones the greatest weight
+    return CarriedShare(share=share, weight=-less, decay_per_hour=decay, centre=centre)

@@ -111,7 +111,9 @@ def fit_one_lab(
     if line.whole is not None and fit.status == FITTED:
         chosen, fit, noise = _where_readings_help(chosen, fit, noise, config)
         best = best if chosen.readings is not None else 0.0
-    carried = fit_carried(chosen, fit.parameters, noise, config.fit.least_draws)
+    carried = CarriedShares()
+    if fit.status in (FITTED, ALONE):
+        carried = fit_carried(chosen, fit.parameters, noise, config.fit.least_draws)
     return FittedLab(
         name=name, transform=transform, line=line, fit=fit, n_read_draws=len(draws.target), assay_noise=noise,
         network_share=best, share_log_likelihood=likelihood, carried=carried,

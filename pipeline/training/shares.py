@@ -1,7 +1,8 @@
 """What makes a method's estimates: the share of their variance that comes from network, lines, reading and history.
 
-An estimate is a sum of parts (an assimilated one too: a Kalman filter is linear in what it is told), so its variance
-over draws is the sum of the parts' covariances with it. A share may be negative where a part works against the others.
+An estimate is a sum of parts (an assimilated one too: a Kalman filter is linear in what it is told, and what the last
+result counts beside it is history's), so its variance over draws is the sum of the parts' covariances with it. A share
+may be negative where a part works against the others.
 """
 
 import copy
@@ -14,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from models.assimilation.carried import last_known
 from models.assimilation.known import KnownRow, Query
 from models.assimilation.lab_assimilation import LabAssimilation, joined_reading
 from models.regressor.lab_lines import LabLines
@@ -134,6 +136,8 @@ def _filter_parts(
     column = np.array([forecaster.labs.index(lab) for lab in examples["lab"]], dtype=np.int64)
     asked = examples[["prediction_window_end_us", "t0_us"]].to_numpy(dtype=np.int64)
     heeded = model.network is not None and bool(model.network.share.any())
+    filters = copy.deepcopy(model)
+    filters.carried.zero_()
     parts = {name: np.full(len(examples), np.nan) for name in ("network", "lines", "history")}
     for patient, rows in examples.groupby("patient_id", sort=False).indices.items():
         own = patient_of(str(patient))
@@ -141,16 +145,31 @@ def _filter_parts(
         here = np.arange(len(rows)), column[rows]
         whole = _on_scale(model, own.rows, query)[here]
         told = _results_as_expected(model, own.rows)
-        read = _on_scale(model, told, query)[here]
+        # The filter counts what the last result leaves it.
+        left = 1 - _last_counts(model, own.rows, query)[here]
+        expected = model.parameters_by_lab.draw_mean.numpy()[here[1]]
+        read = left * (_on_scale(filters, told, query)[here] - expected)
         lines = read
         if heeded:
-            lines = _on_scale(model, _networks_as_expected(model, told, own.means), query)[here]
+            lines = _on_scale(filters, _networks_as_expected(model, told, own.means), query)[here]
+            lines = left * (lines - expected)
         parts["lines"][rows], parts["network"][rows], parts["history"][rows] = (
             lines,
             read - lines,
             whole - read,
         )
     return parts
+
+
+def _last_counts(
+    model: LabAssimilation, rows: Sequence[KnownRow], query: Query
+) -> Float[np.ndarray, "queries labs"]:
+    """Return what the last result counts in each lab's estimates."""
+    counted = [
+        shares.counted(last_known(row.results, query)[1]) if shares.any else np.zeros(len(query.at_us))
+        for shares, row in zip(model.carried_by_lab, rows, strict=True)
+    ]
+    return np.stack(counted, axis=1)
 
 
 def _results_as_expected(model: LabAssimilation, rows: Sequence[KnownRow]) -> list[KnownRow]:

@@ -47,6 +47,14 @@ def test_a_share_passes_evenly_from_young_to_old() -> None:
     assert joined.tolist() == [6.0, 6.0, 5.0, 4.0, 4.0]
 
 
+def test_what_a_result_counts_is_told_by_its_age() -> None:
+    shares = CarriedShares(young=CarriedShare(share=0.5), old=CarriedShare(share=1.0))
+    hours = np.array([np.nan, 0.0, (YOUNG_HOURS + OLD_HOURS) / 2, OLD_HOURS])
+    assert shares.counted(hours).tolist() == [0.0, 0.5, 0.75, 1.0]
+    assert not shares.whole
+    assert both(share=1.0).whole
+
+
 @given(
     st.floats(0, 1),
     st.floats(0, 1),

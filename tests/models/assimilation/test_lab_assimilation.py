@@ -9,6 +9,7 @@ from models.assimilation.lab_assimilation import LabAssimilation, LabAssimilatio
 from models.assimilation.lab_filter import LabFilters
 from models.assimilation.parameters import FilterParameters
 from models.assimilation.reading_network import ReadingNetwork, ReadingNetworkConfig
+from models.assimilation.tracker import LabTracker
 from models.assimilation.transform import LabTransform
 from models.errors import BadAssimilationInput
 
@@ -95,6 +96,34 @@ def test_a_share_of_the_last_result_joins_in_clinical_units_and_nothing_later_sh
     again = model.answers(told, query).median
     assert again[:2].tolist() == joined.median[:2].tolist()
     assert (again[2] != joined.median[2]).all()
+
+
+def test_a_bedside_joins_the_last_result_as_the_batch_does() -> None:
+    shares = CarriedShares(
+        young=CarriedShare(share=0.5, weight=0.8, centre=2.0), old=CarriedShare(share=0.75, centre=1.5)
+    )
+    model, times = made(), [HOUR_US // 4, HOUR_US, 9 * HOUR_US, 70 * HOUR_US]
+    model.set_lab("potassium", PLAIN, OWN, (np.array([0.5, -1.0, 0.25]), 0.1), shares)
+    row, tracker = rows(model)[0], LabTracker(OWN)
+    for end, value in zip(row.reading_end_us.tolist(), row.reading.tolist(), strict=True):
+        tracker.add_reading(end, value)
+    for result in row.results:
+        tracker.add_result(result)
+    told = [tracker.estimate(time) for time in times]
+    mean, last, hours = (
+        np.array([getattr(e, name) for e in told]) for name in ("mean", "last", "last_hours")
+    )
+    joined = shares.joined(PLAIN.median(mean), PLAIN.from_scale(last), hours)
+    batch = model.answers(rows(model), Query.anchored(np.array(times))).median[:, 0]
+    np.testing.assert_allclose(joined, batch, rtol=1e-12)
+
+
+def test_a_lab_that_is_the_last_result_alone_reads_no_waveform() -> None:
+    model, whole = made(), CarriedShare(share=1.0, weight=0.9, centre=4.0)
+    line = np.array([0.5, -1.0, 0.25]), 0.1
+    for old, reads in ((CarriedShare(), True), (whole, False)):
+        model.set_lab("potassium", PLAIN, OWN, line, CarriedShares(young=whole, old=old))
+        assert model.reads_waveform.tolist() == [reads, False]
 
 
 def test_what_was_set_comes_back() -> None:

@@ -129,17 +129,17 @@ def test_null_a_is_not_met_where_an_interval_cannot_be_estimated(name):
     assert "MISSED  start: null A" in recovery_text(pd.DataFrame(rows))
 
 
-def test_null_a_is_met_by_a_lab_into_whose_estimates_no_waveform_enters():
-    """Estimates that equal the twin's: nothing was compared, and nothing can have leaked."""
-    nan = float("nan")
-    silent = {"added_simultaneous_lower": nan, "added_simultaneous_upper": nan, "same": True}
-    rows = [
-        row(condition="coupling 0 (null A)", null="a", same=False),
-        row(condition="coupling 0 (null A)", null="a", lab="lactate", **silent),
-    ]
-    (verdict,) = verdicts(pd.DataFrame(rows))
-    assert verdict.met
-    assert verdict.text.endswith("0 for none; the same estimates, as no waveform enters, for lactate")
+def test_null_a_is_met_where_assimilation_reads_nothing_and_not_where_a_network_equals_its_twin():
+    """Nothing was compared, and nothing can have leaked; of a network it may as well be a fault."""
+    nan, sides = float("nan"), ("lower", "upper")
+    ours = {f"added_assim_simultaneous_{side}": nan for side in sides} | {"added_assim": nan}
+    silent = {f"added_simultaneous_{side}": nan for side in sides} | ours | {"same": True, "same_assim": True}
+    rows = [row(condition="coupling 0 (null A)", null="a", lab="lactate", **silent)]
+    network, assimilation = verdicts(pd.DataFrame(rows))
+    assert not network.met
+    assert network.text.endswith("0 for none; not estimable for lactate")
+    assert assimilation.met
+    assert assimilation.text.endswith("0 for none; the twin's own estimates for lactate")
 
 
 def test_null_b_is_not_met_where_a_bound_cannot_be_estimated():

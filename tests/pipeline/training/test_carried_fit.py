@@ -28,25 +28,29 @@ def patient(time_us, value, end_us=BLOCKS_US, number=0) -> TrainingPatient:
     )
 
 
-def lab_of(patients, readings=None) -> LabEvents:
-    return LabEvents(name="sodium", training=patients, transform=SCALE, readings=readings)
+def lab_of(patients, readings=None, scale=SCALE) -> LabEvents:
+    return LabEvents(name="sodium", training=patients, transform=scale, readings=readings)
 
 
-def planted(n: int, rng: np.random.Generator) -> LabEvents:
-    """Return patients who follow the filter's law, with readings."""
+def planted(n: int, rng: np.random.Generator, scale=SCALE) -> LabEvents:
+    """Return patients who follow the filter's law, with readings; their recordings begin after six hours."""
     patients, readings = [], []
     for number in range(n):
         row = planted_row(rng, TYPICAL, 30.0, 12).ordered()
         drawn, read = row.kind == DRAW, row.kind == READING
-        value = SCALE.from_scale(row.value[drawn])
-        patients.append(patient(row.time_us[drawn], value, row.time_us[read], number))
-        readings.append(row.value[read])
-    return lab_of(patients, readings)
+        value, recorded = scale.from_scale(row.value[drawn]), row.time_us[read] > 6 * HOUR_US
+        patients.append(patient(row.time_us[drawn], value, row.time_us[read][recorded], number))
+        readings.append(row.value[read][recorded])
+    return lab_of(patients, readings, scale)
 
 
-def test_of_labs_that_follow_the_filters_law_the_last_result_counts_nothing() -> None:
-    told = planted(120, np.random.default_rng(1))
-    assert not fit_carried(told, TYPICAL, {}, 20).young.share
+@pytest.mark.parametrize("scale", [SCALE, LabTransform(log=True, centre=0.7, spread=0.7)])
+def test_of_labs_that_follow_the_filters_law_the_last_result_counts_nothing(scale) -> None:
+    """Of logarithms too, where the filter's medians lie below the means that squares would have."""
+    for seed in range(4):
+        assert (
+            fit_carried(planted(120, np.random.default_rng(seed), scale), TYPICAL, {}, 20) == CarriedShares()
+        )
 
 
 def test_where_the_filter_draws_everybody_to_the_mean_the_last_result_counts() -> None:
@@ -88,6 +92,20 @@ def test_draws_without_a_waveform_or_an_earlier_result_are_left_out() -> None:
     assert fit_carried(told, TYPICAL, {}, 20) == CarriedShares()
 
 
-def test_chance_in_a_few_draws_gives_no_share() -> None:
-    shares = [fit_carried(planted(12, np.random.default_rng(seed)), TYPICAL, {}, 20) for seed in range(8)]
-    assert sum(one.young.share > 0 for one in shares) <= 1
+def test_chance_in_a_few_patients_gives_no_share() -> None:
+    few = [
+        fit_carried(planted(n, np.random.default_rng(seed)), TYPICAL, {}, 20)
+        for n in (12, 30)
+        for seed in range(8)
+    ]
+    assert not any(shares.any for shares in few[:8])
+    assert sum(shares.any for shares in few[8:]) <= 2
+
+
+def test_labs_that_do_not_differ_give_no_share_and_of_equal_weights_the_greatest_is_taken() -> None:
+    times = np.arange(1, 13, dtype=np.int64) * 2 * HOUR_US
+    wrong = FilterParameters.of(draw_mean=2.0, level_variance=1e-4, drift_variance=1e-4)
+    alike = lab_of([patient(times, np.full(12, 5.0)) for _ in range(20)])
+    assert fit_carried(alike, wrong, {}, 20) == CarriedShares()
+    constant = lab_of([patient(times, np.full(12, 4.0 + 0.1 * i)) for i in range(20)])
+    assert fit_carried(constant, wrong, {}, 20).young.weight == 1.0

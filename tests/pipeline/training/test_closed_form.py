@@ -206,6 +206,19 @@ def test_shares_add_up_and_say_what_is_silent(cohort, fitted) -> None:
             assert (table["lines"] > 0.1).any()
 
 
+def test_what_the_last_result_counts_is_historys(cohort, fitted, tmp_path) -> None:
+    loaded = load_model(fitted["mt_assim_twin"] / "best")
+    loaded.model.numbers[:, 8] = 0.0  # gain: no reading enters
+    loaded.model.carried[:, :, 0], loaded.model.carried[:, :, 1:] = 0.5, torch.tensor([0.4, 0.02, 5.0])
+    save_checkpoint(
+        tmp_path, loaded.model, method="mt_assim_twin", scaler=loaded.scaler, experiment=loaded.experiment,
+        provenance={key: value for key, value in loaded.provenance.items() if key not in ("versions", "note")},
+    )  # fmt: skip
+    table = taken_apart(cohort, tmp_path)
+    assert (table[["lines", "network"]].abs() < 1e-9).all(axis=None)
+    np.testing.assert_allclose(table["history"], 1.0, rtol=1e-9)
+
+
 def test_a_networks_share_is_told_and_nothing_where_it_is_not_heeded(cohort, fitted, tmp_path) -> None:
     saved_with_share(fitted["mt_assim"], tmp_path, [0.5, 0.0, 1.0, 0.5, 0.5])
     table = taken_apart(cohort, tmp_path).set_index(["protocol", "lab"])
