@@ -59,10 +59,13 @@ def test_nulls_are_judged(run):
         assert table[name].notna().any(), name
     # So few draws give no line, hence no reading: filters and their twin are the same, and nothing is compared.
     assert table["added_assim"].isna().all()
+    assert table["same_assim"].all()
     judged = verdicts(table)
     assert len(judged) == 6
     for verdict in judged:  # two draws a lab show nothing: what is judged is the judging
-        found, _, unknown = verdict.text.partition("; not estimable for ")
+        told, _, same = verdict.text.partition("; the twin's own estimates for ")
+        assert bool(same) == ("Assimilation" in told), recovery_text(table)
+        found, _, unknown = told.partition("; not estimable for ")
         assert verdict.met == (found.endswith("for none") and not unknown), recovery_text(table)
     for verdict in judged:
         if "null B" in verdict.text:
