@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from models.assimilation.events import DRAW, Events
 from models.assimilation.parameters import FilterParameters
-from models.assimilation.scan import filter_events
+from models.assimilation.scan import filter_events, step_log_likelihood
 
 ROWS_AT_ONCE = 256
 
@@ -40,9 +40,7 @@ def judged_draws(parameters: FilterParameters, events: Events) -> JudgedDraws:
         part = events.take(some)
         with torch.no_grad():
             filtered = filter_events(parameters.take(torch.zeros(len(some), dtype=torch.int64)), part)
-        variance = filtered.innovation_variance
-        each = -0.5 * (torch.log(2 * torch.pi * variance) + filtered.innovation.square() / variance)
-        each = torch.where(part.drawn, each, 0.0)
+        each = torch.where(part.drawn, step_log_likelihood(filtered), 0.0)
         row, step = (part.kind == DRAW).T.nonzero(as_tuple=True)
         rows.append(some[row])
         means.append(filtered.mean[step, row])

@@ -84,10 +84,15 @@ def log_likelihood(
 
     Every value is judged by what was expected of it before it was seen; readings weigh `reading_weight` of a draw.
     """
-    variance = filtered.innovation_variance
-    each = -0.5 * (torch.log(2 * torch.pi * variance) + filtered.innovation.square() / variance)
+    each = step_log_likelihood(filtered)
     draws = torch.where(events.drawn, each, 0.0).sum(0)
     return draws + reading_weight * torch.where(events.read, each, 0.0).sum(0), draws
+
+
+def step_log_likelihood(filtered: Filtered) -> Float[Tensor, "steps rows"]:
+    """Return the log-likelihood of each step's value; it means nothing where none was seen."""
+    variance = filtered.innovation_variance
+    return -0.5 * (torch.log(2 * torch.pi * variance) + filtered.innovation.square() / variance)
 
 
 def _measured(

@@ -63,9 +63,9 @@ class Pairs:
             stop, before = first + len(value), np.arange(len(value)) - 1
             chosen = told.beside_waveform(patient)
             if known_before:
-                n_before = int(told.earlier(patient).sum())
-                chosen &= ~told.earlier(patient)
-                before = np.full(len(value), n_before - 1)
+                earlier = told.earlier(patient)
+                chosen &= ~earlier
+                before = np.full(len(value), int(earlier.sum()) - 1)
             rows = np.flatnonzero(chosen & (before >= 0))
             last = before[rows]
             hours = (time_us[rows] - time_us[last]) / HOUR_US

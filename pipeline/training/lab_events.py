@@ -1,7 +1,7 @@
 """What one lab's filter is fitted on: the training patients' draws, and readings by what has not seen them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -51,9 +51,7 @@ class LabEvents:
     def every(self, step: int) -> "LabEvents":
         """Return every `step`-th patient."""
         readings = None if self.readings is None else self.readings[::step]
-        return LabEvents(
-            name=self.name, training=self.training[::step], transform=self.transform, readings=readings
-        )
+        return replace(self, training=self.training[::step], readings=readings)
 
     def earlier(self, patient: TrainingPatient) -> Bool[np.ndarray, " draws"]:
         """Which draws were taken before the patient's first block ended."""
@@ -64,7 +62,5 @@ class LabEvents:
     def beside_waveform(self, patient: TrainingPatient) -> Bool[np.ndarray, " draws"]:
         """Which draws have a block in the half hour before them: those like them are what is estimated."""
         time_us, _ = patient.draws(self.name)
-        first, stop = (
-            np.searchsorted(patient.features.end_us, t, side="right") for t in (time_us - LATEST_US, time_us)
-        )
+        first, stop = patient.features.latest_rows(time_us, LATEST_US)
         return first < stop

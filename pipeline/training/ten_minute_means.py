@@ -32,8 +32,17 @@ class BlockMeans:
 
     def latest(self, time_us: int, span_us: int) -> Float[np.ndarray, " features"] | None:
         """Return the mean of the blocks that end in the `span_us` up to a time; None where there is none."""
-        first, stop = np.searchsorted(self.end_us, [time_us - span_us, time_us], side="right")
+        first, stop = self.latest_rows(np.asarray(time_us), span_us)
         return self.mean[first:stop].mean(axis=0) if first < stop else None
+
+    def latest_rows(
+        self, time_us: Int[np.ndarray, "*times"], span_us: int
+    ) -> tuple[Int[np.ndarray, "*times"], Int[np.ndarray, "*times"]]:
+        """Return the first and the end of the rows of blocks that end in the `span_us` up to each time."""
+        first, stop = (
+            np.asarray(np.searchsorted(self.end_us, t, side="right")) for t in (time_us - span_us, time_us)
+        )
+        return first, stop
 
 
 @dataclass(frozen=True, kw_only=True)

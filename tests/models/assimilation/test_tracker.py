@@ -69,10 +69,8 @@ def test_any_order_of_arrival_gives_what_the_batch_filter_gives_of_what_is_known
         arrivals[:given_so_far], key=lambda x: x.available_us if isinstance(x, Result) else x[0]
     ):
         give(in_order, item)
-    # repr: the last result is NaN where there is none
-    assert repr(in_order.estimate(time * HALF)) == repr(
-        estimate
-    )  # to the bit: the same states, however they came about
+    # To the bit: the same states, however they came about. By repr: the last result is NaN where there is none.
+    assert repr(in_order.estimate(time * HALF)) == repr(estimate)
 
 
 def test_a_step_costs_the_same_however_long_the_stay_is():
