@@ -2,6 +2,7 @@
 
 CPU time of this process a call, so that other work on the machine does not count: of a function that does nothing, the
 CPU backend with its kernels replaced by nothing, the Triton backend through a driver that does nothing (`fake_cuda`).
+Tensors are so small that the system's allocator maps no memory for them.
 Not in the figures: the driver's own launch (2 to 4 us each), CUDA's allocator, and the change to autograd's thread that
 a GPU brings.
 """
@@ -10,7 +11,7 @@ import argparse
 import cProfile
 import pstats
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from unittest.mock import patch
 
@@ -21,7 +22,7 @@ from benchmarks import fake_cuda
 from benchmarks.selective_scan import make
 from kernels.selective_scan import selective_scan
 
-LENGTH, CHANNELS = 64, 512
+LENGTH, CHANNELS = 64, 256
 CALLS, ROUNDS = 20, 25
 
 
@@ -53,18 +54,23 @@ class Nothing(torch.autograd.Function):
         return tuple(torch.empty_like(t) for t in ctx.saved_tensors)
 
 
+CHAIN = 4
+"""Scans more in the longer of two graphs: one's cost is told from that of `torch.autograd.grad` itself."""
+
+
 def calls(backend: str) -> dict[str, Callable[[], object]]:
-    """Return the calls to time: without a graph, with one, and with the gradients of everything."""
+    """Return the calls to time: without a graph, with one, and graphs of one and of `CHAIN` more with all gradients."""
     u, delta, A, B, C, D, h0 = make(1, LENGTH, CHANNELS, "cpu")
     leaves = [t.detach().requires_grad_() for t in (u.mT, delta.mT, A, B.mT, C.mT, D, h0)]
     dy, d_last = torch.randn_like(u).mT, torch.ones_like(h0)
+    layers = [[t.detach().clone().requires_grad_() for t in leaves[1:]] for _ in range(CHAIN)]
 
-    def scan() -> tuple[Tensor, Tensor]:
+    def scan(u: Tensor = leaves[0], rest: Sequence[Tensor] = leaves[1:]) -> tuple[Tensor, Tensor]:
         if backend == "nothing":
-            return Nothing.apply(*leaves)  # pyright: ignore
-        *tensors, state = leaves
+            return Nothing.apply(u, *rest)  # pyright: ignore
+        *tensors, state = rest
         options: dict[str, Any] = {"initial_state": state, "return_last_state": True, "backend": backend}
-        return selective_scan(*tensors, **options)  # pyright: ignore
+        return selective_scan(u, *tensors, **options)  # pyright: ignore
 
     def forward() -> object:
         with torch.no_grad():
@@ -73,7 +79,23 @@ def calls(backend: str) -> dict[str, Callable[[], object]]:
     def both() -> object:
         return torch.autograd.grad(scan(), leaves, [dy, d_last])
 
-    return {"forward": forward, "forward with graph": scan, "forward and backward": both}
+    def chain() -> object:
+        y, last = scan()
+        states = [last]
+        for rest in layers:
+            y, last = scan(y, rest)
+            states.append(last)
+        inputs = [*leaves, *(t for rest in layers for t in rest)]
+        return torch.autograd.grad([y, *states], inputs, [dy, *[d_last] * len(states)])
+
+    return {"forward": forward, "forward with graph": scan, "forward and backward": both, "chain": chain}
+
+
+def of_one(times: dict[str, float]) -> dict[str, float]:
+    """Return the times without the chain's, and what one scan's backward pass costs in a graph of several."""
+    chain = times.pop("chain")
+    each = (chain - times["forward and backward"]) / CHAIN
+    return times | {"backward, within a graph": each - times["forward with graph"]}
 
 
 def idle(backend: str) -> None:
@@ -86,7 +108,10 @@ def idle(backend: str) -> None:
         cpu.call = lambda _function, _arguments, _keep: None
         return
     fake_cuda.install()
-    # Tensors on the CPU will do.
+    # Tensors on the CPU will do; they are cut as on an H200, three kernels forward and four backward.
+    from kernels.selective_scan.triton.lanes import plan
+
+    plan.processors = lambda _device: 132
     patch("kernels.selective_scan.backends.triton_is_interpreted", lambda: True).start()
 
 
@@ -101,7 +126,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for backend in options.backends:
         idle(backend)
-        times = {name: microseconds(run) for name, run in calls(backend).items()}
+        times = of_one({name: microseconds(run) for name, run in calls(backend).items()})
         print(f"{backend}: " + ", ".join(f"{name} {value:.0f} us" for name, value in times.items()))
         if options.profile:
             for name, run in calls(backend).items():

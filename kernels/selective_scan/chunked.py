@@ -5,8 +5,6 @@ recomputed in the backward pass from the state at the chunk's entry); bias, soft
 ordinary differentiable PyTorch around it.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -56,8 +54,7 @@ def _scan_pack(x: ScanOperands) -> tuple[Tensor, Tensor]:
 
     mask = inside if x.step_mask is None else inside & pad(x.step_mask)
     y, state = scan(
-        replace(
-            x,
+        x._replace(
             u=pad(x.u),
             delta=pad(x.delta),
             B=pad(x.B),

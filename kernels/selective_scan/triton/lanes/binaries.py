@@ -19,17 +19,18 @@ class Binary:
 
     Triton's way to a compiled kernel takes some 25 microseconds in every call, for what a plan knows already: the
     binary depends on `constants`, the dtype and the absent operands (see `entry.kernel`). So the first call of each
-    pattern of absences goes that way, and those after it straight to the launcher, with addresses for tensors.
+    pattern of types (None is that of what is absent) goes that way, and those after it straight to the launcher, with
+    addresses for tensors.
     """
 
     def __init__(self, function: Any, device: torch.device, constants: tuple[Any, ...]) -> None:
         self.function, self.device, self.constants = function, device.index or 0, constants
         self.warps = constants[-1].warps
-        self.compiled: dict[tuple[bool, ...], Any] = {}
+        self.compiled: dict[tuple[type, ...], Any] = {}
 
     def __call__(self, programs: int, *arguments: Argument) -> None:
         """Launch `programs` programs."""
-        compiled = self.compiled.get(tuple([a is None for a in arguments]))
+        compiled = self.compiled.get(tuple(map(type, arguments)))
         if compiled is None:
             self._first(programs, arguments)
             return
@@ -49,7 +50,7 @@ class Binary:
         tensors = [a[0][a[1] :] if type(a) is tuple else a for a in arguments]
         compiled = self.function[(programs,)](*tensors, *self.constants, num_warps=self.warps)
         if compiled is not None:  # the interpreter compiles nothing
-            self.compiled[tuple([a is None for a in arguments])] = compiled
+            self.compiled[tuple(map(type, arguments))] = compiled
 
 
 @functools.lru_cache(maxsize=1024)

@@ -106,9 +106,9 @@ def _differentiate(
     tiles = cut.count * kind.blocks
     # One allocation for everything between the kernels. A chunk's part of dA takes the place of the adjoint at its
     # exit, which only the program that makes the part reads.
-    sizes = (tiles * kind.tile, *[tiles * kind.threads] * 3, kind.blocks * kind.warps * plan.rows * 32)
-    workspace = A.new_empty(sum(sizes))
-    parts_A, total, parts_D, parts_bias, parts_BC = ((workspace, sum(sizes[:i])) for i in range(5))
+    *starts, size = cut.parts
+    workspace = A.new_empty(size)
+    parts_A, total, parts_D, parts_bias, parts_BC = [(workspace, start) for start in starts]
     exits = parts_A if cut.summarized else None
     where = (plan.length, cut.steps, cut.per_row)
     summarize, differentiate = plan.backward_binaries(dy.stride(1))
