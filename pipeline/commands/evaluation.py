@@ -19,7 +19,6 @@ from pipeline.evaluation.lab_baselines import (
     read_icu_stays,
     real_lab_baselines,
 )
-from pipeline.evaluation.recovery import LEARNED
 from pipeline.evaluation.recovery_conditions import REGIMES, Condition
 from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.progress import progress
@@ -158,8 +157,8 @@ def _recovery(parsed: argparse.Namespace) -> None:
     from pipeline.report.recovery_text import recovery_text
     from pipeline.stages.recovery import run_long_recovery, run_recovery
 
-    config, methods = configuration(parsed), tuple(parsed.method or LEARNED)
-    if unknown := sorted(set(methods) - set(TRAINED_METHODS)):
+    config, methods = configuration(parsed), parsed.method  # None: each condition's own
+    if unknown := sorted(set(methods or ()) - set(TRAINED_METHODS)):
         raise ConfigError(
             f"--method {unknown[0]} cannot be trained; choose from {', '.join(TRAINED_METHODS)}"
         )

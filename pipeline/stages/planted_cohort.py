@@ -7,6 +7,7 @@ shape by a fitted emulator, no waveform is made, and long recordings cost minute
 import dataclasses
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -102,7 +103,8 @@ def embedded_cohort(
     )
     return EmbeddedCohort(
         aligned=align(sequences, events, store, experiment.alignment), store=store, events=events,
-        splits=reduced(splits, condition.train_share), truth=CohortTruth.load(where), embedding=done,
+        splits=reduced(splits, condition.train_share, condition.judged_share), truth=CohortTruth.load(where),
+        embedding=done,
     )  # fmt: skip
 
 
@@ -164,13 +166,20 @@ def _emulated(plan: CohortPlan, store: EmbeddingStore, emulator: Emulator) -> tu
     return sorted({record.patient_id for record in records}), Embedded(0, 0.0, windows)
 
 
-def reduced(splits: Splits, train_share: float) -> Splits:
-    """Keep a share of the training patients (the smaller share is a part of the larger one).
+def reduced(splits: Splits, train_share: float, judged_share: float = 1.0) -> Splits:
+    """Keep a share of the training patients, and of those who validate and test (a smaller one is part of a larger).
 
     The others count as calibration patients, whom nothing here reads.
     """
-    ordered = sorted(splits.patients("train"), key=lambda p: hashlib.sha256(f"part:{p}".encode()).digest())
-    kept = ordered[: max(1, round(train_share * len(ordered)))]
-    aside = {*splits.patients("calibration"), *ordered} - set(kept)
-    members = splits.members | {"train": tuple(sorted(kept)), "calibration": tuple(sorted(aside))}
+    shares = {"train": train_share, "validation": judged_share, "test": judged_share}
+    kept = {name: _first_part(splits.patients(name), share) for name, share in shares.items()}
+    aside = set(splits.patients("calibration"))
+    aside |= {patient for name, part in kept.items() for patient in set(splits.patients(name)) - set(part)}
+    members = splits.members | kept | {"calibration": tuple(sorted(aside))}
     return Splits(members=members, seed=splits.seed)
+
+
+def _first_part(patients: Sequence[str], share: float) -> tuple[str, ...]:
+    """Return a share of patients, at least one where there are any, in an order that has nothing to do with them."""
+    ordered = sorted(patients, key=lambda p: hashlib.sha256(f"part:{p}".encode()).digest())
+    return tuple(sorted(ordered[: max(1, round(share * len(ordered)))]))

@@ -6,6 +6,7 @@ Cohorts of fewer training patients are parts of the whole one, judged on the sam
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from contextlib import AbstractContextManager
@@ -16,7 +17,7 @@ import pandas as pd
 import torch
 
 from pipeline.cohort.normalization import LabScaler, fit_lab_scaler
-from pipeline.evaluation.recovery import LEARNED, ORACLE, OURS, recovery_rows
+from pipeline.evaluation.recovery import ORACLE, OURS, recovery_rows
 from pipeline.evaluation.recovery_by import recovery_by
 from pipeline.evaluation.recovery_conditions import CONDITIONS, LONG_CONDITIONS, Condition
 from pipeline.experiments import ExperimentConfig
@@ -50,13 +51,14 @@ def run_recovery(
     root: Path,
     conditions: Sequence[Condition] = CONDITIONS,
     *,
-    methods: Sequence[str] = LEARNED,
+    methods: Sequence[str] | None = None,
     workers: int = 1,
 ) -> pd.DataFrame:
     """Run what is missing of the regime ``short`` and write ``recovery.parquet`` and ``recovery.txt`` into `root`.
 
     Parameters
     ----------
+    methods : trained, in the place of every condition's own
     workers : trainings side by side, each a process with a thread of its own; 1: in this process
 
     Returns
@@ -73,7 +75,7 @@ def run_long_recovery(
     cohorts: LongCohorts | None = None,
     conditions: Sequence[Condition] = LONG_CONDITIONS,
     *,
-    methods: Sequence[str] = LEARNED,
+    methods: Sequence[str] | None = None,
     workers: int = 1,
 ) -> pd.DataFrame:
     """Run what is missing of the regime ``long``: ``recovery_long.parquet``, ``.txt``, and its pictures, SVG.
@@ -81,7 +83,7 @@ def run_long_recovery(
     Parameters
     ----------
     cohorts : sizes; those of docs/recovery.md when None
-    workers : as in `run_recovery`
+    methods, workers : as in `run_recovery`
 
     Returns
     -------
@@ -98,13 +100,14 @@ def run_long_recovery(
 
 
 def _run(
-    regime: Regime, name: str, conditions: Sequence[Condition], methods: Sequence[str], workers: int
+    regime: Regime, name: str, conditions: Sequence[Condition], only: Sequence[str] | None, workers: int
 ) -> pd.DataFrame:
     root, tables, parts = regime.root, [], []
     for number, condition in enumerate(conditions, start=1):
         experiment, weights = regime.experiment(condition), regime.embeddings(condition)
+        methods = only or condition.methods
         described = {"experiment": to_plain(experiment), "embeddings": weights,
-                     "condition": to_plain(dataclasses.replace(condition, seeds=1)),
+                     "condition": to_plain(dataclasses.replace(condition, seeds=1, methods=())),
                      "most_steps": regime.most_steps(condition)}  # fmt: skip
         folder = root / "conditions" / config_hash(described)[:12]
         # More seeds or methods add to what is trained; what is judged together is named by both.
@@ -185,8 +188,8 @@ def train_side_by_side(what: SideBySide, methods: Sequence[str], workers: int) -
     with worker_pool(min(workers, len(missing)), _begin, (what,)) as pool:
         done = {pool.submit(_trained_by_worker, *each): each for each in missing}
         for one in as_completed(done):
-            one.result()
-            logger.info("recovery: trained %s, seed %d", *done[one])
+            seconds = one.result()
+            logger.info("recovery: trained and scored %s, seed %d, in %.0f s", *done[one], seconds)
 
 
 _BEGUN: dict[str, tuple[SideBySide, EmbeddedCohort, ExperimentConfig]] = {}
@@ -198,11 +201,14 @@ def _begin(what: SideBySide) -> None:
     _BEGUN["condition"] = what, *_prepared(what.regime, what.condition)
 
 
-def _trained_by_worker(method: str, run: int) -> None:
+def _trained_by_worker(method: str, run: int) -> float:
+    """Train and score one method with one seed; return the seconds that took."""
+    start = time.monotonic()
     what, cohort, experiment = _BEGUN["condition"]
     scaler = fit_lab_scaler(cohort.events.frame, cohort.splits, experiment.scaler)
     with _noted(what.weights, what.described):
         _scored_run(experiment, cohort, scaler, what.folder, method, run)
+    return time.monotonic() - start
 
 
 def _judge(

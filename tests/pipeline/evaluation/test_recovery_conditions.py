@@ -16,7 +16,8 @@ def test_long():
     rendered = [c for c in LONG_CONDITIONS if not c.emulated]
     assert [(c.null, c.coupling, c.seeds) for c in rendered] == [(None, 1.0, 5), ("a", 0.0, 5)]
     emulated = [c for c in LONG_CONDITIONS if c.emulated]
-    assert {(c.coupling, c.seeds) for c in emulated} == {(1.0, 2)}
+    assert {(c.coupling, round(300 * c.judged_share)) for c in emulated} == {(1.0, 100)}
+    assert [c.seeds for c in emulated] == [2, 1, 1, 1]
     assert sorted(round(600 * c.train_share) for c in emulated) == [96, 200, 400, 600]
 
 

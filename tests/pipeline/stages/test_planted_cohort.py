@@ -83,3 +83,18 @@ def test_smaller_cohorts_are_nested_and_share_their_test_patients():
         assert part.patients("test") == whole.patients("test")
         assert part.patients("validation") == whole.patients("validation")
     assert reduced(whole, 1.0).hash == whole.hash
+
+
+def test_fewer_patients_judge_and_they_are_the_same_for_every_size():
+    groups = {"train": "t", "validation": "v", "calibration": "c", "test": "x"}
+    whole = Splits(
+        members={name: tuple(f"{letter}{i:02d}" for i in range(30)) for name, letter in groups.items()}
+    )
+    third, small = reduced(whole, 1.0, 1 / 3), reduced(whole, 0.1, 1 / 3)
+    assert third.counts == {"train": 30, "validation": 10, "calibration": 70, "test": 10}
+    assert small.counts == {"train": 3, "validation": 10, "calibration": 97, "test": 10}
+    for name in ("validation", "test"):
+        assert small.patients(name) == third.patients(name)
+        assert set(third.patients(name)) < set(whole.patients(name))
+    with_few = Splits(members={name: (letter,) for name, letter in groups.items()})
+    assert reduced(with_few, 0.1, 0.1).hash == with_few.hash, "nobody is alone"
