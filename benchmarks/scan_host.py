@@ -109,10 +109,8 @@ def idle(backend: str) -> None:
         return
     fake_cuda.install()
     # Tensors on the CPU will do; they are cut as on an H200, three kernels forward and four backward.
-    from kernels.selective_scan.triton.lanes import plan
-
-    plan.processors = lambda _device: 132
     patch("kernels.selective_scan.backends.triton_is_interpreted", lambda: True).start()
+    patch("kernels.selective_scan.triton.lanes.plan.processors", lambda _device: 132).start()
 
 
 def main() -> None:

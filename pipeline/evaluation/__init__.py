@@ -34,7 +34,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "leak_check": ["changed_rows"],
         "recovery": [
             "IDEAL",
-            "LEARNED",
             "MODEL",
             "ON_EMBEDDING",
             "ORACLE",

@@ -20,7 +20,7 @@ from pipeline.training.config import TrainingConfig
 
 MOST_STEPS = {"rendered": 300_000, "emulated": 600_000}
 """Steps of 30 s that an epoch on recordings of days learns from: what three hours on two cores allow, and what it costs
-stands in docs/recovery.md. A week is as long as two recordings of days or three: twice the steps make as many batches."""
+stands in docs/recovery.md. A week is as long as two or three recordings: twice the steps make as many batches."""
 FEW_PIECES = 1
 """Pieces in a batch where epochs are cut to `MOST_STEPS`: recordings are long, and few of them make an epoch."""
 

@@ -16,9 +16,10 @@ def test_long():
     rendered = [c for c in LONG_CONDITIONS if not c.emulated]
     assert [(c.null, c.coupling, c.seeds) for c in rendered] == [(None, 1.0, 5), ("a", 0.0, 5)]
     emulated = [c for c in LONG_CONDITIONS if c.emulated]
-    assert {(c.coupling, round(300 * c.judged_share)) for c in emulated} == {(1.0, 100)}
-    assert [c.seeds for c in emulated] == [2, 1, 1, 1]
-    assert sorted(round(600 * c.train_share) for c in emulated) == [96, 200, 400, 600]
+    assert {(c.coupling, round(300 * c.judged_share)) for c in emulated} == {(1.0, 75)}
+    assert [c.seeds for c in emulated] == [2, 1, 1]
+    assert all("lstm" not in c.methods for c in emulated)
+    assert sorted(round(600 * c.train_share) for c in emulated) == [96, 200, 600]
 
 
 def test_a_fit_without_chance_is_made_once():
