@@ -128,7 +128,8 @@ def long_run(tmp_path_factory):
     handmade_emulator(width=8, key=emulator_key(encoder, config.window)).save(
         emulator_folder(base, config.encoder)
     )
-    conditions = [dataclasses.replace(LONG_CONDITIONS[i], seeds=2) for i in (0, 2, 3)]
+    conditions = [dataclasses.replace(LONG_CONDITIONS[i], seeds=2, judged_share=1.0) for i in (0, 2, 3)]
+    conditions[2] = dataclasses.replace(conditions[2], train_share=2 / 3)
     table = run_long_recovery(config, base / "recovery", SMALL_LONG, conditions, methods=FEW)
     return config, base / "recovery", conditions, table
 
@@ -172,3 +173,13 @@ def test_a_killed_run_goes_on_with_the_next_training(long_run, monkeypatch):
     again = run_long_recovery(config, root, SMALL_LONG, conditions, methods=FEW)
     assert trained == ["lines"]
     assert again.equals(table)
+
+
+def test_long_trainings_side_by_side_come_to_the_same(long_run):
+    """Of every condition two are taken away; processes that begin at once write nothing of the cohort."""
+    config, root, conditions, table = long_run
+    for condition in (root / "conditions").iterdir():
+        for name in ("judged", "lines", "lines_1"):
+            shutil.rmtree(condition / name)
+    again = run_long_recovery(config, root, SMALL_LONG, conditions, methods=FEW, workers=2)
+    pd.testing.assert_frame_equal(again, table, rtol=1e-2, atol=1e-3)
