@@ -40,6 +40,7 @@ from pipeline.stages.recovery_regimes import LongCohorts, LongRegime, Regime, Sh
 from pipeline.training.config import TrainingConfig
 from pipeline.training.counting import makeup_of
 from pipeline.training.method import train
+from pipeline.training.ridge import FOLDS
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ def _run(
     regime: Regime, name: str, conditions: Sequence[Condition], only: Sequence[str] | None, workers: int
 ) -> pd.DataFrame:
     root, tables, parts = regime.root, [], []
+    conditions = _large_enough(regime, conditions)
     for number, condition in enumerate(conditions, start=1):
         experiment, weights = regime.experiment(condition), regime.embeddings(condition)
         methods = only or condition.methods
@@ -132,6 +134,19 @@ def _run(
         write_text(root / f"{name}.txt", recovery_text(table))
         _write_pictures(root, name, table, by)
     return pd.concat(tables, ignore_index=True)
+
+
+def _large_enough(regime: Regime, conditions: Sequence[Condition]) -> list[Condition]:
+    """Leave out, and say so, parts of a cohort whose training patients are fewer than the ideal readers' folds."""
+    expected = [regime.expected_train_patients(condition) for condition in conditions]
+    for condition, patients in zip(conditions, expected, strict=True):
+        if patients < FOLDS:
+            logger.warning(
+                "recovery: %s is left out: about %d training patients, of %d at least; make the cohort larger",
+                condition.name, patients, FOLDS,
+            )  # fmt: skip
+    kept = [condition for condition, n in zip(conditions, expected, strict=True) if n >= FOLDS]
+    return kept or list(conditions)  # of none, the first one's error says what is wrong
 
 
 def _write_pictures(root: Path, name: str, table: pd.DataFrame, by: pd.DataFrame) -> None:

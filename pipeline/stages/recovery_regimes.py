@@ -53,6 +53,12 @@ class Regime(ABC):
     def cohort(self, condition: Condition) -> EmbeddedCohort:
         """Write and embed what is missing of a condition's cohort, and read it."""
 
+    def expected_train_patients(self, condition: Condition) -> int:
+        """Return about how many patients a condition trains on, before any of them is made."""
+        experiment = self.experiment(condition)
+        patients = condition.cohort_share * experiment.cohort.size.n_patients
+        return round(patients * experiment.splits.fractions[0] * condition.train_share)
+
     def embeddings(self, condition: Condition) -> str:
         """Return the hash of what makes a condition's embeddings."""
         del condition

@@ -1,6 +1,7 @@
 """Both regimes on a handful of patients, to their tables, texts and pictures. Real runs are in docs/recovery.md."""
 
 import dataclasses
+import logging
 import shutil
 
 import pandas as pd
@@ -11,6 +12,7 @@ from pipeline.emulation.model import emulator_folder
 from pipeline.evaluation.recovery_by import HOURS_RECORDED, KNOWN_DRAWS
 from pipeline.evaluation.recovery_conditions import CONDITIONS, LONG_CONDITIONS
 from pipeline.experiments import experiment
+from pipeline.foundation.errors import ConfigError
 from pipeline.foundation.schema import HOUR_US
 from pipeline.report.recovery_text import recovery_text, verdicts
 from pipeline.sources.synthetic.plan import CohortSize
@@ -183,3 +185,14 @@ def test_long_trainings_side_by_side_come_to_the_same(long_run):
             shutil.rmtree(condition / name)
     again = run_long_recovery(config, root, SMALL_LONG, conditions, methods=FEW, workers=2)
     pd.testing.assert_frame_equal(again, table, rtol=1e-2, atol=1e-3)
+
+
+def test_a_part_with_too_few_training_patients_is_left_out_and_named(long_run, caplog):
+    config, root, conditions, table = long_run
+    few = dataclasses.replace(conditions[2], name="emulated, a tenth", train_share=0.1)
+    with caplog.at_level(logging.WARNING):
+        again = run_long_recovery(config, root, SMALL_LONG, [*conditions, few], methods=FEW)
+    assert list(dict.fromkeys(again["condition"])) == list(dict.fromkeys(table["condition"]))
+    assert "emulated, a tenth is left out: about 1 training patients, of 5 at least" in caplog.text
+    with pytest.raises(ConfigError, match="5 are needed: make the cohort larger"):
+        run_long_recovery(config, root, SMALL_LONG, [few], methods=FEW)

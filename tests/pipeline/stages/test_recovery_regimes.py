@@ -66,6 +66,12 @@ def test_conditions_of_one_cohort_share_its_embeddings(regime: LongRegime) -> No
     assert regime.experiment(LONG_CONDITIONS[2]).encoder == f"emulated:{ENCODER}"
 
 
+def test_training_patients_are_foretold(regime: LongRegime) -> None:
+    for condition in (LONG_CONDITIONS[2], LONG_CONDITIONS[3]):
+        there = regime.cohort(condition).splits.counts["train"]
+        assert abs(regime.expected_train_patients(condition) - there) <= 1
+
+
 def test_epochs_hold_at_most_so_many_steps(regime: LongRegime) -> None:
     cohort = regime.cohort(Condition(name="emulated", coupling=1.0, emulated=True))
     training = regime.base.training
