@@ -20,7 +20,7 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 class ScanOperands(NamedTuple):
     """Tensors of one selective scan, time before channels, and its one switch.
 
-    A tuple: each call makes several, and a frozen dataclass takes the host five times as long.
+    A tuple: each call makes several, and a frozen dataclass takes the host four times as long.
 
     Attributes
     ----------

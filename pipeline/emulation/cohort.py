@@ -6,7 +6,6 @@ where it stopped, memory does not grow with patients, and the result does not de
 
 import gzip
 import io
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,9 +29,9 @@ from pipeline.foundation.workers import worker_pool
 from pipeline.sources.base import Record
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.physiology import Course, Stay, morphology_at
-from pipeline.sources.synthetic.plan import CohortPlan, plan_patient, planted_stay
+from pipeline.sources.synthetic.plan import CohortPlan, plan_patient
 from pipeline.sources.synthetic.tables import TABLE_FILES, lab_rows, stay_rows
-from pipeline.sources.synthetic.truth import RECORD, TRUTH_TABLES, has_truth, truth_rows
+from pipeline.sources.synthetic.truth import TRUTH_TABLES, truth_rows
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import ManifestEntry
 
@@ -86,8 +85,6 @@ def write_emulated_cohort(
         The disk is full or may not be written; run again to go on.
     """
     patients, root = cohort.plan.size.n_patients, cohort.plan.root
-    if _is_written(cohort):
-        return _records_of(cohort.plan)
     parts = make_private_dir(root / "parts")
     provenance = cohort.store.write_provenance(_provenance(cohort))
     starts = range(0, patients, BATCH_PATIENTS)
@@ -101,26 +98,9 @@ def write_emulated_cohort(
         if progress is not None:
             progress(min(done + BATCH_PATIENTS, patients), patients)
     _write_clinical(root / "clinical", parts)
-    _write_truth(cohort, parts)
+    _write_truth(cohort.plan, parts)
     shutil.rmtree(parts)
     return records
-
-
-def _is_written(cohort: EmulatedCohort) -> bool:
-    """Whether this very cohort is whole: nothing is written then, and others may read it meanwhile."""
-    told = cohort.plan.root / "truth" / RECORD
-    if not has_truth(cohort.plan.root) or json.loads(told.read_bytes()).get("emulated") != cohort.identity:
-        return False
-    if not all((cohort.plan.root / "clinical" / file).exists() for file in TABLE_FILES.values()):
-        return False
-    committed = cohort.store.manifest()
-    patients = {record.patient_id for record in _records_of(cohort.plan)}
-    return all(cohort.store.patient_key(patient) in committed for patient in patients)
-
-
-def _records_of(plan: CohortPlan) -> list[Record]:
-    stays = [planted_stay(plan, patient) for patient in range(plan.size.n_patients)]
-    return [_record(stay, span) for stay in stays for span in stay.recordings]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,9 +216,8 @@ def _write_clinical(folder: Path, parts: Path) -> None:
         write_bytes(folder / file, buffer.getvalue())
 
 
-def _write_truth(cohort: EmulatedCohort, parts: Path) -> None:
+def _write_truth(plan: CohortPlan, parts: Path) -> None:
     """Write the truth that ``CohortTruth`` reads, a row group a batch."""
-    plan = cohort.plan
     folder = make_private_dir(plan.root / "truth")
     for name in TRUTH_TABLES:
         schema = _schema_of(_parts(parts, name))
@@ -249,10 +228,10 @@ def _write_truth(cohort: EmulatedCohort, parts: Path) -> None:
         unfinished.chmod(0o600)
         unfinished.replace(folder / f"{name}.parquet")
     write_json(
-        folder / RECORD,
+        folder / "cohort.json",
         {
             "parameters": plan.parameters.raw, "coupling": plan.coupling, "null": plan.null, "seed": plan.seed,
-            "real_labs": False, "emulated": cohort.identity,
+            "real_labs": False,
         },
     )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Under which conditions the recovery experiment trains and judges every method, in both regimes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from pipeline.evaluation.recovery import LEARNED, MODEL, OUR_TWIN, OURS, TWIN, ZERO_H0
 
@@ -19,8 +20,8 @@ class Condition:
     coupling : 0..1, how far labs follow what the pulse wave shows
     null : None, "a" (coupling 0) or "b" (draws independent in time, no patient offset)
     train_share : share of the training patients that are used
-    judged_share : share of the validation patients who choose epochs, and of the test patients who judge; the same ones
-        for every `train_share`
+    most_judged : test patients who judge, at most, and as large a part of the validation patients, who choose epochs;
+        the same ones for every `train_share`; None: all
     cohort_share : size of the cohort, as a share of the experiment's
     seeds : training seeds, all on one cohort
     emulated : whether embeddings are drawn by the encoder's emulator, and no waveform is made
@@ -31,11 +32,18 @@ class Condition:
     coupling: float
     null: str | None = None
     train_share: float = 1.0
-    judged_share: float = 1.0
+    most_judged: int | None = None
     cohort_share: float = 1.0
     seeds: int = 1
     emulated: bool = False
     methods: tuple[str, ...] = LEARNED
+
+    def described(self) -> dict[str, Any]:
+        """Return what decides a training and its scores: neither how many seeds nor which methods there are."""
+        plain = {name: value for name, value in asdict(self).items() if name not in ("seeds", "methods")}
+        if self.most_judged is None:  # as it was written before it could be another
+            del plain["most_judged"]
+        return plain | {"seeds": 1}
 
     def runs(self, method: str) -> range:
         """Return the training seeds of a method."""
@@ -53,7 +61,7 @@ CONDITIONS = (
 """Of the regime `short`; the most telling first, so that an interrupted run has shown something."""
 
 _EMULATED = Condition(
-    name="emulated, coupling 1", coupling=1.0, judged_share=1 / 4, seeds=2, emulated=True,
+    name="emulated, coupling 1", coupling=1.0, most_judged=75, seeds=2, emulated=True,
     methods=tuple(method for method in LEARNED if method != "lstm"),
 )  # fmt: skip
 LONG_CONDITIONS = (
@@ -64,6 +72,6 @@ LONG_CONDITIONS = (
     replace(_EMULATED, name="emulated, coupling 1, 16 %", train_share=0.16, seeds=1),
 )
 """Of the regime `long`: 600, 200 and 96 of 600 training patients with emulated embeddings, and 75 of 300 test patients,
-whose weeks hold 2,300 draws of a lab. Three hours on two cores decide how many, and that a part has one seed."""
+whose weeks hold 1,300 (lactate) to 2,300 draws of a lab: what three hours on two cores allow, and one seed of parts."""
 
 REGIMES: Mapping[str, tuple[Condition, ...]] = {"short": CONDITIONS, "long": LONG_CONDITIONS}

@@ -27,7 +27,7 @@ from pipeline.labs.cleaning import LabEvents, clean_labs
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import write_cohort, write_without_waveforms
 from pipeline.sources.synthetic.parameters import CohortParameters
-from pipeline.sources.synthetic.plan import CohortPlan
+from pipeline.sources.synthetic.plan import CohortPlan, CohortSize, subject_id_of
 from pipeline.sources.synthetic.truth import CohortTruth
 from pipeline.stages.embed import encoding_config, experiment_encoder
 from pipeline.stages.encoder_patients import refuse_division
@@ -71,23 +71,27 @@ def embedded_cohort(
     emulator: Emulator | None = None,
     *,
     keep_waveforms: bool = True,
+    written: bool = False,
 ) -> EmbeddedCohort:
     """Write the cohort of `condition` into `where`, embed it into a store, and read it; what is there is kept.
+
+    One process at a time may write it.
 
     Parameters
     ----------
     emulator : draws the embeddings instead of an encoder; `where` then holds no waveform and must be another folder
     keep_waveforms : False: they lie beside the store, a few patients at a time, until they are embedded; the store then
         holds no other patient
+    written : all of it is there: nothing is written, so that processes may read it beside one another
     """
-    size = experiment.cohort.size
-    size = dataclasses.replace(size, n_patients=max(1, round(condition.cohort_share * size.n_patients)))
     plan = CohortPlan(
-        parameters=CohortParameters.load(), size=size, root=where, coupling=condition.coupling,
+        parameters=CohortParameters.load(), size=_size(experiment, condition), root=where, coupling=condition.coupling,
         null=condition.null, seed=experiment.cohort.seed, real_labs=None,
     )  # fmt: skip
     store = EmbeddingStore.open(store_folder, create=True)
-    if emulator is not None:
+    if written:
+        patients, done = _patients(experiment, condition), Embedded(0, 0.0, _windows(store))
+    elif emulator is not None:
         patients, done = _emulated(plan, store, emulator)
     elif keep_waveforms:
         patients, done = _rendered(experiment, plan, store)
@@ -103,7 +107,7 @@ def embedded_cohort(
     )
     return EmbeddedCohort(
         aligned=align(sequences, events, store, experiment.alignment), store=store, events=events,
-        splits=reduced(splits, condition.train_share, condition.judged_share), truth=CohortTruth.load(where),
+        splits=reduced(splits, condition.train_share, condition.most_judged), truth=CohortTruth.load(where),
         embedding=done,
     )  # fmt: skip
 
@@ -154,24 +158,46 @@ def _rendered_once(
     )
     windows_now, seconds = embed_rendered_once(once)
     write_without_waveforms(plan)
-    windows = sum(entry.n_windows for entry in store.manifest().values())
-    return sorted(once.patients), Embedded(windows_now, seconds, windows)
+    return sorted(once.patients), Embedded(windows_now, seconds, _windows(store))
 
 
 def _emulated(plan: CohortPlan, store: EmbeddingStore, emulator: Emulator) -> tuple[list[str], Embedded]:
     """Draw the embeddings, and write labs and truth; return all patients."""
     cohort = EmulatedCohort(plan=plan, store=store, emulator=emulator)
     records = write_emulated_cohort(cohort, workers=min(2, os.cpu_count() or 1))
-    windows = sum(entry.n_windows for entry in store.manifest().values())
-    return sorted({record.patient_id for record in records}), Embedded(0, 0.0, windows)
+    return sorted({record.patient_id for record in records}), Embedded(0, 0.0, _windows(store))
 
 
-def reduced(splits: Splits, train_share: float, judged_share: float = 1.0) -> Splits:
-    """Keep a share of the training patients, and of those who validate and test (a smaller one is part of a larger).
+def _windows(store: EmbeddingStore) -> int:
+    return sum(entry.n_windows for entry in store.manifest().values())
 
-    The others count as calibration patients, whom nothing here reads.
+
+def _size(experiment: ExperimentConfig, condition: Condition) -> CohortSize:
+    size = experiment.cohort.size
+    return dataclasses.replace(size, n_patients=max(1, round(condition.cohort_share * size.n_patients)))
+
+
+def _patients(experiment: ExperimentConfig, condition: Condition) -> list[str]:
+    """Return the ids of all patients, whether they are written or not."""
+    numbers = range(_size(experiment, condition).n_patients)
+    return sorted(str(subject_id_of(experiment.cohort.seed, number)) for number in numbers)
+
+
+def divided(experiment: ExperimentConfig, condition: Condition) -> Splits:
+    """Return how the patients of `condition` will be divided, before any of them is made."""
+    splits = split_subjects(_patients(experiment, condition), experiment.splits)
+    return reduced(splits, condition.train_share, condition.most_judged)
+
+
+def reduced(splits: Splits, train_share: float, most_judged: int | None = None) -> Splits:
+    """Keep a share of the training patients, and at most so many of those who judge (a smaller part is of a larger).
+
+    Of the validation patients as large a part is kept as of the test patients. The others count as calibration
+    patients, whom nothing here reads.
     """
-    shares = {"train": train_share, "validation": judged_share, "test": judged_share}
+    n_test = len(splits.patients("test"))
+    judged = 1.0 if most_judged is None or most_judged >= n_test else most_judged / n_test
+    shares = {"train": train_share, "validation": judged, "test": judged}
     kept = {name: _first_part(splits.patients(name), share) for name, share in shares.items()}
     aside = set(splits.patients("calibration"))
     aside |= {patient for name, part in kept.items() for patient in set(splits.patients(name)) - set(part)}

@@ -109,7 +109,7 @@ def _run(
         experiment, weights = regime.experiment(condition), regime.embeddings(condition)
         methods = only or condition.methods
         described = {"experiment": to_plain(experiment), "embeddings": weights,
-                     "condition": to_plain(dataclasses.replace(condition, seeds=1, methods=())),
+                     "condition": condition.described(),
                      "most_steps": regime.most_steps(condition)}  # fmt: skip
         folder = root / "conditions" / config_hash(described)[:12]
         # More seeds or methods add to what is trained; what is judged together is named by both.
@@ -137,15 +137,17 @@ def _run(
 
 
 def _large_enough(regime: Regime, conditions: Sequence[Condition]) -> list[Condition]:
-    """Leave out, and say so, parts of a cohort whose training patients are fewer than the ideal readers' folds."""
-    expected = [regime.expected_train_patients(condition) for condition in conditions]
-    for condition, patients in zip(conditions, expected, strict=True):
-        if patients < FOLDS:
+    """Leave out, and say so, parts of a cohort with fewer training patients than the ideal readers have folds."""
+    kept = []
+    for condition in conditions:
+        patients = regime.train_patients(condition)
+        if condition.train_share < 1 and patients < FOLDS:
             logger.warning(
-                "recovery: %s is left out: about %d training patients, of %d at least; make the cohort larger",
+                "recovery: %s is left out: %d training patients, of %d at least; make the cohort larger",
                 condition.name, patients, FOLDS,
             )  # fmt: skip
-    kept = [condition for condition, n in zip(conditions, expected, strict=True) if n >= FOLDS]
+        else:
+            kept.append(condition)
     return kept or list(conditions)  # of none, the first one's error says what is wrong
 
 
@@ -174,9 +176,11 @@ def _noted(weights: str, config: Mapping[str, Any]) -> AbstractContextManager[Ar
     return noted(ArtefactNote.of("recovery", config=config, inputs=inputs, licences=[COHORT_LICENCE]))
 
 
-def _prepared(regime: Regime, condition: Condition) -> tuple[EmbeddedCohort, ExperimentConfig]:
+def _prepared(
+    regime: Regime, condition: Condition, *, written: bool = False
+) -> tuple[EmbeddedCohort, ExperimentConfig]:
     """Return a condition's cohort, and the experiment with its recipe of training."""
-    cohort, experiment = regime.cohort(condition), regime.experiment(condition)
+    cohort, experiment = regime.cohort(condition, written=written), regime.experiment(condition)
     return cohort, dataclasses.replace(experiment, training=regime.recipe(condition, cohort))
 
 
@@ -213,7 +217,7 @@ _BEGUN: dict[str, tuple[SideBySide, EmbeddedCohort, ExperimentConfig]] = {}
 
 def _begin(what: SideBySide) -> None:
     torch.set_num_threads(1)
-    _BEGUN["condition"] = what, *_prepared(what.regime, what.condition)
+    _BEGUN["condition"] = what, *_prepared(what.regime, what.condition, written=True)
 
 
 def _trained_by_worker(method: str, run: int) -> float:

@@ -15,7 +15,7 @@ from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.stages.embed import experiment_encoder
-from pipeline.stages.planted_cohort import EmbeddedCohort, checked_emulator, embedded_cohort
+from pipeline.stages.planted_cohort import EmbeddedCohort, checked_emulator, divided, embedded_cohort
 from pipeline.training.config import TrainingConfig
 
 MOST_STEPS = {"rendered": 300_000, "emulated": 600_000}
@@ -50,14 +50,12 @@ class Regime(ABC):
         """Return the whole configuration of a condition's cohort and methods."""
 
     @abstractmethod
-    def cohort(self, condition: Condition) -> EmbeddedCohort:
-        """Write and embed what is missing of a condition's cohort, and read it."""
+    def cohort(self, condition: Condition, *, written: bool = False) -> EmbeddedCohort:
+        """Write and embed what is missing of a condition's cohort, and read it; `written`: read it alone."""
 
-    def expected_train_patients(self, condition: Condition) -> int:
-        """Return about how many patients a condition trains on, before any of them is made."""
-        experiment = self.experiment(condition)
-        patients = condition.cohort_share * experiment.cohort.size.n_patients
-        return round(patients * experiment.splits.fractions[0] * condition.train_share)
+    def train_patients(self, condition: Condition) -> int:
+        """Return how many patients a condition trains on, before any of them is made."""
+        return divided(self.experiment(condition), condition).counts["train"]
 
     def embeddings(self, condition: Condition) -> str:
         """Return the hash of what makes a condition's embeddings."""
@@ -83,11 +81,12 @@ class ShortRegime(Regime):
         del condition
         return self.base
 
-    def cohort(self, condition: Condition) -> EmbeddedCohort:
+    def cohort(self, condition: Condition, *, written: bool = False) -> EmbeddedCohort:
         """Write and embed what is missing; null B has waveforms of its own."""
         kind = "nothing_to_know" if condition.null == "b" else "planted"
         where = self.root / f"{kind}_{condition.coupling:g}"
-        return embedded_cohort(self.base, condition, where, self.root / f"embeddings_{kind}")
+        store = self.root / f"embeddings_{kind}"
+        return embedded_cohort(self.base, condition, where, store, written=written)
 
 
 class LongRegime(Regime):
@@ -124,7 +123,7 @@ class LongRegime(Regime):
         assert self._emulator is not None
         return self._emulator.identity
 
-    def cohort(self, condition: Condition) -> EmbeddedCohort:
+    def cohort(self, condition: Condition, *, written: bool = False) -> EmbeddedCohort:
         """Write and embed what is missing: couplings of one size and seed share their embeddings."""
         experiment = self.experiment(condition)
         shared = {"cohort": to_plain(dataclasses.replace(experiment.cohort, coupling=1.0)),
@@ -133,7 +132,7 @@ class LongRegime(Regime):
         folder = self.root / f"{kind}_{config_hash(shared)[:12]}"
         return embedded_cohort(
             experiment, condition, folder / f"coupling_{condition.coupling:g}", folder / "store",
-            self._emulator if condition.emulated else None, keep_waveforms=False,
+            self._emulator if condition.emulated else None, keep_waveforms=False, written=written,
         )  # fmt: skip
 
     def most_steps(self, condition: Condition) -> int | None:

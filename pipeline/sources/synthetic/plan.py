@@ -71,16 +71,11 @@ def plan_patient(plan: CohortPlan, patient: int) -> tuple[Stay, Course]:
         stay = real.stay(patient, size.hours_high, plan.seed)
         tie = 0.0 if plan.null == "a" else plan.coupling
         return stay, real.course(parameters, stay, coupling=tie, seed=plan.seed, patient=patient)
-    stay = planted_stay(plan, patient)
+    hours = (size.hours_low, size.hours_high)
+    stay = plan_stay(parameters, hours, plan.seed, patient, subject_id_of(plan.seed, patient))
     return stay, plan_course(
         parameters, stay, coupling=plan.coupling, null=plan.null, seed=plan.seed, patient=patient
     )
-
-
-def planted_stay(plan: CohortPlan, patient: int) -> Stay:
-    """Draw one patient's stay alone, of a cohort whose labs are planted: a hundredth of the work."""
-    hours = (plan.size.hours_low, plan.size.hours_high)
-    return plan_stay(plan.parameters, hours, plan.seed, patient, subject_id_of(plan.seed, patient))
 
 
 def patient_count(plan: CohortPlan) -> int:

@@ -23,8 +23,7 @@ from pipeline.sources.synthetic.physiology import HISTORY_US, Course, to_score, 
 TRUTH_TABLES = ("draws", "labs", "latents", "morphology")
 _READ = ("draws", "latents", "morphology")
 """``labs``, the largest by far (44 million rows at 4,146 patients, seven days), is for people: no estimate wants it."""
-RECORD = "cohort.json"
-"""Written last, of the whole truth; of emulated cohorts it says which (``emulated``)."""
+_RECORD = "cohort.json"
 _JITTER = 1e-6
 
 
@@ -52,14 +51,14 @@ def _with_patient(frame: pd.DataFrame, patient_id: str) -> pd.DataFrame:
 
 def has_truth(root: Path) -> bool:
     """Whether the whole truth of a cohort lies in `root`; what tells it is written last."""
-    return (Path(root) / "truth" / RECORD).is_file()
+    return (Path(root) / "truth" / _RECORD).is_file()
 
 
 def write_truth(folder: Path, tables: dict[str, pd.DataFrame], meta: dict[str, Any]) -> None:
     """Write the cohort's truth; `meta` holds coupling, null, seed, real_labs and the parameters."""
     for name in TRUTH_TABLES:
         write_parquet(folder / f"{name}.parquet", tables[name])
-    write_json(folder / RECORD, meta)
+    write_json(folder / _RECORD, meta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,7 @@ class CohortTruth:
             raise MissingArtifactError(
                 f"{root} holds no truth: only a synthetic cohort, written whole, has one"
             )
-        meta = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        meta = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in _READ}
         parameters = CohortParameters.from_dict(meta["parameters"])
         coupling = 0.0 if meta["null"] else meta["coupling"]

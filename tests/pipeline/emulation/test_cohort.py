@@ -1,6 +1,5 @@
 """Emulated cohorts: whole, resumable, the same whatever the workers, read by the stages' own readers."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -92,29 +91,6 @@ def test_a_killed_run_goes_on_and_workers_change_nothing(written: EmulatedCohort
     write_emulated_cohort(made, workers=2)
     assert before.items() <= made.store.manifest().items()
     assert content(made) == content(written)
-
-
-def test_a_whole_cohort_is_left_as_it_is(written: EmulatedCohort) -> None:
-    """So that processes that train side by side may each ask for it while others read it."""
-    files = [path for path in written.plan.root.rglob("*") if path.is_file()]
-    before = {path: path.stat().st_mtime_ns for path in files}
-    records = write_emulated_cohort(written)
-    assert {path: path.stat().st_mtime_ns for path in files} == before
-    assert {record.patient_id for record in records} == set(
-        CohortTruth.load(written.plan.root).draws["patient_id"]
-    )
-    other = dataclasses.replace(written, emulator=handmade_emulator(width=5))
-    assert other.identity != written.identity
-
-
-@pytest.mark.parametrize("lost", ["clinical/LABEVENTS.csv.gz", "truth/cohort.json"])
-def test_what_is_lost_is_written_again(tmp_path: Path, lost: str) -> None:
-    made = cohort(tmp_path, patients=2)
-    write_emulated_cohort(made)
-    before = content(made)
-    (made.plan.root / lost).unlink()
-    write_emulated_cohort(made)
-    assert content(made) == before
 
 
 def test_a_patient_does_not_depend_on_how_many_others_there_are(

@@ -1,5 +1,7 @@
 """The conditions are those that docs/recovery.md names."""
 
+from dataclasses import replace
+
 from pipeline.evaluation.recovery_conditions import CONDITIONS, LONG_CONDITIONS, Condition
 
 
@@ -16,7 +18,7 @@ def test_long():
     rendered = [c for c in LONG_CONDITIONS if not c.emulated]
     assert [(c.null, c.coupling, c.seeds) for c in rendered] == [(None, 1.0, 5), ("a", 0.0, 5)]
     emulated = [c for c in LONG_CONDITIONS if c.emulated]
-    assert {(c.coupling, round(300 * c.judged_share)) for c in emulated} == {(1.0, 75)}
+    assert {(c.coupling, c.most_judged) for c in emulated} == {(1.0, 75)}
     assert [c.seeds for c in emulated] == [2, 1, 1]
     assert all("lstm" not in c.methods for c in emulated)
     assert sorted(round(600 * c.train_share) for c in emulated) == [96, 200, 600]
@@ -30,3 +32,11 @@ def test_a_fit_without_chance_is_made_once():
     }
     assert runs == {"mt_pcs": 5, "mt_pcs_twin": 5, "lines": 5, "lstm": 1, "mt_assim": 5, "mt_assim_lines": 1}
     assert len(condition.runs("mt_assim_twin")) == 5  # whose waveform it gets is chance
+
+
+def test_what_is_trained_does_not_depend_on_what_else_is() -> None:
+    condition = LONG_CONDITIONS[0]
+    told = condition.described()
+    assert told == replace(condition, seeds=1, methods=("lines",)).described()
+    assert "most_judged" not in told, "runs from before it are recognised"
+    assert replace(condition, most_judged=5).described()["most_judged"] == 5

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline.cohort.splits import Splits
@@ -14,7 +15,7 @@ from pipeline.experiments import CohortConfig, ExperimentConfig, experiment
 from pipeline.foundation.errors import CheckpointError, MissingArtifactError
 from pipeline.sources.synthetic.plan import CohortSize
 from pipeline.stages.embed import experiment_encoder
-from pipeline.stages.planted_cohort import EmbeddedCohort, checked_emulator, embedded_cohort, reduced
+from pipeline.stages.planted_cohort import EmbeddedCohort, checked_emulator, divided, embedded_cohort, reduced
 from pipeline.testing.emulators import handmade_emulator
 
 NAME = "ppg_gpt_1m+mean"
@@ -86,15 +87,28 @@ def test_smaller_cohorts_are_nested_and_share_their_test_patients():
 
 
 def test_fewer_patients_judge_and_they_are_the_same_for_every_size():
-    groups = {"train": "t", "validation": "v", "calibration": "c", "test": "x"}
+    sizes = {"train": 30, "validation": 15, "calibration": 5, "test": 30}
     whole = Splits(
-        members={name: tuple(f"{letter}{i:02d}" for i in range(30)) for name, letter in groups.items()}
+        members={name: tuple(f"{name[:2]}{i:02d}" for i in range(size)) for name, size in sizes.items()}
     )
-    third, small = reduced(whole, 1.0, 1 / 3), reduced(whole, 0.1, 1 / 3)
-    assert third.counts == {"train": 30, "validation": 10, "calibration": 70, "test": 10}
-    assert small.counts == {"train": 3, "validation": 10, "calibration": 97, "test": 10}
+    third, small = reduced(whole, 1.0, 10), reduced(whole, 0.1, 10)
+    assert third.counts == {"train": 30, "validation": 5, "calibration": 35, "test": 10}
+    assert small.counts == {"train": 3, "validation": 5, "calibration": 62, "test": 10}
     for name in ("validation", "test"):
         assert small.patients(name) == third.patients(name)
         assert set(third.patients(name)) < set(whole.patients(name))
-    with_few = Splits(members={name: (letter,) for name, letter in groups.items()})
-    assert reduced(with_few, 0.1, 0.1).hash == with_few.hash, "nobody is alone"
+    assert reduced(whole, 1.0, 30).hash == reduced(whole, 1.0).hash == whole.hash, "few enough judge"
+
+
+def test_what_is_written_is_read_without_a_change(tmp_path: Path, config: ExperimentConfig) -> None:
+    """Trainings side by side read one cohort: a process that wrote would change it under the others' eyes."""
+    first = emulated(config, tmp_path, 8)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    condition, emulator = Condition(name="coupling 1", coupling=1.0), checked_emulator(config, tmp_path)
+    again = embedded_cohort(
+        config, condition, tmp_path / "cohort", tmp_path / "store8", emulator, written=True
+    )
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert again.splits.hash == first.splits.hash == divided(config, condition).hash
+    assert again.embedding == first.embedding
+    pd.testing.assert_frame_equal(again.aligned.examples, first.aligned.examples)

@@ -130,7 +130,7 @@ def long_run(tmp_path_factory):
     handmade_emulator(width=8, key=emulator_key(encoder, config.window)).save(
         emulator_folder(base, config.encoder)
     )
-    conditions = [dataclasses.replace(LONG_CONDITIONS[i], seeds=2, judged_share=1.0) for i in (0, 2, 3)]
+    conditions = [dataclasses.replace(LONG_CONDITIONS[i], seeds=2) for i in (0, 2, 3)]
     conditions[2] = dataclasses.replace(conditions[2], train_share=2 / 3)
     table = run_long_recovery(config, base / "recovery", SMALL_LONG, conditions, methods=FEW)
     return config, base / "recovery", conditions, table
@@ -178,12 +178,13 @@ def test_a_killed_run_goes_on_with_the_next_training(long_run, monkeypatch):
 
 
 def test_long_trainings_side_by_side_come_to_the_same(long_run):
-    """Of every condition two are taken away; processes that begin at once write nothing of the cohort."""
+    """Of every condition two are taken away; processes that begin at once read the cohort that lies there."""
     config, root, conditions, table = long_run
     for condition in (root / "conditions").iterdir():
         for name in ("judged", "lines", "lines_1"):
             shutil.rmtree(condition / name)
     again = run_long_recovery(config, root, SMALL_LONG, conditions, methods=FEW, workers=2)
+    assert len(list((root / "conditions").rglob("lines_1/scores.parquet"))) == len(conditions)
     pd.testing.assert_frame_equal(again, table, rtol=1e-2, atol=1e-3)
 
 
@@ -193,6 +194,6 @@ def test_a_part_with_too_few_training_patients_is_left_out_and_named(long_run, c
     with caplog.at_level(logging.WARNING):
         again = run_long_recovery(config, root, SMALL_LONG, [*conditions, few], methods=FEW)
     assert list(dict.fromkeys(again["condition"])) == list(dict.fromkeys(table["condition"]))
-    assert "emulated, a tenth is left out: about 1 training patients, of 5 at least" in caplog.text
+    assert "emulated, a tenth is left out: 1 training patients, of 5 at least" in caplog.text
     with pytest.raises(ConfigError, match="5 are needed: make the cohort larger"):
         run_long_recovery(config, root, SMALL_LONG, [few], methods=FEW)

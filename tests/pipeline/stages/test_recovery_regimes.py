@@ -68,8 +68,7 @@ def test_conditions_of_one_cohort_share_its_embeddings(regime: LongRegime) -> No
 
 def test_training_patients_are_foretold(regime: LongRegime) -> None:
     for condition in (LONG_CONDITIONS[2], LONG_CONDITIONS[3]):
-        there = regime.cohort(condition).splits.counts["train"]
-        assert abs(regime.expected_train_patients(condition) - there) <= 1
+        assert regime.train_patients(condition) == regime.cohort(condition).splits.counts["train"]
 
 
 def test_epochs_hold_at_most_so_many_steps(regime: LongRegime) -> None:

@@ -19,7 +19,7 @@ class Binary:
 
     Triton's way to a compiled kernel takes some 25 microseconds in every call, for what a plan knows already: the
     binary depends on `constants`, the dtype and the absent operands (see `entry.kernel`). So the first call of each
-    pattern of types (None is that of what is absent) goes that way, and those after it straight to the launcher, with
+    pattern of types (what is absent has None's) goes that way, and those after it straight to the launcher, with
     addresses for tensors.
     """
 

@@ -106,7 +106,7 @@ def _differentiate(
     tiles = cut.count * kind.blocks
     # One allocation for everything between the kernels. A chunk's part of dA takes the place of the adjoint at its
     # exit, which only the program that makes the part reads.
-    *starts, size = cut.parts
+    *starts, size = plan.parts(cut.count)
     workspace = A.new_empty(size)
     parts_A, total, parts_D, parts_bias, parts_BC = [(workspace, start) for start in starts]
     exits = parts_A if cut.summarized else None

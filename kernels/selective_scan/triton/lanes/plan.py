@@ -50,7 +50,6 @@ class Chunks:
     steps, per_row : of a chunk, and chunks of each row; without meaning for a pack
     count : chunks of all sequences
     summarized : those of them whose summaries somebody needs; 0 where no sequence is cut
-    parts : where the parts of a backward pass's workspace begin, and where the last ends (`workspace`)
     table, bounds : a pack's chunks, and each sequence's first one
     """
 
@@ -58,7 +57,6 @@ class Chunks:
     per_row: int
     count: int
     summarized: int
-    parts: tuple[int, ...]
     table: Tensor | None = None
     bounds: Tensor | None = None
 
@@ -93,6 +91,7 @@ class Plan:
         self.carry, self.carry_back = (self._binary(carry.carry, reverse) for reverse in (False, True))
         self.finish = self._binary(finish.finish)
         self._backward: dict[int, tuple[Binary, Binary]] = {}
+        self._parts: dict[int, tuple[int, ...]] = {}
 
     def _binary(self, function: Any, *constants: Any) -> Binary:
         return binary(function, self.dtype, self.device, self.kind, *constants)
@@ -117,27 +116,31 @@ class Plan:
         each = min(each, max(1, ceil_div(self.length, 2 * saved_every)))
         steps = max(1, ceil_div(ceil_div(self.length, each), saved_every)) * saved_every
         per_row = ceil_div(self.length, steps)
-        count, summarized = self.sequences * per_row, self.sequences * max(0, per_row - 1)
-        return Chunks(steps, per_row, count, summarized, workspace(self.kind, count, self.rows))
+        return Chunks(steps, per_row, self.sequences * per_row, self.sequences * max(0, per_row - 1))
 
     def chunks(self, cu_seqlens: Tensor | None, *, backward: bool) -> Chunks:
         """Return the chunks of a call; of a pack, made once for its bounds."""
         if cu_seqlens is None:
             return self.backward_chunks if backward else self.forward_chunks
         wanted = self._wanted(BACKWARD_PROGRAMS if backward else FORWARD_PROGRAMS)
-        return made_of(cu_seqlens, _cut_pack, wanted, self.kind, self.device)
+        return made_of(cu_seqlens, _cut_pack, wanted, self.kind.saved_every, self.device)
+
+    def parts(self, chunks: int) -> tuple[int, ...]:
+        """Return where the parts of dA, decays, dD, dbias, dB with dC begin in one allocation, and where it ends."""
+        parts = self._parts.get(chunks)
+        if parts is None:
+            kind, tiles = self.kind, chunks * self.kind.blocks
+            sizes = (
+                tiles * kind.tile,
+                *[tiles * kind.threads] * 3,
+                kind.blocks * kind.warps * self.rows * 32,
+            )
+            parts = self._parts[chunks] = tuple(accumulate(sizes, initial=0))
+        return parts
 
 
-def workspace(kind: Kind, chunks: int, rows: int) -> tuple[int, ...]:
-    """Return where the parts of dA, decays, dD, dbias, and dB with dC begin in one allocation, and where it ends."""
-    tiles = chunks * kind.blocks
-    sizes = (tiles * kind.tile, *[tiles * kind.threads] * 3, kind.blocks * kind.warps * rows * 32)
-    return tuple(accumulate(sizes, initial=0))
-
-
-def _cut_pack(bounds: tuple[int, ...], wanted: int, kind: Kind, device: torch.device) -> Chunks:
+def _cut_pack(bounds: tuple[int, ...], wanted: int, saved_every: int, device: torch.device) -> Chunks:
     """Return the chunks of a pack: lines of (start, steps, first saved state, sequence, is first, is last)."""
-    saved_every = kind.saved_every
     steps = ceil_div(max(2 * saved_every, bounds[-1] // wanted), saved_every) * saved_every
     lines, firsts, segment = [], [0], 0
     for sequence, (begin, end) in enumerate(pairwise(bounds)):
@@ -147,8 +150,7 @@ def _cut_pack(bounds: tuple[int, ...], wanted: int, kind: Kind, device: torch.de
         segment += ceil_div(end - begin, saved_every)
         firsts.append(len(lines))
     table = torch.tensor(lines, dtype=torch.int64).view(-1, 6).to(device)
-    parts = workspace(kind, len(lines), bounds[-1])
-    return Chunks(0, 0, len(lines), len(lines), parts, table, torch.tensor(firsts).to(device))
+    return Chunks(0, 0, len(lines), len(lines), table, torch.tensor(firsts).to(device))
 
 
 def threads_for(per_group: int) -> int:
