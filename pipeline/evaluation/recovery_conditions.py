@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pipeline.evaluation.recovery import LEARNED, MODEL, OUR_TWIN, OURS, TWIN, ZERO_H0
+from pipeline.evaluation.recovery import LEARNED, MODEL, OUR_LINES, OUR_TWIN, OURS, TWIN, ZERO_H0
 
 OF_CHANCE = (MODEL, TWIN, ZERO_H0, "lines", OURS, OUR_TWIN)
 """Trained once a seed of the condition; other methods once. Chance are the networks' weights and order of patients, the
@@ -62,7 +62,7 @@ CONDITIONS = (
 
 _EMULATED = Condition(
     name="emulated, coupling 1", coupling=1.0, most_judged=75, seeds=2, emulated=True,
-    methods=tuple(method for method in LEARNED if method != "lstm"),
+    methods=tuple(method for method in LEARNED if method not in ("lstm", OUR_LINES)),
 )  # fmt: skip
 LONG_CONDITIONS = (
     Condition(name="rendered, coupling 1", coupling=1.0, seeds=5),
