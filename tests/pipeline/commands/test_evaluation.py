@@ -54,9 +54,9 @@ def run(words: Sequence[str]) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
-    def noting(*arguments: Any, methods: Sequence[str], workers: int) -> pd.DataFrame:
+    def noting(*arguments: Any, methods: Sequence[str] | None, workers: int) -> pd.DataFrame:
         assert workers >= 1
-        calls.append((*arguments[2:], tuple(methods)))
+        calls.append((*arguments[2:], methods))
         raise KeyboardInterrupt
 
     for name in ("run_recovery", "run_long_recovery"):
@@ -68,10 +68,11 @@ def test_short_is_what_runs_unless_asked_otherwise(tmp_path: Path, asked: list[t
     for words in ([], ["--condition", "null B", "--seeds", "2", "--method", "lines"]):
         with pytest.raises(KeyboardInterrupt):
             run(["recovery", "--artifacts", str(tmp_path), *words])
-    (everything, _), (chosen, methods) = asked
+    (everything, every_condition_its_own), (chosen, methods) = asked
     assert everything == list(CONDITIONS)
+    assert every_condition_its_own is None
     assert [(condition.name, condition.seeds) for condition in chosen] == [("null B", 2)]
-    assert methods == ("lines",)
+    assert methods == ["lines"]
 
 
 def test_long_has_sizes_of_its_own(tmp_path: Path, asked: list[tuple[Any, ...]]) -> None:
