@@ -85,7 +85,7 @@ def write_emulated_cohort(
         The disk is full or may not be written; run again to go on.
     """
     patients, root = cohort.plan.size.n_patients, cohort.plan.root
-    parts = make_private_dir(root / "parts")
+    parts = _own_parts(cohort)
     provenance = cohort.store.write_provenance(_provenance(cohort))
     starts = range(0, patients, BATCH_PATIENTS)
     records: list[Record] = []
@@ -101,6 +101,15 @@ def write_emulated_cohort(
     _write_truth(cohort.plan, parts)
     shutil.rmtree(parts)
     return records
+
+
+def _own_parts(cohort: EmulatedCohort) -> Path:
+    """Return the folder of this cohort's batches; what a killed run of another one left in `root` goes."""
+    root, own = cohort.plan.root, f"parts-{cohort.identity[:12]}"
+    for left in root.glob("parts*"):
+        if left.name != own:
+            shutil.rmtree(left)
+    return make_private_dir(root / own)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Emulated cohorts: whole, resumable, the same whatever the workers, read by the stages' own readers."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_tables_and_truth_are_read_as_any_cohorts(written: EmulatedCohort) -> No
     truth = CohortTruth.load(written.plan.root)
     assert set(events.frame["patient_id"]) <= set(truth.draws["patient_id"].astype(str))
     assert truth.latents["patient_id"].nunique() == PATIENTS
-    assert not (written.plan.root / "parts").exists()
+    assert not list(written.plan.root.glob("parts*"))
 
 
 def test_a_killed_run_goes_on_and_workers_change_nothing(written: EmulatedCohort, tmp_path: Path) -> None:
@@ -91,6 +92,22 @@ def test_a_killed_run_goes_on_and_workers_change_nothing(written: EmulatedCohort
     write_emulated_cohort(made, workers=2)
     assert before.items() <= made.store.manifest().items()
     assert content(made) == content(written)
+
+
+def test_what_another_cohorts_killed_run_left_is_not_taken(tmp_path: Path) -> None:
+    made = cohort(tmp_path, patients=2)
+    other = dataclasses.replace(made, plan=dataclasses.replace(made.plan, coupling=0.0))
+
+    def kill(done: int, patients: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_emulated_cohort(made, progress=kill)
+    write_emulated_cohort(other)
+    alone = cohort(tmp_path / "alone", patients=2)
+    alone = dataclasses.replace(alone, plan=dataclasses.replace(alone.plan, coupling=0.0))
+    write_emulated_cohort(alone)
+    assert content(other) == content(alone)
 
 
 def test_a_patient_does_not_depend_on_how_many_others_there_are(
