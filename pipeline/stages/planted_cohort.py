@@ -90,16 +90,16 @@ def embedded_cohort(
     )  # fmt: skip
     store = EmbeddingStore.open(store_folder, create=True)
     if written:
-        patients, done = _patients(experiment, condition), Embedded(0, 0.0, _windows(store))
+        done = Embedded(0, 0.0, _windows(store))
     elif emulator is not None:
-        patients, done = _emulated(plan, store, emulator)
+        done = _emulated(plan, store, emulator)
     elif keep_waveforms:
-        patients, done = _rendered(experiment, plan, store)
+        done = _rendered(experiment, plan, store)
     else:
         beside = store_folder.with_name(f"{store_folder.name}_waveforms")
-        patients, done = _rendered_once(experiment, plan, store, beside)
-    splits = split_subjects(patients, experiment.splits)
-    refuse_division(experiment, splits)
+        done = _rendered_once(experiment, plan, store, beside)
+    patients = _patients(experiment, condition)
+    refuse_division(experiment, split_subjects(patients, experiment.splits))
     tables = Mimic3Tables(where / "clinical").tables()
     events = clean_labs(tables, experiment.labs)
     sequences = cut_sequences(
@@ -107,8 +107,7 @@ def embedded_cohort(
     )
     return EmbeddedCohort(
         aligned=align(sequences, events, store, experiment.alignment), store=store, events=events,
-        splits=reduced(splits, condition.train_share, condition.most_judged), truth=CohortTruth.load(where),
-        embedding=done,
+        splits=divided(experiment, condition), truth=CohortTruth.load(where), embedding=done,
     )  # fmt: skip
 
 
@@ -132,10 +131,8 @@ def checked_emulator(experiment: ExperimentConfig, base: Path) -> Emulator | Non
     return Emulator.load(place, key, fit=fit)
 
 
-def _rendered(
-    experiment: ExperimentConfig, plan: CohortPlan, store: EmbeddingStore
-) -> tuple[list[str], Embedded]:
-    """Write the waveforms, and embed them; return all patients."""
+def _rendered(experiment: ExperimentConfig, plan: CohortPlan, store: EmbeddingStore) -> Embedded:
+    """Write the waveforms, and embed them."""
     write_cohort(
         plan.parameters, plan.size, plan.root, coupling=plan.coupling, null=plan.null, seed=plan.seed,
         workers=min(2, os.cpu_count() or 1),
@@ -144,28 +141,27 @@ def _rendered(
     encoder = experiment_encoder(experiment)
     with shown_progress() as told:
         done = embed(source, store, encoder, encoding_config(experiment, encoder), progress=told)
-    patients = sorted({record.patient_id for record in source.catalog().records})
-    return patients, Embedded(done.embedded_windows, done.seconds, done.windows)
+    return Embedded(done.embedded_windows, done.seconds, done.windows)
 
 
 def _rendered_once(
     experiment: ExperimentConfig, plan: CohortPlan, store: EmbeddingStore, folder: Path
-) -> tuple[list[str], Embedded]:
-    """Embed waveforms that are deleted as soon as they are, and write labs and truth; return all patients."""
+) -> Embedded:
+    """Embed waveforms that are deleted as soon as they are, and write labs and truth."""
     encoder = experiment_encoder(experiment)
     once = RenderedOnce(
         plan=plan, store=store, folder=folder, encoder=encoder, config=encoding_config(experiment, encoder)
     )
     windows_now, seconds = embed_rendered_once(once)
     write_without_waveforms(plan)
-    return sorted(once.patients), Embedded(windows_now, seconds, _windows(store))
+    return Embedded(windows_now, seconds, _windows(store))
 
 
-def _emulated(plan: CohortPlan, store: EmbeddingStore, emulator: Emulator) -> tuple[list[str], Embedded]:
-    """Draw the embeddings, and write labs and truth; return all patients."""
+def _emulated(plan: CohortPlan, store: EmbeddingStore, emulator: Emulator) -> Embedded:
+    """Draw the embeddings, and write labs and truth."""
     cohort = EmulatedCohort(plan=plan, store=store, emulator=emulator)
-    records = write_emulated_cohort(cohort, workers=min(2, os.cpu_count() or 1))
-    return sorted({record.patient_id for record in records}), Embedded(0, 0.0, _windows(store))
+    write_emulated_cohort(cohort, workers=min(2, os.cpu_count() or 1))
+    return Embedded(0, 0.0, _windows(store))
 
 
 def _windows(store: EmbeddingStore) -> int:
