@@ -56,13 +56,13 @@ def _attention(weights: dict[str, Tensor], name: str, n_heads: int, x: Tensor) -
     freqs = weights[f"{name}.attention.rotary_embed.freqs"]
     q, k = _rotated(q, freqs), _rotated(k, freqs)
     score = q @ k.transpose(2, 3) / (width // n_heads) ** 0.5
-    future = torch.ones(positions, positions, dtype=torch.bool).triu(1)
+    future = torch.ones(positions, positions, dtype=torch.bool, device=x.device).triu(1)
     share = torch.softmax(score.masked_fill(future, -torch.inf), dim=-1)
     return _linear(weights, f"{name}.w_concat", (share @ v).transpose(1, 2).reshape(n, positions, width))
 
 
 def _rotated(x: Tensor, freqs: Tensor) -> Tensor:
-    angle = torch.outer(torch.arange(x.shape[2]), freqs).repeat_interleave(2, dim=1)
+    angle = torch.outer(torch.arange(x.shape[2], device=x.device), freqs).repeat_interleave(2, dim=1)
     turning, passing = x[..., : 2 * len(freqs)], x[..., 2 * len(freqs) :]
     pairs = turning.unflatten(-1, (-1, 2))
     quarter = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)

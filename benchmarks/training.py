@@ -1,11 +1,15 @@
-"""Cases of training: one step of our regressor beside the same model on mamba.py's pscan.
+"""Cases of training: one step of our regressor beside the same model on mamba.py's pscan and on mamba-ssm's scan.
 
-Tokens per second are the steps of the case over its seconds. The peer is our own model with nothing but the
-scan (and the convolution before it) exchanged, so that widths, blocks and losses are equal; pscan knows neither
+Tokens per second are the steps of the case over its seconds. A peer is our own model with nothing but the
+scan (and the convolution before it) exchanged, so that widths, blocks and losses are equal; peers know neither
 gaps nor packing nor a first state, and the inputs have none.
+
+What share of a training's time the device computes, instead of waiting for data, is no case here: each epoch's
+``busy_share`` in a training's own ``metrics.jsonl`` tells it.
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +24,7 @@ from models.regressor.losses import uncertainty_weighted_l1
 from models.regressor.mamba_block import Mamba, MambaState
 
 WIDTH, LABS = 512, 5
+WEEK_STEPS = 20160
 PEER_STEPS = 8192
 """Largest length (pscan pads to a power of two) at which the peer's training step stays within 16 GB."""
 
@@ -46,8 +51,34 @@ class PscanMamba(Mamba):
         return self.out_proj(y * functional.silu(z)), MambaState()
 
 
-def model_of(d_model: int, *, peer: bool = False) -> LabRegressor:
-    """Return the model with its default sizes at a width; `peer`: on pscan."""
+class MambaSsmMamba(Mamba):
+    """The same layer and parameters, as mamba-ssm's layer computes them: time innermost, gate and bias in its scan."""
+
+    def forward(
+        self,
+        hidden: Tensor,
+        state: MambaState | None = None,
+        *,
+        step_mask: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> tuple[Tensor, MambaState]:
+        """Return the output for one sequence without gaps; the state is not kept."""
+        scan: Any = peers.mamba_ssm_cuda()
+        x, z = (self.in_proj.weight @ hidden[0].mT)[None].chunk(2, dim=1)
+        u = functional.silu(self.conv1d(x)[..., : x.shape[2]])
+        c = self.config
+        projected = self.x_proj.weight @ u[0]
+        dt, b, c_ = projected.split([c.dt_rank, c.d_state, c.d_state])
+        delta = (self.dt_proj.weight @ dt)[None]
+        y = scan(
+            u, delta, self._rates(), b[None], c_[None], self.D,
+            z=z, delta_bias=self.dt_proj.bias, delta_softplus=True,
+        )  # fmt: skip
+        return self.out_proj(y.mT), MambaState()
+
+
+def model_of(d_model: int, layer: type[Mamba] = Mamba) -> LabRegressor:
+    """Return the model with its default sizes at a width, on ours or a peer's layer."""
     torch.manual_seed(0)
     model = LabRegressor(
         LabRegressorConfig(embed_width=WIDTH, d_model=d_model, dropout=0.0, patient_state="none")
@@ -56,10 +87,9 @@ def model_of(d_model: int, *, peer: bool = False) -> LabRegressor:
         for name, parameter in model.named_parameters():
             if name.endswith("head.weight"):  # at its zero start no gradient would reach the blocks
                 parameter.normal_(std=0.02)
-    if peer:
-        for module in model.modules():
-            if type(module) is Mamba:
-                module.__class__ = PscanMamba
+    for module in model.modules():
+        if type(module) is Mamba:
+            module.__class__ = layer
     return model
 
 
@@ -85,27 +115,41 @@ def training_step(model: LabRegressor, inputs: PackedInputs, chunk_steps: int | 
     return float(loss.detach())
 
 
-def _beside_the_peer() -> list[Provider]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    inputs = inputs_of(1, PEER_STEPS).to(device)
+def providers(length: int, device: str, chunk_steps: int) -> list[Provider]:
+    """Return ours, whole and in chunks, and its peers on one piece."""
+    inputs = inputs_of(1, length).to(device)
     model = model_of(256).to(device)
     made = [
         Provider(name=name, run=partial(training_step, model, inputs, chunk))
-        for name, chunk in (("ours", None), ("ours, chunks of 1024", 1024))
+        for name, chunk in (("ours", None), (f"ours, chunks of {chunk_steps}", chunk_steps))
     ]
-    if peers.pscan() is None:
-        return [*made, Provider(name="mamba.py pscan", reason="not measured: mambapy is not installed")]
-    peer = model_of(256, peer=True).to(device)
-    return [*made, Provider(name="mamba.py pscan", run=partial(training_step, peer, inputs, None), rounds=2)]
+    for name, layer, reason in (
+        ("mamba.py pscan", PscanMamba, "" if peers.pscan() else "mambapy is not installed"),
+        ("mamba-ssm CUDA scan", MambaSsmMamba, "" if peers.mamba_ssm_cuda() else "needs a GPU and its scan"),
+    ):
+        if layer is PscanMamba and length > PEER_STEPS:
+            reason = reason or "holds every state, does not fit"
+        if reason:
+            made.append(Provider(name=name, reason=f"not measured: {reason}"))
+            continue
+        peer = model_of(256, layer).to(device)
+        rounds = 2 if layer is PscanMamba else None
+        made.append(Provider(name=name, run=partial(training_step, peer, inputs, None), rounds=rounds))
+    return made
 
 
-def _full_batch() -> list[Provider]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    step = partial(training_step, model_of(256).to(device), inputs_of(4, 20160).to(device), 4096)
-    return [Provider(name="ours, chunks of 4096", run=step, rounds=1)]
+def _full_batch(device: str) -> list[Provider]:
+    step = partial(training_step, model_of(256).to(device), inputs_of(4, WEEK_STEPS).to(device), 4096)
+    return [Provider(name="ours, chunks of 4096", run=step, rounds=None if device == "cuda" else 1)]
 
 
-CASES = [
-    Case(name=f"training step B1 L{PEER_STEPS} d256", providers=_beside_the_peer),
-    Case(name="training step B4 L20160 d256", providers=_full_batch),
-]
+def cases(device: str) -> list[Case]:
+    """Return a piece that all peers hold, on a GPU a week beside mamba-ssm's scan too, and four weeks."""
+    made = [(f"B1 L{PEER_STEPS} d256", partial(providers, PEER_STEPS, device, 1024))]
+    if device == "cuda":
+        made.append((f"B1 L{WEEK_STEPS} d256", partial(providers, WEEK_STEPS, device, 4096)))
+    made.append((f"B4 L{WEEK_STEPS} d256", partial(_full_batch, device)))
+    return [Case(name=f"training step {name}", providers=run) for name, run in made]
+
+
+CASES = cases("cuda" if torch.cuda.is_available() else "cpu")

@@ -10,7 +10,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "base": ["EMBED_BATCH", "Encoder", "device_kind", "fixed_batch"],
+        "base": ["EMBED_BATCH", "Encoder", "GPU_EMBED_BATCH", "device_kind", "fixed_batch"],
         "lab_heads": ["LabHeads"],
         "lora": ["add_lora", "merge_lora"],
         "papagei": ["PaPaGeiS"],

@@ -69,7 +69,6 @@ def embed_in_batches(
     features: Callable[[Tensor], Tensor],
     windows: Float[Tensor, "n samples"],
     width: int,
-    autocast: torch.dtype | None = None,
 ) -> Float[Tensor, "n width"]:
     """Apply `features` of a frozen `model` to batches of one size, zeros added to the last.
 
@@ -79,7 +78,6 @@ def embed_in_batches(
     Parameters
     ----------
     features : (n, samples) to (n, width), each row from its own window
-    autocast : compute matrix products in this type; the result is float32 all the same
     """
     device = next(model.parameters()).device
     size = fixed_batch(model)
@@ -90,8 +88,7 @@ def embed_in_batches(
 
     def fill(start: int) -> None:
         part = windows[start : start + size]
-        mode = torch.autocast(device.type, autocast, enabled=autocast is not None)
-        with torch.inference_mode(False), torch.no_grad(), mode:
+        with torch.inference_mode(False), torch.no_grad():
             batch = torch.zeros(size, windows.shape[1], device=device)
             batch[: len(part)] = part
             out[start : start + len(part)] = features(batch)[: len(part)]

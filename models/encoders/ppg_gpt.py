@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.encoders.base import EMBED_BATCH, embed_in_batches
+from models.encoders.ppg_gpt_compiled import CompiledPPGGPT, can_compile
 from models.encoders.ppg_gpt_frozen import FrozenPPGGPT
 from models.encoders.ppg_gpt_layers import GPTLayer, PatchEmbedding
 from models.encoders.projection import Projection
@@ -95,7 +96,7 @@ class _Frozen(NamedTuple):
 
     state: tuple[object, ...]
     parameters: tuple[nn.Parameter, ...]
-    forward: FrozenPPGGPT
+    forward: FrozenPPGGPT | CompiledPPGGPT
 
 
 class PPGGPT(nn.Module):
@@ -233,17 +234,15 @@ class PPGGPT(nn.Module):
     def embed(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, "n width"]:
         """Return the frozen embedding, float32, by this model's read-out and projection.
 
-        Batch-invariant: see `models.encoders.base.embed_in_batches`. On a CPU by `FrozenPPGGPT`.
+        Batch-invariant: see `models.encoders.base.embed_in_batches`. On a CPU by `FrozenPPGGPT`, on a GPU by
+        `CompiledPPGGPT`.
         """
-        if self.head.weight.device.type == "cpu":
-            frozen = self._frozen_copy()
+        frozen = self._frozen_copy()
 
-            def embed(x: Tensor) -> Tensor:
-                return self._projected(frozen(self._patches(x), self.readout))
+        def embed(x: Tensor) -> Tensor:
+            return self._projected(frozen(self._patches(x), self.readout))
 
-            return embed_in_batches(self, embed, windows, self.width)
-        autocast = torch.bfloat16 if self.precision == "bfloat16" else None
-        return embed_in_batches(self, self.features, windows, self.width, autocast)
+        return embed_in_batches(self, embed, windows, self.width)
 
     def loss(self, windows: Float[Tensor, "n samples"]) -> Float[Tensor, ""]:
         """Return the mean error of predicting each next patch from all before it."""
@@ -263,21 +262,30 @@ class PPGGPT(nn.Module):
             layer.requires_grad_(True)
         return self
 
-    def _frozen_copy(self) -> FrozenPPGGPT:
+    def _frozen_copy(self) -> FrozenPPGGPT | CompiledPPGGPT:
         """Return the copy of the weights as they are now."""
         parameters = tuple(self.parameters())
         state = (self.precision, *((id(p), p.data_ptr(), _version(p)) for p in parameters))
         if self._frozen is None or self._frozen.state != state:
             with torch.inference_mode(False):  # the copy outlives the caller's mode
-                forward = FrozenPPGGPT(
-                    self.patch_embedding,
-                    self.gpt_layers,
-                    n_patches=WINDOW_SAMPLES // self.config.patch,
-                    batch=EMBED_BATCH,
-                    dtype=getattr(torch, self.precision),
-                )
+                forward = self._copied()
             self._frozen = _Frozen(state, parameters, forward)
         return self._frozen.forward
+
+    def _copied(self) -> FrozenPPGGPT | CompiledPPGGPT:
+        n_patches, dtype = WINDOW_SAMPLES // self.config.patch, getattr(torch, self.precision)
+        device = self.head.weight.device
+        if device.type == "cpu":
+            return FrozenPPGGPT(
+                self.patch_embedding, self.gpt_layers, n_patches=n_patches, batch=EMBED_BATCH, dtype=dtype
+            )
+        return CompiledPPGGPT(
+            self.patch_embedding,
+            self.gpt_layers,
+            n_patches=n_patches,
+            dtype=dtype,
+            compiled=can_compile(device),
+        )
 
     def _projected(self, x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n width"]:
         return x if self.projection is None else self.projection(x)

@@ -59,7 +59,7 @@ class FrozenPPGGPT:
         dtype: torch.dtype,
     ):
         rows = batch * n_patches
-        self._embed_patches = product([_affine(patch_embedding.linear)], torch.float32, rows)
+        self._embed_patches = product([affine(patch_embedding.linear)], torch.float32, rows)
         self._layers: list[_FrozenLayer] = []
         start = patch_embedding.sep[None, None]
         for layer in layers:
@@ -90,9 +90,9 @@ class _FrozenLayer:
     def __init__(self, layer: GPTLayer, start: Tensor, *, n_patches: int, rows: int, dtype: torch.dtype):
         self._n_heads, self._dtype = layer.attn.n_heads, dtype
         self._set_attention(layer, start, rows)
-        self._concat = product([_affine(layer.attn.w_concat)], dtype, rows)
-        self._widen = product([_after(layer.norm_2, layer.ffn.linear1)], dtype, rows, then="relu")
-        self._narrow = product([_affine(layer.ffn.linear2)], dtype, rows)
+        self._concat = product([affine(layer.attn.w_concat)], dtype, rows)
+        self._widen = product([affine_after(layer.norm_2, layer.ffn.linear1)], dtype, rows, then="relu")
+        self._narrow = product([affine(layer.ffn.linear2)], dtype, rows)
         angles = torch.arange(1, n_patches + 1)[:, None] * layer.attn.attention.rotary_embed.freqs.float()
         self._turns = torch.polar(torch.ones_like(angles), angles)
         self._unseen = torch.full((n_patches, n_patches + 1), -math.inf, dtype=dtype).triu(2)
@@ -102,7 +102,7 @@ class _FrozenLayer:
         # The start token stands at place 0, where the rotation is the identity.
         self._start_key = attention.w_k(norm(start)).view(heads).to(self._dtype)
         self._start_value = attention.w_v(norm(start)).view(heads).to(self._dtype)
-        q, k, v = (_after(norm, linear) for linear in (attention.w_q, attention.w_k, attention.w_v))
+        q, k, v = (affine_after(norm, linear) for linear in (attention.w_q, attention.w_k, attention.w_v))
         shrink = math.sqrt(self._n_heads / start.shape[-1])
         q = Affine(q.weight * shrink, q.bias * shrink)
         self._q, self._kv, self._qkv = (
@@ -144,15 +144,16 @@ class _FrozenLayer:
         return turned.to(self._dtype)
 
 
-def _affine(linear: nn.Module) -> Affine:
+def affine(linear: nn.Module) -> Affine:
+    """Return the weight and bias of a linear layer, of one with low-rank weights their sum."""
     plain = linear.merged() if isinstance(linear, LoRALinear) else linear
     assert isinstance(plain, nn.Linear)
     return Affine(plain.weight, plain.bias)
 
 
-def _after(norm: RMSNorm, linear: nn.Module) -> Affine:
+def affine_after(norm: RMSNorm, linear: nn.Module) -> Affine:
     """Return `linear` with the norm's scale in its weights; `_normed` does the rest of the norm."""
-    weight, bias = _affine(linear)
+    weight, bias = affine(linear)
     return Affine(weight * norm.scale, bias)
 
 

@@ -4,7 +4,8 @@ Which there are: ``readout_names``.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import no_type_check
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,9 @@ _LEAST_VARIANCE = torch.finfo(torch.float32).tiny
 
 
 def read_out(
-    readout: str, outputs: Iterable[Float[Tensor, "n positions d_model"]]
+    readout: str,
+    outputs: Iterable[Float[Tensor, "n positions d_model"]],
+    moments_of: Callable[[Tensor, bool], tuple[Tensor, ...]] | None = None,
 ) -> Float[Tensor, "n width"]:
     """Return the vectors of some windows.
 
@@ -26,29 +29,32 @@ def read_out(
     ----------
     outputs : of each layer, the first one first, at the patches' positions without the start token. Taken one by one:
         the next may overwrite the one before. With ``last`` the last position is enough.
+    moments_of : `position_moments`, or what computes the same; None: the compiled one where there is one for `outputs`
 
     Notes
     -----
     The spread takes two passes, from the mean itself: no difference of large sums.
     """
     kind, with_spread = readout.removesuffix(SPREAD), readout.endswith(SPREAD)
-    levels, spreads, compiled = [], [], None
+    levels, spreads = [], []
     for x in outputs if kind == "layers" else deque(outputs, maxlen=1):
-        compiled = (
-            position_spread.available(x) if compiled is None else compiled
-        )  # layers are all of one kind
-        moments = _compiled(x) if compiled else _in_pytorch(x, with_spread)
-        levels.append(x[:, -1] if kind == "last" else moments[0])
-        spreads += moments[1:] if with_spread else ()
+        if moments_of is None:  # layers are all of one kind
+            moments_of = _compiled if position_spread.available(x) else position_moments
+        level, *spread = moments_of(x, with_spread) if kind != "last" or with_spread else (x[:, -1],)
+        levels.append(x[:, -1] if kind == "last" else level)
+        spreads += spread if with_spread else ()
     return torch.cat([*levels, *spreads], dim=1)
 
 
-def _compiled(x: Float[Tensor, "n positions d_model"]) -> tuple[Float[Tensor, "n d_model"], ...]:
+def _compiled(
+    x: Float[Tensor, "n positions d_model"], _with_spread: bool
+) -> tuple[Float[Tensor, "n d_model"], ...]:
     """Return mean and standard deviation over positions: both always, so that all read-outs share the mean's bits."""
     return position_spread.mean_and_spread(x, _LEAST_VARIANCE)
 
 
-def _in_pytorch(
+@no_type_check  # so that `torch.compile` traces through it
+def position_moments(
     x: Float[Tensor, "n positions d_model"], with_spread: bool
 ) -> tuple[Float[Tensor, "n d_model"], ...]:
     """Return the mean over positions and perhaps their standard deviation.

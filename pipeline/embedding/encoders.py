@@ -107,9 +107,9 @@ EMULATED = (
     "differ from those of another processor by rounding alone, as those of two processors with bfloat16 do"
 )
 """Measured on ppg_gpt_1m_long: docs/encoder.md."""
-REDUCED_ROUNDING = 2
-"""Raise when a reduced precision comes to round otherwise, so that no store mixes the two (1: autocast; 2: packed
-weights, about 2 % of an embedding apart)."""
+REDUCED_ROUNDING = {"cpu": 2, "cuda": 3}
+"""By kind of device. Raise when a reduced precision comes to round otherwise, so that no store mixes the two (1:
+autocast; 2: packed weights, about 2 % of an embedding apart, while a GPU kept to autocast; 3: compiled layers)."""
 
 
 def kept_encoder(
@@ -172,7 +172,9 @@ def prepare_for(encoder: Encoder) -> Prepare:
 def encoder_label(encoder: Encoder) -> str:
     """Return the encoder's name in the store's key; a reduced precision, rounded otherwise, is another encoder."""
     precision = getattr(encoder, "precision", "float32")
-    return encoder.name if precision == "float32" else f"{encoder.name}_{precision}_r{REDUCED_ROUNDING}"
+    if precision == "float32":
+        return encoder.name
+    return f"{encoder.name}_{precision}_r{REDUCED_ROUNDING[device_kind(encoder)]}"
 
 
 def encoder_fields(encoder: Encoder) -> dict[str, Any]:

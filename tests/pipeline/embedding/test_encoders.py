@@ -51,7 +51,11 @@ def test_reduced_precision_is_another_encoder() -> None:
         make_encoder("ppg_gpt_1m_random", precision=p, device="cpu") for p in ("float32", "bfloat16")
     )
     assert encoder_label(full) == "ppg_gpt_1m_random"
-    assert encoder_label(reduced) == f"ppg_gpt_1m_random_bfloat16_r{REDUCED_ROUNDING}"
+    assert encoder_label(reduced) == f"ppg_gpt_1m_random_bfloat16_r{REDUCED_ROUNDING['cpu']}"
+    with torch.device("meta"), pytest.MonkeyPatch.context() as patched:  # a GPU rounds otherwise
+        patched.setattr(encoders, "device_kind", lambda model: "cuda")
+        assert encoder_label(reduced) == f"ppg_gpt_1m_random_bfloat16_r{REDUCED_ROUNDING['cuda']}"
+    assert len(set(REDUCED_ROUNDING.values())) == 2
 
 
 def test_the_mean_over_positions_is_another_encoder() -> None:
