@@ -46,7 +46,8 @@ def add_rehearsal_commands(commands) -> None:
 
 def _add_check(commands) -> None:
     check = commands.add_parser(
-        "emulator-check", help="R2 of MT+PCS on emulated against rendered embeddings of one cohort; resumable"
+        "emulator-check",
+        help="R2 of fitted lines or MT+PCS on emulated against rendered embeddings of one cohort; resumable",
     )
     _add_common(check, experiment="recovery")
     check.add_argument("--patients", type=int, default=160, help="planted patients, divided by the split")

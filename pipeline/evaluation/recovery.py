@@ -3,8 +3,9 @@
 On a synthetic cohort the truth is known, and with it the best estimate that anyone could make: the oracle's, from the
 latent physiology and the same history, and the ideal reader's, who sees the true pulse shape and no latent. What
 history alone achieves says the twin: the same model on another patient's waveform. Recovery = (R2 model - R2 twin) /
-(R2 best - R2 twin). Where labs know nothing of the pulse (null A) a model must not beat its twin; where nothing can be
-known (null B) nobody may have skill. Source: our decision (docs/recovery.md).
+(R2 best - R2 twin); of assimilation over its twin or the ideal filter on results alone, whichever is better, so that a
+poor twin makes no recovery. Where labs know nothing of the pulse (null A) a model must not beat its twin; where nothing
+can be known (null B) nobody may have skill. Source: our decision (docs/recovery.md).
 """
 
 import math
@@ -56,7 +57,8 @@ def recovery_rows(predictions: pd.DataFrame, config: EvaluationConfig) -> list[d
     percentile intervals over the same bootstrap replicates of the patients, and over training runs where there are
     several. ``added``, ``added_...`` and every ``r2_`` also have ``_simultaneous_lower``, ``_simultaneous_upper`` and
     ``_p_holm``: over all labs and protocols together. A recovery is NaN where the best is less than `LEAST_HEADROOM`
-    above the twin; both are where model and twin give the same estimates, which ``same`` and ``same_assim`` tell.
+    above what history alone achieves; both are where model and twin give the same estimates, which ``same`` and
+    ``same_assim`` tell.
 
     Raises
     ------
@@ -132,8 +134,19 @@ def _of_model(model: str, r2: Mapping[str, np.ndarray], *, same: bool) -> Number
     found = {f"added{suffix}": unknown if same else r2[model] - r2[twin]}
     for name, best in (("recovery", ORACLE), ("recovery_ideal", IDEAL)):
         if best in r2:
-            found[f"{name}{suffix}"] = unknown if same else recovery(r2[model], r2[twin], r2[best])
+            found[f"{name}{suffix}"] = unknown if same else recovery(r2[model], _history(model, r2), r2[best])
     return found
+
+
+def _history(model: str, r2: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return what history alone achieves: of assimilation its twin or the ideal filter on results, the better one.
+
+    Which of them is decided once, by R2 over all patients, not anew in every replicate.
+    """
+    twin = r2[TWIN_OF[model]]
+    if model != OURS or RESULTS_ALONE not in r2:
+        return twin
+    return max(twin, r2[RESULTS_ALONE], key=lambda values: float(values[0]))
 
 
 def _losses(r2: Mapping[str, np.ndarray]) -> Numbers:

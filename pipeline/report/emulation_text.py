@@ -8,16 +8,17 @@ from pipeline.emulation.check import TOLERANCE
 from pipeline.foundation.number_format import interval, number, signed
 
 
-def emulation_text(table: pd.DataFrame, readouts: pd.DataFrame, about: str) -> str:
+def emulation_text(table: pd.DataFrame, readouts: pd.DataFrame, about: str, *, method: str) -> str:
     """Return R2 of both by protocol and lab with the difference and its interval, and R2 of the latents.
 
     Parameters
     ----------
     table : of ``evaluation.emulation.emulation_rows``
     readouts : the fields of ``emulation.running_means.LatentRow``
+    method : whose R2 it is, in words
     """
     head = f"{'rendered':>10}{'emulated':>10}{'difference':>12}"
-    lines = [about, "", f"{'R2 of MT+PCS':<22}{'draws':>7}{head}{'95 %':>17}{'SD of draws':>14}"]
+    lines = [about, "", f"{f'R2 of {method}':<22}{'draws':>7}{head}{'95 %':>17}{'SD of draws':>14}"]
     for row in table.to_dict("records"):
         name, between = (
             f"{row['protocol']} {row['lab']}",

@@ -52,6 +52,10 @@ def made_of_sentence(makeup: Makeup, shares: pd.DataFrame | None = None) -> str:
     if makeup.without_waveform:
         verb = "uses" if len(makeup.without_waveform) == 1 else "use"
         rest.append(f"{', '.join(makeup.without_waveform)} {verb} no waveform")
+    rest += [
+        f"of {lab} {100 * young:.0f} % (once it is old {100 * old:.0f} %) is the last result, carried forward"
+        for lab, (young, old) in makeup.carried.items()
+    ]
     if "network" in numbers and spread and max(map(abs, spread.get("network", (1.0,)))) < NOTHING:
         rest.append(f"{SILENT}: these are the estimates of the lines")
     return f"{short_label(makeup.method)}: {'; '.join([*parts, *rest])}."

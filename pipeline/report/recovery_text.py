@@ -1,6 +1,6 @@
 """Recovery of what was planted, as text: the table condition by condition, and what was expected of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipeline.evaluation.recovery import (
 )
 from pipeline.foundation.number_format import counted, interval, number, short_label, signed
 from pipeline.foundation.schema import LAB_NAMES
+from pipeline.report.claims import NOT_ESTIMABLE
 
 SHOWN = {
     MODEL: ("locf", "shrunk_locf", "lstm", TWIN, ZERO_H0, MODEL, ORACLE),
@@ -30,6 +31,8 @@ SHOWN = {
 """Columns of the two tables of a condition and protocol: the paper's methods, and ours beside the ideal readers."""
 BESIDE = {MODEL: [("added_h0", "MT+PCS - MT")], OURS: [("added_network", "assim. - by line")]}
 """Further differences of a table: what h0 from history adds to one of zero, and networks to lines."""
+HUNDREDTH = 0.01
+"""Of R2: what the tables tell."""
 TARGET_RECOVERY, TARGET_LABS = 0.5, 3
 LONG_TARGETS: Mapping[str, float] = {
     "calcium": 0.80, "potassium": 0.78, "sodium": 0.75, "glucose": 0.75, "lactate": 0.75,
@@ -132,21 +135,36 @@ def _names(names: list[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def recovery_text(table: pd.DataFrame) -> str:
-    """Return the table as fixed-width text, condition by condition, with the verdicts below."""
-    lines = []
-    for _, rows in table.groupby(["condition", "protocol"], sort=False):
-        condition, protocol = rows[["condition", "protocol"]].iloc[0]
-        size = f"{int(rows['train_patients'].iloc[0])} training patients"
-        lines.append(f"{condition}, {size}, protocol {protocol}")
-        ordered = rows.sort_values("lab", key=lambda lab: lab.map(LAB_NAMES.index)).to_dict(orient="records")
-        for model in SHOWN:
-            if f"r2_{model}" in rows:
-                lines += [_head(model, rows), *(_line(row, model) for row in ordered), ""]
-        if "loss_encoder" in rows and 0 not in rows["coupling"].to_list():
-            lines += [*_loss_table(ordered), ""]
+def recovery_text(
+    table: pd.DataFrame, *, above: str = "", made_of: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """Return the table as fixed-width text, condition by condition, with the verdicts below.
+
+    Parameters
+    ----------
+    above : what stands above every table, as what of the paper's methods is ours
+    made_of : condition -> what made each method's estimates, a sentence each
+    """
+    lines = [above, ""] if above else []
+    for condition, both in table.groupby("condition", sort=False):
+        for protocol, rows in both.groupby("protocol", sort=False):
+            size = f"{int(rows['train_patients'].iloc[0])} training patients"
+            lines += [f"{condition}, {size}, protocol {protocol}", *_tables(rows)]
+        lines += [*told, ""] if (told := (made_of or {}).get(str(condition))) else []
     lines += [f"{'met   ' if verdict.met else 'MISSED'}  {verdict.text}" for verdict in verdicts(table)]
     return "\n".join([*lines, "", *_footnotes(table)]) + "\n"
+
+
+def _tables(rows: pd.DataFrame) -> list[str]:
+    """Return the tables of one condition and protocol: the paper's methods, ours, and what is lost."""
+    lines = []
+    ordered = rows.sort_values("lab", key=lambda lab: lab.map(LAB_NAMES.index)).to_dict(orient="records")
+    for model in SHOWN:
+        if f"r2_{model}" in rows:
+            lines += [_head(model, rows), *(_line(row, model) for row in ordered), ""]
+    if "loss_encoder" in rows and 0 not in rows["coupling"].to_list():
+        lines += [*_loss_table(ordered), ""]
+    return lines
 
 
 def _footnotes(table: pd.DataFrame) -> list[str]:
@@ -161,6 +179,11 @@ def _footnotes(table: pd.DataFrame) -> list[str]:
         notes.append(
             f"One training run {'in other conditions' if max(runs) > 1 else 'a condition'}: those intervals cover the "
             "choice of patients, not the luck of training."
+        )
+    if f"recovery{SUFFIXES[OURS]}" in table:
+        notes.append(
+            "Recovery is what a model has over its twin, of what the best has over it; of assimilation over the "
+            "twin or the ideal filter on results alone, whichever is better."
         )
     notes.append(
         "Nulls are judged by intervals at 95 % for all labs and protocols together (Holm), a method at a time."
@@ -216,9 +239,17 @@ def _line(row: dict[Any, Any], model: str) -> str:
             if model == OURS and f"recovery_ideal{suffix}" in row
             else []
         )
-    told = "".join(
-        f"{show(row[name], 2)} {interval(row[f'{name}_lower'], row[f'{name}_upper'], 2)}".ljust(width)
-        for name, show, width in wanted
-    )
+    told = "".join(_cell(row, name, show).ljust(width) for name, show, width in wanted)
+    told = NOT_ESTIMABLE if pd.isna(row[f"added{suffix}"]) else told
     cells = "".join(f"{number(row[f'r2_{name}']):>8}" for name in SHOWN[model] if f"r2_{name}" in row)
     return f"  {row['lab']:<10}{int(row['n_labs']):>6}{cells}  {told}".rstrip()
+
+
+def _cell(row: dict[Any, Any], name: str, show: Callable[[float, int], str]) -> str:
+    """Return a number and its interval; in words where nothing was compared, or next to nothing found."""
+    values = [row[name], row[f"{name}_lower"], row[f"{name}_upper"]]
+    if name.startswith("added") and pd.isna(row[name]):
+        return "not estimable"
+    if name.startswith("added") and all(abs(value) < HUNDREDTH / 2 for value in values):
+        return f"below {HUNDREDTH / 2} either way"
+    return f"{show(values[0], 2)} {interval(values[1], values[2], 2)}"

@@ -1,8 +1,8 @@
 """Does a method do as well on emulated embeddings as on rendered ones? Source: our decision (docs/rehearsal.md).
 
-One planted cohort is rendered and embedded, then emulated at the very windows that were usable; MT+PCS is trained on
-both and judged on the same draws of the same patients, under several divisions into training and test patients. Beside
-it, latents are read from both by lines through running means. Resumable: what is finished is kept.
+One planted cohort is rendered and embedded, then emulated at the very windows that were usable; lines (or MT+PCS) are
+fitted to both and judged on the same draws of the same patients, under several divisions into training and test
+patients. Beside it, latents are read from both by lines through running means. Resumable: what is finished is kept.
 """
 
 import dataclasses
@@ -95,7 +95,7 @@ def run_emulation_check(
         judged = [pair.division(experiment, number) for number in range(check.divisions)]
         table = emulation_rows(judged, MODEL, base.evaluation)
         write_parquet(root / "emulator_check.parquet", table)
-        text = emulation_text(table, readouts, check.words)
+        text = emulation_text(table, readouts, check.words, method=check.study.method)
         write_text(root / "emulator_check.txt", text)
     return text
 

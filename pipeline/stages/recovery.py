@@ -5,6 +5,7 @@ Cohorts of fewer training patients are parts of the whole one, judged on the sam
 """
 
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,12 +27,15 @@ from pipeline.foundation.atomic import require_writable, write_json, write_parqu
 from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.foundation.workers import worker_pool
 from pipeline.labs.carry_forward import fit_carry_forward
+from pipeline.prediction.explanations import made_of
 from pipeline.prediction.scoring import score, score_estimator
+from pipeline.report.made_of import made_of_sentence
 from pipeline.report.recovery_figures import recovery_by_size_svg, recovery_by_svg
 from pipeline.report.recovery_text import recovery_text
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.truth import oracle_estimates
 from pipeline.stages.encoder_files import plain_experiment
+from pipeline.stages.evaluate import MADE_OF
 from pipeline.stages.ideal_readers import ideal_readers
 from pipeline.stages.ingest import COHORT_LICENCE
 from pipeline.stages.planted_cohort import EmbeddedCohort
@@ -45,6 +49,10 @@ from pipeline.training.ridge import FOLDS
 logger = logging.getLogger(__name__)
 
 TEST = ("test",)
+JUDGED = 2
+"""Raise when judging changes: what is kept of before is judged anew (2: recovery over the better history)."""
+MADE_OF_PATIENTS = 16
+"""Test patients on whose draws the shares of what makes an estimate are taken."""
 
 
 def run_recovery(
@@ -103,7 +111,7 @@ def run_long_recovery(
 def _run(
     regime: Regime, name: str, conditions: Sequence[Condition], only: Sequence[str] | None, workers: int
 ) -> pd.DataFrame:
-    root, tables, parts = regime.root, [], []
+    root, tables, parts, sentences = regime.root, [], [], {}
     conditions = _large_enough(regime, conditions)
     for number, condition in enumerate(conditions, start=1):
         experiment, weights = regime.experiment(condition), regime.embeddings(condition)
@@ -113,7 +121,7 @@ def _run(
                      "most_steps": regime.most_steps(condition)}  # fmt: skip
         folder = root / "conditions" / config_hash(described)[:12]
         # More seeds or methods add to what is trained; what is judged together is named by both.
-        judged = folder / "judged" / config_hash([condition.seeds, list(methods)])[:12]
+        judged = folder / "judged" / config_hash([condition.seeds, list(methods), JUDGED])[:12]
         if not (judged / "rows.parquet").exists():
             logger.info("recovery: %s", condition.name)
             with _noted(weights, described):
@@ -127,11 +135,14 @@ def _run(
                 _judge(condition, cohort, fitting, ideal, folder, judged, methods)
         tables.append(pd.read_parquet(judged / "rows.parquet"))
         parts.append(_named(pd.read_parquet(judged / "by.parquet"), condition))
+        sentences[condition.name] = json.loads((judged / MADE_OF).read_text(encoding="utf-8"))
         table, by = pd.concat(tables, ignore_index=True), pd.concat(parts, ignore_index=True)
         with _noted(weights, {"conditions": [to_plain(done) for done in conditions[:number]], **described}):
             write_parquet(root / f"{name}.parquet", table)
             write_parquet(root / f"{name}_by.parquet", by)
-        write_text(root / f"{name}.txt", recovery_text(table))
+        write_text(
+            root / f"{name}.txt", recovery_text(table, above=experiment.above_tables, made_of=sentences)
+        )
         _write_pictures(root, name, table, by)
     return pd.concat(tables, ignore_index=True)
 
@@ -248,6 +259,7 @@ def _judge(
         folder / "condition.json",
         {"condition": to_plain(condition), "experiment": plain_experiment(experiment)},
     )
+    write_json(judged / MADE_OF, _made_of(cohort, folder, methods))
     write_parquet(judged / "predictions.parquet", scored)
     write_parquet(judged / "by.parquet", recovery_by(scored, experiment.evaluation))
     write_parquet(judged / "rows.parquet", table)
@@ -291,6 +303,26 @@ def trained_predictions(
     return pd.concat([*tables, *learned], ignore_index=True)
 
 
+def _made_of(cohort: EmbeddedCohort, folder: Path, methods: Sequence[str]) -> list[str]:
+    """Say of each trained method, first seed, what makes its estimates; the shares are kept beside its checkpoint."""
+    told = []
+    for method in methods:
+        run = _scores(folder, method, 0).parent
+        _explained(cohort, run)
+        shares = pd.DataFrame(json.loads((run / MADE_OF).read_text(encoding="utf-8")))
+        told.append(made_of_sentence(makeup_of(run), shares))
+    return told
+
+
+def _explained(cohort: EmbeddedCohort, run: Path) -> None:
+    """Write what makes the estimates of a trained method beside its checkpoint, where it is not written yet."""
+    if not (run / MADE_OF).exists():
+        found = made_of(
+            run, cohort.aligned, cohort.store, cohort.splits, split=TEST[0], most_patients=MADE_OF_PATIENTS
+        )
+        write_json(run / MADE_OF, found.astype(object).where(found.notna(), None).to_dict("records"))
+
+
 def _scores(folder: Path, method: str, run: int) -> Path:
     return folder / (method if run == 0 else f"{method}_{run}") / "scores.parquet"
 
@@ -318,6 +350,8 @@ def _scored_run(
         dataclasses.asdict(experiment.shape_of(method)), recipe, kept.parent, experiment=plain_experiment(experiment),
     )  # fmt: skip
     scores = score(kept.parent, cohort.aligned, cohort.store, cohort.splits, splits_to_score=TEST)
+    if run == 0:
+        _explained(cohort, kept.parent)
     write_parquet(kept, scores)
     return scores
 

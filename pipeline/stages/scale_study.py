@@ -36,7 +36,8 @@ from pipeline.stages.recovery import trained_predictions
 
 logger = logging.getLogger(__name__)
 
-RECIPES = ("lines", "mt_pcs")
+RECIPES: Mapping[str, str] = {"lines": "fitted lines", "mt_pcs": "MT+PCS"}
+"""Name of a recipe, and what tables call what it makes."""
 METHODS = (MODEL, TWIN)
 
 
@@ -55,7 +56,8 @@ class ScaleStudy:
     """Of the cohort."""
     recipe: str = "lines"
     """``lines``: each lab's line through running means of the waveform and its own history, in closed form, with a
-    network that learns a single step of 1e-6 and says nothing; ``mt_pcs``: the experiment's own recipe."""
+    network that learns a single step of 1e-6 and says nothing: not the paper's MT+PCS, and never called so.
+    ``mt_pcs``: the experiment's own recipe."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -108,11 +110,16 @@ class ScaleStudy:
         )
 
     @property
+    def method(self) -> str:
+        """What the recipe makes, in words."""
+        return RECIPES[self.recipe]
+
+    @property
     def words(self) -> str:
         """The study in one sentence."""
         return (
             f"{self.patients} planted patients of {self.hours[0]:g} to {self.hours[1]:g} h, seed {self.seed}, "
-            f"coupling 1{', emulated embeddings' if self.emulated else ''}; method: {self.recipe}"
+            f"coupling 1{', emulated embeddings' if self.emulated else ''}; method: {self.method}"
         )
 
 

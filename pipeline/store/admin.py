@@ -170,10 +170,7 @@ def _problem(store: EmbeddingStore, entry: ManifestEntry) -> str | None:
     try:
         check_layout(read)
         for first in range(0, len(read), CHUNK_WINDOWS):
-            block = read.embeddings[first : first + CHUNK_WINDOWS]
-            if not np.isfinite(block).all():
-                return "an embedding is not finite"
-            digest.update(block.tobytes())
+            digest.update(read.embeddings[first : first + CHUNK_WINDOWS].tobytes())
         start_us, quality = read.start_us, read.quality
     except StoreError as error:
         return str(error)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.foundation.errors import StoreError
+from pipeline.store.finite import require_finite
 
 
 class ChunkFiles:
-    """An array in chunks of whole rows, read when asked for; safe to share and to pickle.
+    """An array in chunks of whole rows, read when asked for, embeddings only if finite; safe to share and to pickle.
 
     Index it with an int, a slice, an array of row numbers or a mask; the result is always a fresh array.
 
@@ -40,15 +41,16 @@ class ChunkFiles:
     def __getitem__(self, rows: Any) -> np.ndarray:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
-            return (
+            return require_finite(
                 self._slice(start, max(start, stop))
                 if step == 1
-                else self._pick(np.arange(start, stop, step))
+                else self._pick(np.arange(start, stop, step)),
+                self._folder,
             )
         chosen = np.asarray(rows)
         if chosen.dtype == bool:
             chosen = np.flatnonzero(chosen)
-        picked = self._pick(np.atleast_1d(chosen.astype(np.int64)))
+        picked = require_finite(self._pick(np.atleast_1d(chosen.astype(np.int64))), self._folder)
         return picked if chosen.ndim else picked[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

@@ -25,6 +25,7 @@ from zarr.storage import FsspecStore
 
 from pipeline.foundation.errors import ConfigError, StoreError
 from pipeline.store.base import ENTRY_FILE, is_updatable, require_updatable
+from pipeline.store.finite import require_finite
 
 REVISIONS = ".revisions"
 KEPT_REVISIONS = 20
@@ -242,6 +243,7 @@ class ObjectRows:
                 "an object of the embedding store is missing: it was collected while in use; open the patient "
                 "again, and if that fails run: python -m pipeline store verify"
             )
+        require_finite(block, self._url)
         return block if isinstance(chosen, slice) or chosen.ndim else block[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

@@ -27,6 +27,7 @@ def makeup_of(folder: Path | str) -> Makeup:
     numbers: Counter[str] = Counter()
     labs: list[str] = []
     without: list[str] = []
+    carried: dict[str, tuple[float, float]] = {}
     method = ""
     for place in checkpoint_folders(folder):
         with apart():  # counting numbers makes nothing of them
@@ -36,13 +37,23 @@ def makeup_of(folder: Path | str) -> Makeup:
         found, silent = counted(loaded.model, loaded.labs)
         numbers.update(found)
         without += silent
+        carried |= carried_of(loaded.model, loaded.labs)
     in_order = [lab for lab in LAB_NAMES if lab in labs]
     return Makeup(
         method=method,
         numbers={part: n for part, n in numbers.items() if n},
         labs=tuple(in_order),
         without_waveform=tuple(lab for lab in in_order if lab in without),
+        carried={lab: carried[lab] for lab in in_order if lab in carried},
     )
+
+
+def carried_of(model: TrainedModel, labs: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+    """Return what the last result counts in an assimilated estimate, young and old, where it counts anything."""
+    if not isinstance(model, LabAssimilation):
+        return {}
+    shares = zip(labs, model.carried_by_lab, strict=True)
+    return {lab: (own.young.share, own.old.share) for lab, own in shares if own.any}
 
 
 def counted(model: TrainedModel, labs: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:

@@ -1,6 +1,6 @@
 """What a trained method is made of, counted; ``counting`` counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +14,11 @@ class Makeup:
         named
     labs : estimated
     without_waveform : labs whose estimate no waveform enters, by the fit's own choice
+    carried : lab -> share of the last result in its estimates, when young and when old, where there is any
     """
 
     method: str
     numbers: dict[str, int]
     labs: tuple[str, ...]
     without_waveform: tuple[str, ...]
+    carried: dict[str, tuple[float, float]] = field(default_factory=dict)

@@ -46,6 +46,7 @@ def shares(
     store: WindowStore,
     patients: Sequence[str],
     cache: EmbeddingCache | None = None,
+    most_patients: int = MOST_PATIENTS,
 ) -> pd.DataFrame:
     """Return a row of `SHARE_COLUMNS` for each protocol and lab of some examples; NaN where all estimates are the same.
 
@@ -53,8 +54,9 @@ def shares(
     ----------
     examples : rows of ``EXAMPLE_COLUMNS`` of `patients`
     patients : all patients of one split; a twin is one of them
+    most_patients : of whose draws they are taken
     """
-    chosen = sorted(set(examples["patient_id"]))[:MOST_PATIENTS]
+    chosen = sorted(set(examples["patient_id"]))[:most_patients]
     known = examples["patient_id"].isin(chosen) & examples["lab"].isin(forecaster.labs)
     rows = examples.loc[known].reset_index(drop=True)
     if isinstance(forecaster, FilterForecaster):

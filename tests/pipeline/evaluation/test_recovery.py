@@ -173,6 +173,30 @@ def test_a_model_with_its_twins_estimates_is_not_estimable(predictions_table):
         assert found["same"]
 
 
+@pytest.mark.parametrize(("added", "bounds", "told"), [
+    (np.nan, np.nan, "not estimable: both give the same estimates"),
+    (0.001, 0.004, "below 0.005 either way"),
+    (0.001, 0.006, "0.00 [-0.01, 0.01]"),
+])  # fmt: skip
+def test_nothing_compared_or_next_to_nothing_found_is_said_in_words(added, bounds, told):
+    shown = row(added=added, added_lower=-bounds, added_upper=bounds, recovery=added)
+    (line,) = (line for line in recovery_text(pd.DataFrame([shown])).splitlines() if "sodium " in line)
+    assert told in line
+    assert "nan" not in line
+
+
+def test_what_is_ours_stands_above_and_what_made_the_estimates_below_each_condition():
+    table = pd.DataFrame([row(), row(protocol="anchored"), row(condition="other")])
+    made = {"coupling 1": ["MT+PCS: one."], "other": ["MT+PCS: two."]}
+    lines = recovery_text(table, above="Ours is one thing.", made_of=made).splitlines()
+    assert lines[:2] == ["Ours is one thing.", ""]
+    places = [next(i for i, line in enumerate(lines) if words in line) for words in (
+        "coupling 1, 10 training patients, protocol start", "coupling 1, 10 training patients, protocol anchored",
+        "MT+PCS: one.", "other, 10 training patients", "MT+PCS: two.", "MISSED  start",
+    )]  # fmt: skip
+    assert places == sorted(places)
+
+
 def test_assimilation_has_a_table_and_verdicts_of_its_own():
     """Against its own twin; a table of an earlier run, which lacks it, is shown as it was."""
     names = ("r2_lines", "r2_mt_assim_twin", "r2_mt_assim", "added_assim", "recovery_assim")
@@ -253,6 +277,21 @@ def test_assimilations_rows_are_those_of_its_own_twin(predictions):
         assert found["added_assim"] == pytest.approx(found["r2_mt_assim"] - found["r2_mt_assim_twin"])
         headroom = found["r2_oracle"] - found["r2_mt_assim_twin"]
         assert found["recovery_assim"] == pytest.approx(found["added_assim"] / headroom)
+
+
+@pytest.mark.parametrize("results", [0.3, 1.0])
+def test_assimilations_recovery_is_over_the_better_of_its_twin_and_the_ideal_results(predictions, results):
+    """A poor twin makes no recovery: of the ideal filter on results, or the twin, counts who errs less."""
+    errors = {"mt_pcs_twin": 0.9, "mt_pcs": 0.5, "mt_assim_twin": 0.6, "mt_assim": 0.2, "oracle": 0.1}
+    for found in recovery_rows(noisy(predictions, **errors, ideal_results=results), CONFIG):
+        history = found["r2_ideal_results"] if results < 0.6 else found["r2_mt_assim_twin"]
+        assert found["recovery_assim"] == pytest.approx(
+            (found["r2_mt_assim"] - history) / (found["r2_oracle"] - history)
+        )
+        assert found["added_assim"] == pytest.approx(found["r2_mt_assim"] - found["r2_mt_assim_twin"])
+        assert found["recovery"] == pytest.approx(
+            found["added"] / (found["r2_oracle"] - found["r2_mt_pcs_twin"])
+        )
 
 
 def seeded(predictions, **errors):

@@ -24,7 +24,8 @@ READOUTS = pd.DataFrame(
 
 
 def test_the_largest_differences_are_named() -> None:
-    methods, latents = emulation_text(TABLE, READOUTS, "about").split("R2 of latents")
+    methods, latents = emulation_text(TABLE, READOUTS, "about", method="fitted lines").split("R2 of latents")
+    assert "R2 of fitted lines" in methods
     assert "mean difference -0.020, largest -0.060" in methods
     assert "start sodium" in methods
     assert "[-0.100, 0.100]" in methods

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pandas as pd
 
 from pipeline.foundation.schema import LAB_NAMES
@@ -66,6 +68,10 @@ def test_filters_and_readers_are_named() -> None:
         method="mt_assim", numbers={"lines": 1285, "filters": 55}, labs=LAB_NAMES, without_waveform=()
     )
     assert "five Kalman filters of 11 numbers each" in made_of_sentence(filters)
+    carried = replace(filters, carried={"lactate": (0.0, 0.25), "sodium": (1.0, 1.0)})
+    told = made_of_sentence(carried)
+    assert "of lactate 0 % (once it is old 25 %) is the last result, carried forward" in told
+    assert "of sodium 100 % (once it is old 100 %) is the last result" in told
     reader = Makeup(method="lines", numbers={"lines": 9, "reading": 700}, labs=LAB_NAMES, without_waveform=())
     assert "no network" not in made_of_sentence(reader)  # an LSTM is one
 

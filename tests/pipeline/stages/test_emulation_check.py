@@ -47,7 +47,7 @@ def test_both_are_judged_on_the_same_draws(run: tuple[Path, Path, str]) -> None:
     assert readouts["spread"].min() > 0, "each draw of the emulator has a luck of its own"
     assert (root / "emulator_check.txt").read_text() == text
     assert (
-        "pulse_features; 14 planted patients of 4 to 5 h, seed 7, coupling 1; method: lines; 2 divisions"
+        "pulse_features; 14 planted patients of 4 to 5 h, seed 7, coupling 1; method: fitted lines; 2 divisions"
         in text
     )
     assert lacking(root) == {}

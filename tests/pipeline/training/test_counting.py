@@ -10,7 +10,7 @@ from models.assimilation.reading_network import ReadingNetworkConfig
 from models.regressor.lab_lines import LabLines, LabLinesConfig
 from pipeline.foundation.schema import LAB_NAMES
 from pipeline.testing.training_runs import CONFIG, run
-from pipeline.training.counting import counted, makeup_of
+from pipeline.training.counting import carried_of, counted, makeup_of
 
 
 def lines() -> LabLines:
@@ -52,6 +52,14 @@ def test_a_filter_that_readings_tell_nothing_uses_no_waveform() -> None:
     numbers, silent = counted(filters(share=0.5, gain=0.0), ("sodium", "glucose"))
     assert silent == ["sodium", "glucose"]
     assert (numbers["network"], numbers["lines"]) == (0, 0)
+
+
+def test_what_the_last_result_counts_is_told_of_the_labs_of_which_it_counts() -> None:
+    model = filters(share=0.5, gain=0.7)
+    assert carried_of(model, ("sodium", "glucose")) == {}
+    model.carried[1, 1] = torch.tensor([0.25, 1.0, 0.0, 5.0])
+    assert carried_of(model, ("sodium", "glucose")) == {"glucose": (0.0, 0.25)}
+    assert carried_of(lines(), LAB_NAMES) == {}
 
 
 def test_a_trained_networks_numbers_add_up(cohort, tmp_path) -> None:
