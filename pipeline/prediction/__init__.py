@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "config": ["HISTORY_ONLY", "NO_HISTORY", "NO_SIGNAL", "PredictionConfig", "STALE"],
         "dense_scoring": ["score_dense", "score_estimators_dense"],
-        "explanations": ["explain"],
+        "explanations": ["explain", "made_of"],
         "files": ["PredictionWriter", "read_dense_sums", "read_predictions"],
         "intervals": ["GIVEN", "INTERVAL_STATE", "Intervals", "NO_ESTIMATE", "NO_INTERVALS", "fit_intervals"],
         "new_patients": ["Predictor", "predict"],
