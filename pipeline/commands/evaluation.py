@@ -153,9 +153,7 @@ def _scale_study(parsed: argparse.Namespace) -> None:
 
 
 def _recovery(parsed: argparse.Namespace) -> None:
-    # Both import torch, which other commands need not.
-    from pipeline.report.recovery_text import recovery_text
-    from pipeline.stages.recovery import run_long_recovery, run_recovery
+    from pipeline.stages.recovery import run_long_recovery, run_recovery  # imports torch, as above
 
     config, methods = configuration(parsed), parsed.method  # None: each condition's own
     if unknown := sorted(set(methods or ()) - set(TRAINED_METHODS)):
@@ -165,12 +163,13 @@ def _recovery(parsed: argparse.Namespace) -> None:
     workspace = Workspace.from_environment(config.name, artifacts=parsed.artifacts)
     conditions = _conditions(parsed)
     if parsed.regime == "short":
-        table = run_recovery(config, workspace.root, conditions, methods=methods, workers=parsed.workers)
+        run_recovery(config, workspace.root, conditions, methods=methods, workers=parsed.workers)
     else:
-        table = run_long_recovery(
+        run_long_recovery(
             config, workspace.root, _long_cohorts(parsed), conditions, methods=methods, workers=parsed.workers
         )
-    sys.stdout.write(recovery_text(table))
+    written = workspace.root / ("recovery.txt" if parsed.regime == "short" else "recovery_long.txt")
+    sys.stdout.write(written.read_text(encoding="utf-8"))
 
 
 def _conditions(parsed: argparse.Namespace) -> list[Condition]:

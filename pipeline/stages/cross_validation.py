@@ -24,10 +24,12 @@ from pipeline.foundation.provenance import config_hash
 from pipeline.foundation.summary import StageSummary
 from pipeline.foundation.workspace import Workspace, require
 from pipeline.report.comparison_text import comparison_table
+from pipeline.report.made_of import made_of_sentence
 from pipeline.stages.encoder_files import plain_experiment
 from pipeline.stages.encoder_patients import refuse_division
 from pipeline.stages.evaluate import compared_pairs
 from pipeline.stages.lineage import training_stage
+from pipeline.stages.made_of_kept import kept_made_of
 from pipeline.stages.provenance import check_inputs, recorded
 from pipeline.stages.training import check_devices
 from pipeline.store.embeddings import EmbeddingStore
@@ -76,7 +78,13 @@ def cross_validation(
             enumerate(divisions), dict.fromkeys(methods), experiment.seeds
         )
     ]
-    return _judged(workspace, experiment, pd.concat(tables, ignore_index=True), folds)
+    made = [
+        cohort.made_of(
+            [folder / method / f"fold{fold}_seed{experiment.seeds[0]}" for fold in range(folds)], divisions
+        )
+        for method in dict.fromkeys(methods)
+    ]
+    return _judged(workspace, experiment, pd.concat(tables, ignore_index=True), folds, made)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,11 +144,21 @@ class _Cohort:
         write_parquet(kept, scores)
         return scores
 
+    def made_of(self, folders: Sequence[Path], divisions: Sequence[Splits]) -> str:
+        """Say what made one method's estimates: numbers of the first fold's, shares over all of them."""
+        from pipeline.training.counting import makeup_of  # imports torch, as above
+
+        shares = [
+            kept_made_of(folder, self.aligned, self.store, splits)
+            for folder, splits in zip(folders, divisions, strict=True)
+        ]
+        return made_of_sentence(makeup_of(folders[0]), pd.concat(shares, ignore_index=True))
+
 
 def _judged(
-    workspace: Workspace, experiment: ExperimentConfig, table: pd.DataFrame, folds: int
+    workspace: Workspace, experiment: ExperimentConfig, table: pd.DataFrame, folds: int, made: Sequence[str]
 ) -> StageSummary:
-    """Judge all folds' test patients together, and write the tables."""
+    """Judge all folds' test patients together, and write the tables; `made`: a sentence of each method's makeup."""
     config = dataclasses.replace(experiment.evaluation, split="test")
     judged = judge_sets(summed_sets(table, None, config.split), config)
     metrics, compared = evaluation_of(judged, config), compared_pairs(judged, set(table["method"]), config)
@@ -154,7 +172,9 @@ def _judged(
         "them; all folds' draws are judged together."
     )
     above = "\n".join(filter(None, [experiment.above_tables, how]))
-    write_text(place / "comparison.txt", comparison_table(metrics, compared, above))
+    told = ["What made the estimates: numbers of the first fold's methods, shares over all folds.", *made]
+    text = comparison_table(metrics, compared, above)
+    write_text(place / "comparison.txt", "\n".join([text, *told]) + "\n")
     return StageSummary(
         stage=STAGE,
         counts={

@@ -27,7 +27,6 @@ from pipeline.foundation.atomic import require_writable, write_json, write_parqu
 from pipeline.foundation.provenance import config_hash, to_plain
 from pipeline.foundation.workers import worker_pool
 from pipeline.labs.carry_forward import fit_carry_forward
-from pipeline.prediction.explanations import made_of
 from pipeline.prediction.scoring import score, score_estimator
 from pipeline.report.made_of import made_of_sentence
 from pipeline.report.recovery_figures import recovery_by_size_svg, recovery_by_svg
@@ -38,6 +37,7 @@ from pipeline.stages.encoder_files import plain_experiment
 from pipeline.stages.evaluate import MADE_OF
 from pipeline.stages.ideal_readers import ideal_readers
 from pipeline.stages.ingest import COHORT_LICENCE
+from pipeline.stages.made_of_kept import kept_made_of
 from pipeline.stages.planted_cohort import EmbeddedCohort
 from pipeline.stages.recovery_circumstances import with_circumstances
 from pipeline.stages.recovery_regimes import LongCohorts, LongRegime, Regime, ShortRegime
@@ -51,8 +51,6 @@ logger = logging.getLogger(__name__)
 TEST = ("test",)
 JUDGED = 2
 """Raise when judging changes: what is kept of before is judged anew (2: recovery over the better history)."""
-MADE_OF_PATIENTS = 16
-"""Test patients on whose draws the shares of what makes an estimate are taken."""
 
 
 def run_recovery(
@@ -308,19 +306,9 @@ def _made_of(cohort: EmbeddedCohort, folder: Path, methods: Sequence[str]) -> li
     told = []
     for method in methods:
         run = _scores(folder, method, 0).parent
-        _explained(cohort, run)
-        shares = pd.DataFrame(json.loads((run / MADE_OF).read_text(encoding="utf-8")))
+        shares = kept_made_of(run, cohort.aligned, cohort.store, cohort.splits)
         told.append(made_of_sentence(makeup_of(run), shares))
     return told
-
-
-def _explained(cohort: EmbeddedCohort, run: Path) -> None:
-    """Write what makes the estimates of a trained method beside its checkpoint, where it is not written yet."""
-    if not (run / MADE_OF).exists():
-        found = made_of(
-            run, cohort.aligned, cohort.store, cohort.splits, split=TEST[0], most_patients=MADE_OF_PATIENTS
-        )
-        write_json(run / MADE_OF, found.astype(object).where(found.notna(), None).to_dict("records"))
 
 
 def _scores(folder: Path, method: str, run: int) -> Path:
@@ -351,7 +339,7 @@ def _scored_run(
     )  # fmt: skip
     scores = score(kept.parent, cohort.aligned, cohort.store, cohort.splits, splits_to_score=TEST)
     if run == 0:
-        _explained(cohort, kept.parent)
+        kept_made_of(kept.parent, cohort.aligned, cohort.store, cohort.splits)
     write_parquet(kept, scores)
     return scores
 

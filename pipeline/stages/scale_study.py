@@ -148,7 +148,8 @@ def run_scale_study(base: ExperimentConfig, root: Path, study: ScaleStudy) -> st
         table = scale_rows(found, base.evaluation)
         with _noted({done: experiments[done] for done in found}, weights):
             write_parquet(root / "scale_study.parquet", table)
-        text = scale_text(table, study.words)
+        ours = experiment.departures if study.recipe == "mt_pcs" else ()
+        text = scale_text(table, "\n".join([study.words, *ours]))
         write_text(root / "scale_study.txt", text)
     return text
 

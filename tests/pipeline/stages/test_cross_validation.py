@@ -43,6 +43,14 @@ def test_every_draw_is_scored_once_a_method_and_the_table_says_how(made: Path) -
     text = (place / "comparison.txt").read_text()
     assert "Cross-validated over 3 folds of subjects" in text
     assert "Assimilation minus Shrunk LOCF" in text
+    assert "What made the estimates: numbers of the first fold's methods" in text
+    told = [
+        line
+        for line in text.splitlines()
+        if "numbers" in line and line.startswith(("Lines: ", "Assimilation: "))
+    ]
+    assert len(told) == 2
+    assert any("% of the variance" in line for line in told)  # lines are constants here
     assert not any(patient in text for patient in set(table["patient"]) if len(patient) > 4)  # no id
 
 
