@@ -1,5 +1,6 @@
 """Recovery of what was planted, as text: the table condition by condition, and what was expected of it."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ SHOWN = {
 """Columns of the two tables of a condition and protocol: the paper's methods, and ours beside the ideal readers."""
 BESIDE = {MODEL: [("added_h0", "MT+PCS - MT")], OURS: [("added_network", "assim. - by line")]}
 """Further differences of a table: what h0 from history adds to one of zero, and networks to lines."""
+LINE = 110
+"""Columns of a sentence; tables take what they need."""
 HUNDREDTH = 0.01
 """Of R2: what the tables tell."""
 TARGET_RECOVERY, TARGET_LABS = 0.5, 3
@@ -145,14 +148,19 @@ def recovery_text(
     above : what stands above every table, as what of the paper's methods is ours
     made_of : condition -> what made each method's estimates, a sentence each
     """
-    lines = [above, ""] if above else []
+    lines = [*_wrapped(above), ""] if above else []
     for condition, both in table.groupby("condition", sort=False):
         for protocol, rows in both.groupby("protocol", sort=False):
             size = f"{int(rows['train_patients'].iloc[0])} training patients"
             lines += [f"{condition}, {size}, protocol {protocol}", *_tables(rows)]
-        lines += [*told, ""] if (told := (made_of or {}).get(str(condition))) else []
+        told = [line for sentence in (made_of or {}).get(str(condition), ()) for line in _wrapped(sentence)]
+        lines += [*told, ""] if told else []
     lines += [f"{'met   ' if verdict.met else 'MISSED'}  {verdict.text}" for verdict in verdicts(table)]
     return "\n".join([*lines, "", *_footnotes(table)]) + "\n"
+
+
+def _wrapped(sentence: str) -> list[str]:
+    return textwrap.wrap(sentence, LINE, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _tables(rows: pd.DataFrame) -> list[str]:
