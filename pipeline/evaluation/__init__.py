@@ -40,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "OURS",
             "OUR_LINES",
             "OUR_TWIN",
+            "PART_ADDED",
             "RESULTS_ALONE",
             "SUFFIXES",
             "TWIN",

@@ -15,6 +15,7 @@ from pipeline.evaluation.recovery import (
     OUR_LINES,
     OUR_TWIN,
     OURS,
+    PART_ADDED,
     RESULTS_ALONE,
     SUFFIXES,
     TWIN,
@@ -165,7 +166,7 @@ def _wrapped(sentence: str) -> list[str]:
 
 def _tables(rows: pd.DataFrame) -> list[str]:
     """Return the tables of one condition and protocol: the paper's methods, ours, and what is lost."""
-    lines = []
+    lines, rows = [], _of_its_methods(rows)
     ordered = rows.sort_values("lab", key=lambda lab: lab.map(LAB_NAMES.index)).to_dict(orient="records")
     for model in SHOWN:
         if f"r2_{model}" in rows:
@@ -173,6 +174,18 @@ def _tables(rows: pd.DataFrame) -> list[str]:
     if "loss_encoder" in rows and 0 not in rows["coupling"].to_list():
         lines += [*_loss_table(ordered), ""]
     return lines
+
+
+def _of_its_methods(rows: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the columns of methods that other conditions have and this one has not."""
+    others = [
+        name for name in (*WITHOUT_TWIN, TWIN, ZERO_H0, OUR_TWIN, OUR_LINES)
+        if f"r2_{name}" in rows and not len(rows[f"r2_{name}"].dropna())
+    ]  # fmt: skip
+    gone = [f"r2_{name}" for name in others]
+    gone += [name for name, (_, without) in PART_ADDED.items() if without in others]
+    gone += [f"loss_method{WITHOUT_TWIN[name]}" for name in others if name in WITHOUT_TWIN]
+    return rows.drop(columns=[name for name in gone if name in rows])
 
 
 def _footnotes(table: pd.DataFrame) -> list[str]:

@@ -141,6 +141,25 @@ def test_what_is_ours_stands_above_and_what_made_the_estimates_below_each_condit
     assert places == sorted(places)
 
 
+def test_a_condition_shows_its_own_methods_alone():
+    """Of others' columns it has no numbers, which says nothing of a method that was never trained there."""
+    added = {"added_network": 0.1, "added_network_lower": 0.0, "added_network_upper": 0.2}
+    ours = {
+        f"{name}{side}": 0.1 for name in ("r2_mt_assim", "added_assim", "recovery_assim") for side in SIDES
+    }
+    loss = {name: 0.1 for name in ("loss_unseen", "loss_encoder", "loss_method", "loss_method_lstm")}
+    whole = row(**ours, **added, **loss, r2_mt_assim_lines=0.2, r2_mt_assim_twin=0.0)
+    part = row(
+        **ours, condition="a part", r2_mt_assim_twin=0.0, loss_unseen=0.1, loss_encoder=0.1, loss_method=0.1
+    )
+    part = {name: value for name, value in part.items() if name != "r2_lstm"}
+    first, second = recovery_text(pd.DataFrame([whole, part])).split("a part, ")
+    for words in ("LSTM", "by line", "assim. - by line", "LSTM: both"):
+        assert words in first
+        assert words not in second
+    assert "not estimable" not in second
+
+
 def test_assimilation_has_a_table_and_verdicts_of_its_own():
     """Against its own twin; a table of an earlier run, which lacks it, is shown as it was."""
     names = ("r2_lines", "r2_mt_assim_twin", "r2_mt_assim", "added_assim", "recovery_assim")
