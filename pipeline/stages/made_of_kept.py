@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.cohort.aligned import AlignedCohort
     from pipeline.cohort.base import WindowStore
 
-MOST_PATIENTS = 16
+MOST_PATIENTS = 8
 """Test patients on whose draws the shares are taken: a model is run once for each of its parts."""
 
 
