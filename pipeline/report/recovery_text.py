@@ -1,5 +1,6 @@
 """Recovery of what was planted, as text: the table condition by condition, and what was expected of it."""
 
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ BESIDE = {MODEL: [("added_h0", "MT+PCS - MT")], OURS: [("added_network", "assim.
 """Further differences of a table: what h0 from history adds to one of zero, and networks to lines."""
 LINE = 110
 """Columns of a sentence; tables take what they need."""
+_INSIDE = "\N{NO-BREAK SPACE}"
 HUNDREDTH = 0.01
 """Of R2: what the tables tell."""
 TARGET_RECOVERY, TARGET_LABS = 0.5, 3
@@ -161,7 +163,10 @@ def recovery_text(
 
 
 def _wrapped(sentence: str) -> list[str]:
-    return textwrap.wrap(sentence, LINE, subsequent_indent="  ", break_on_hyphens=False)
+    """Break a sentence into lines, but no number at its thousands."""
+    whole = re.sub(r"(?<=\d) (?=\d{3})", _INSIDE, sentence)
+    lines = textwrap.wrap(whole, LINE, subsequent_indent="  ", break_on_hyphens=False)
+    return [line.replace(_INSIDE, " ") for line in lines]
 
 
 def _tables(rows: pd.DataFrame) -> list[str]:

@@ -141,6 +141,16 @@ def test_what_is_ours_stands_above_and_what_made_the_estimates_below_each_condit
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize("shift", range(12))
+def test_long_sentences_are_broken_into_lines_but_no_number_is(shift):
+    sentence = f"MT+PCS: {'x' * (95 + shift)} network of 1 940 389 numbers."
+    told = recovery_text(pd.DataFrame([row()]), made_of={"coupling 1": [sentence]})
+    assert " ".join(told.split()).count(sentence) == 1
+    lines = [line for line in told.splitlines() if "numbers." in line or "xx" in line]
+    assert all(len(line) <= 110 for line in lines)
+    assert any("1 940 389" in line for line in lines)
+
+
 def test_a_condition_shows_its_own_methods_alone():
     """Of others' columns it has no numbers, which says nothing of a method that was never trained there."""
     added = {"added_network": 0.1, "added_network_lower": 0.0, "added_network_upper": 0.2}
