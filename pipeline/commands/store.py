@@ -8,7 +8,13 @@ from pipeline.experiments import default_experiment_name, experiment
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.number_format import counted
 from pipeline.foundation.workspace import Workspace
-from pipeline.store.admin import forget_patient, gc_store, list_store, verify_store
+from pipeline.store.admin import (
+    forget_patient,
+    gc_store,
+    list_store,
+    repair_store,
+    verify_store,
+)
 from pipeline.store.embeddings import EmbeddingStore
 
 Command = Callable[[EmbeddingStore, argparse.Namespace], Iterable[str]]
@@ -19,7 +25,10 @@ def add_store_commands(commands) -> None:
     store = commands.add_parser("store", help="look at the embedding store and keep it in order")
     kinds = store.add_subparsers(required=True, metavar="command")
     _add(kinds, "ls", "patients, windows, encoders, size", _ls)
-    _add(kinds, "verify", "read everything and compare it with the manifest", _verify)
+    verify = _add(kinds, "verify", "read everything and compare it with the manifest", _verify)
+    verify.add_argument(
+        "--repair", action="store_true", help="take out what is damaged; the next embed run makes it anew"
+    )
     gc = _add(kinds, "gc", "remove versions that nothing names", _gc)
     gc.add_argument("--older-than-hours", type=float, default=24.0)
     gc.add_argument("--dry-run", action="store_true")
@@ -63,8 +72,20 @@ def _verify(store: EmbeddingStore, parsed: argparse.Namespace) -> Iterable[str]:
     report = verify_store(store)
     yield f"{counted(report.checked, 'patients')} read, {len(report.damaged)} damaged"
     yield from (f"  {patient}: {problem}" for patient, problem in sorted(report.damaged.items()))
-    if not report.ok:
-        raise StoreError("the store is damaged: embed the patients above again, or restore it from a backup")
+    if report.ok:
+        return
+    if not parsed.repair:
+        raise StoreError(
+            "the store is damaged: take the patients above out with store verify --repair and run the embed stage "
+            "again, or restore the store from a backup"
+        )
+    taken, kept = repair_store(store, report)
+    yield f"{counted(taken, 'patients')} taken out: run the embed stage again"
+    if kept:
+        raise StoreError(
+            f"{counted(kept, 'damaged patients')} without a waveform, which could not be embedded again, stay: restore "
+            "them from a backup, or remove them with store forget"
+        )
 
 
 def _gc(store: EmbeddingStore, parsed: argparse.Namespace) -> Iterable[str]:

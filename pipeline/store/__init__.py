@@ -10,7 +10,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "admin": ["forget_patient", "gc_store", "list_store", "verify_store"],
+        "admin": ["forget_patient", "gc_store", "list_store", "repair_store", "verify_store"],
         "embeddings": ["EmbeddingStore", "MANIFEST"],
         "manifest": ["EmbeddingKey", "Encoding", "ManifestEntry"],
         "zarr_version": ["PatientWriter", "QUALITY_BINS"],

@@ -1,4 +1,4 @@
-"""What a person does with a store: list it, verify it, collect what nothing refers to, forget a patient.
+"""What a person does with a store: list it, verify and repair it, collect what nothing refers to, forget a patient.
 
 The command line's ``store ls | verify | gc | forget``. Nothing here shows a patient id.
 """
@@ -113,6 +113,32 @@ def verify_store(store: EmbeddingStore) -> VerifyReport:
     return VerifyReport(checked=len(entries), damaged=damaged)
 
 
+def repair_store(store: EmbeddingStore, report: VerifyReport) -> tuple[int, int]:
+    """Take the damaged versions of a report out of the store, so that the next embed run makes them anew.
+
+    Retired patients' stay: their waveforms are gone, and nothing would come back.
+
+    Returns
+    -------
+    How many patients were taken out, and how many stay because they are retired
+    """
+    retired = [patient for patient, entry in store.manifest().items() if entry.retired]
+    taken = [patient for patient in report.damaged if patient not in retired]
+    for patient in taken:
+        with store.storage.claim(patient, wait=True):
+            _remove(store, patient)
+    return len(taken), len(report.damaged) - len(taken)
+
+
+def _remove(store: EmbeddingStore, patient: str) -> None:
+    """Remove a patient whose folder is claimed."""
+    versions = store.storage.folders(patient)
+    store.change_manifest(partial(_drop, patient))
+    for version in versions:
+        store.storage.remove(f"{patient}/{version}")
+    forget_hash(store.storage, patient)
+
+
 def gc_store(store: EmbeddingStore, *, older_than_hours: float = GC_HOURS, dry_run: bool = False) -> GcReport:
     """Remove versions that the manifest does not name and staging folders of killed writers.
 
@@ -141,15 +167,11 @@ def forget_patient(store: EmbeddingStore, patient_id: str) -> tuple[str, ...]:
     """
     patient = store.patient_key(patient_id)
     with store.storage.claim(patient, wait=True):
-        versions = store.storage.folders(patient)
-        if patient not in store.manifest() and not versions:
+        if patient not in store.manifest() and not store.storage.folders(patient):
             raise StoreError(
                 "the embedding store holds nothing of this patient; check the id as the catalogue has it"
             )
-        store.change_manifest(partial(_drop, patient))
-        for version in versions:
-            store.storage.remove(f"{patient}/{version}")
-        forget_hash(store.storage, patient)
+        _remove(store, patient)
     return OTHER_ARTEFACTS
 
 

@@ -29,6 +29,6 @@ def require_finite(rows: np.ndarray, where: object) -> np.ndarray:
     damaged = int((bits >= _EXPONENT).reshape(len(rows), -1).any(axis=1).sum())
     raise StoreError(
         f"{where} is not finite in {damaged} of the {len(rows)} rows that were read. NaN and infinity are never "
-        "stored: the file is damaged, or was changed. Run python -m pipeline store verify, remove the folders of the "
-        "patients that it names, and embed again"
+        "stored: the file is damaged, or was changed. Run python -m pipeline store verify --repair, and the embed "
+        "stage again"
     )

@@ -4,7 +4,9 @@ import io
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 
 from pipeline.__main__ import main
 from pipeline.store.embeddings import EmbeddingStore
@@ -46,3 +48,24 @@ def test_a_patient_typed_in_is_forgotten_and_not_repeated(
     left = EmbeddingStore.open(artifacts / "tiny" / "embeddings")
     assert patient not in left
     assert len(left.manifest()) == len(before) - 1
+
+
+def test_damage_is_taken_out_and_the_next_embed_run_makes_it_anew(
+    artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = EmbeddingStore.open(artifacts / "tiny" / "embeddings")
+    patient, entry = next(iter(store.manifest().items()))
+    array = zarr.open_group(store.root / entry.path)["embeddings"]
+    assert isinstance(array, zarr.Array)
+    array[7, 2] = np.nan
+    assert typed(artifacts, "verify") == 1
+    told = capsys.readouterr()
+    assert patient in told.out
+    assert "store verify --repair" in told.err
+    assert typed(artifacts, "verify", "--repair") == 0
+    assert "1 patient taken out: run the embed stage again" in capsys.readouterr().out
+    assert patient not in store.manifest()
+    assert main(["embed", "--experiment", "tiny", "--artifacts", str(artifacts)]) == 0
+    assert typed(artifacts, "verify") == 0
+    again = store.manifest()[patient]
+    assert (again.path, again.data_hash) == (entry.path, entry.data_hash), "the same bytes as before"

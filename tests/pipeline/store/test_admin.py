@@ -10,7 +10,7 @@ import zarr
 
 from pipeline.foundation.errors import StoreError
 from pipeline.foundation.schema import QUALITY_COLUMNS, WINDOW_US
-from pipeline.store.admin import forget_patient, gc_store, list_store, verify_store
+from pipeline.store.admin import forget_patient, gc_store, list_store, repair_store, verify_store
 from pipeline.store.embeddings import EmbeddingStore
 from pipeline.store.manifest import EmbeddingKey, ManifestEntry
 from pipeline.store.zarr_version import CHUNK_WINDOWS
@@ -102,6 +102,27 @@ def test_damage_is_found(store: EmbeddingStore, damage, message: str) -> None:
     assert set(report.damaged) == {store.patient_key("p1")}
     assert message in report.damaged[store.patient_key("p1")]
     assert not report.ok
+
+
+def test_what_is_damaged_is_taken_out_and_embedded_anew(store: EmbeddingStore) -> None:
+    whole = store.read("p1").embeddings[:]
+    sound = [path for path in store.manifest() if path != store.patient_key("p1")]
+    plant_nan(version_folder(store))
+    assert repair_store(store, verify_store(store)) == (1, 0)
+    assert list(store.manifest()) == sound
+    assert verify_store(store).ok
+    assert not store.storage.folders(store.patient_key("p1"))
+    store.commit([write(store, "p1", CHUNK_WINDOWS + 5)])
+    assert verify_store(store).ok
+    assert store.read("p1").embeddings.shape[1] == whole.shape[1]
+
+
+def test_a_damaged_patient_without_waveforms_stays(store: EmbeddingStore) -> None:
+    plant_nan(version_folder(store))
+    store.commit([], retired=[store.patient_key("p1")])
+    report = verify_store(store)
+    assert repair_store(store, report) == (0, 1)
+    assert verify_store(store).damaged == report.damaged
 
 
 def resize(folder: Path) -> None:
