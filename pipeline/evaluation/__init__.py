@@ -44,6 +44,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "RESULTS_ALONE",
             "SUFFIXES",
             "TWIN",
+            "TWIN_OF",
             "WITHOUT_TWIN",
             "ZERO_H0",
             "recovery_rows",

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.evaluation.recovery import (
     RESULTS_ALONE,
     SUFFIXES,
     TWIN,
+    TWIN_OF,
     WITHOUT_TWIN,
     ZERO_H0,
 )
@@ -34,6 +35,7 @@ SHOWN = {
 """Columns of the two tables of a condition and protocol: the paper's methods, and ours beside the ideal readers."""
 BESIDE = {MODEL: [("added_h0", "MT+PCS - MT")], OURS: [("added_network", "assim. - by line")]}
 """Further differences of a table: what h0 from history adds to one of zero, and networks to lines."""
+Show = Callable[[float, int], str]
 LINE = 110
 """Columns of a sentence; tables take what they need."""
 _INSIDE = "\N{NO-BREAK SPACE}"
@@ -189,6 +191,8 @@ def _of_its_methods(rows: pd.DataFrame) -> pd.DataFrame:
     ]  # fmt: skip
     gone = [f"r2_{name}" for name in others]
     gone += [name for name, (_, without) in PART_ADDED.items() if without in others]
+    for model in (model for model, twin in TWIN_OF.items() if twin in others):
+        gone += [f"{name}{SUFFIXES[model]}" for name in ("added", "recovery", "recovery_ideal")]
     gone += [f"loss_method{WITHOUT_TWIN[name]}" for name in others if name in WITHOUT_TWIN]
     return rows.drop(columns=[name for name in gone if name in rows])
 
@@ -240,11 +244,23 @@ def _loss_table(rows: list[dict[Any, Any]]) -> list[str]:
     return lines
 
 
+def _differences(model: str, there: Container[object]) -> list[tuple[str, str, Show, int]]:
+    """Return column, title, format and width of what stands beside the R2 of a table: what its methods allow."""
+    suffix = SUFFIXES[model]
+    columns: list[tuple[str, str, Show, int]] = [
+        (f"added{suffix}", f"{_NAMES[model]} - twin", signed, 22),
+        (f"recovery{suffix}", "recovery", number, 20),
+        *((name, title, signed, 22) for name, title in BESIDE[model]),
+    ]
+    if model == OURS:
+        columns.append((f"recovery_ideal{suffix}", "of the ideal", number, 20))
+    return [column for column in columns if column[0] in there]
+
+
 def _head(model: str, rows: pd.DataFrame) -> str:
     names = "".join(f"{_NAMES[name]:>8}" for name in SHOWN[model] if f"r2_{name}" in rows)
-    ideal = "".join(f"{title:<22}" for name, title in BESIDE[model] if name in rows)
-    ideal += f"{'of the ideal':<20}" if model == OURS and f"recovery_ideal{SUFFIXES[OURS]}" in rows else ""
-    return f"  {'R2':<10}{'draws':>6}{names}  {_NAMES[model] + ' - twin':<22}{'recovery':<20}{ideal}".rstrip()
+    beside = "".join(title.ljust(width) for _, title, _, width in _differences(model, rows))
+    return f"  {'R2':<10}{'draws':>6}{names}  {beside}".rstrip()
 
 
 _NAMES = {
@@ -255,23 +271,16 @@ _NAMES = {
 
 
 def _line(row: dict[Any, Any], model: str) -> str:
-    suffix = SUFFIXES[model]
-    wanted = [(f"added{suffix}", signed, 22)]
-    if row["coupling"] != 0:  # where labs are not coupled, the best one's headroom is that of history alone
-        wanted.append((f"recovery{suffix}", number, 20))
-        wanted += [(name, signed, 22) for name, _ in BESIDE[model] if name in row]
-        wanted += (
-            [(f"recovery_ideal{suffix}", number, 20)]
-            if model == OURS and f"recovery_ideal{suffix}" in row
-            else []
-        )
-    told = "".join(_cell(row, name, show).ljust(width) for name, show, width in wanted)
-    told = NOT_ESTIMABLE if pd.isna(row[f"added{suffix}"]) else told
+    added, columns = f"added{SUFFIXES[model]}", _differences(model, row)
+    if row["coupling"] == 0:  # where labs are not coupled, the best one's headroom is that of history alone
+        columns = [column for column in columns if column[0] == added]
+    told = "".join(_cell(row, name, show).ljust(width) for name, _, show, width in columns)
+    told = NOT_ESTIMABLE if added in row and pd.isna(row[added]) else told
     cells = "".join(f"{number(row[f'r2_{name}']):>8}" for name in SHOWN[model] if f"r2_{name}" in row)
     return f"  {row['lab']:<10}{int(row['n_labs']):>6}{cells}  {told}".rstrip()
 
 
-def _cell(row: dict[Any, Any], name: str, show: Callable[[float, int], str]) -> str:
+def _cell(row: dict[Any, Any], name: str, show: Show) -> str:
     """Return a number and its interval; in words where nothing was compared, or next to nothing found."""
     values = [row[name], row[f"{name}_lower"], row[f"{name}_upper"]]
     if name.startswith("added") and pd.isna(row[name]):

@@ -170,6 +170,29 @@ def test_a_condition_shows_its_own_methods_alone():
     assert "not estimable" not in second
 
 
+@pytest.mark.parametrize("beside_others", [False, True])
+def test_a_method_without_its_twin_has_neither_a_difference_nor_a_recovery(beside_others):
+    """As ``--method mt_assim --method mt_assim_lines`` trains: what networks add, and no more."""
+    names = ("r2_mt_assim", "r2_mt_assim_lines", "added_network")
+    alone = {
+        name: value
+        for name, value in row().items()
+        if "mt_pcs" not in name and not name.startswith(("added", "reco"))
+    }
+    alone |= {f"{name}{side}": 0.1 for name in names for side in SIDES}
+    twins = {
+        f"{name}{side}": 0.2
+        for name in ("r2_mt_assim", "r2_mt_assim_twin", "added_assim", "recovery_assim")
+        for side in SIDES
+    }
+    others = [row(**twins, condition="other", same_assim=False)] if beside_others else []
+    told = recovery_text(pd.DataFrame([alone, *others])).split("other, ")[0]
+    assert "assim. - by line" in told
+    assert "+0.10 [0.10, 0.10]" in told
+    assert "- twin" not in told
+    assert "not estimable" not in told
+
+
 def test_assimilation_has_a_table_and_verdicts_of_its_own():
     """Against its own twin; a table of an earlier run, which lacks it, is shown as it was."""
     names = ("r2_lines", "r2_mt_assim_twin", "r2_mt_assim", "added_assim", "recovery_assim")
