@@ -36,6 +36,7 @@ from pipeline.report.made_of import (
     patients_sentence,
 )
 from pipeline.report.page_tables import coverage_rows, followed_over_runs, metrics_by_lab
+from pipeline.stages.made_of_kept import MADE_OF, keep_made_of
 from pipeline.stages.provenance import recorded
 from pipeline.store.embeddings import EmbeddingStore
 
@@ -53,8 +54,6 @@ PAIRS = (
     ("mt_assim", "lines"), ("mt_assim", "mt_assim_lines"), ("mt_assim", "mt_pcs"), ("mt_pcs", "mt"),
 )  # fmt: skip
 """Differences that are reported; those from twins first, which are what PPG added; last, what h0 from history adds."""
-MADE_OF = "made_of.json"
-"""Beside each checkpoint: the shares of its estimates' variance, by protocol and lab (``training.shares``)."""
 INITIAL_STATE = "initial_state.json"
 """Beside each checkpoint of a method with an h0: how long it lasts (``training.initial_state``)."""
 
@@ -96,8 +95,7 @@ def _write_explanations(folder: Path, inputs: "_ScoringInputs", split: str) -> N
     from pipeline.prediction.explanations import explain  # imports torch, which definitions must not
 
     explained = explain(folder, inputs.aligned, inputs.store, inputs.splits, split=split)
-    made = explained.made_of
-    write_json(folder / MADE_OF, made.astype(object).where(made.notna(), None).to_dict("records"))
+    keep_made_of(folder, explained.made_of)
     if len(explained.initial_state):
         write_json(folder / INITIAL_STATE, explained.initial_state.to_dict("records"))
 

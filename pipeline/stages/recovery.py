@@ -34,10 +34,9 @@ from pipeline.report.recovery_text import recovery_text
 from pipeline.sources.synthetic.parameters import CohortParameters
 from pipeline.sources.synthetic.truth import oracle_estimates
 from pipeline.stages.encoder_files import plain_experiment
-from pipeline.stages.evaluate import MADE_OF
 from pipeline.stages.ideal_readers import ideal_readers
 from pipeline.stages.ingest import COHORT_LICENCE
-from pipeline.stages.made_of_kept import kept_made_of
+from pipeline.stages.made_of_kept import MADE_OF, kept_made_of
 from pipeline.stages.planted_cohort import EmbeddedCohort
 from pipeline.stages.recovery_circumstances import with_circumstances
 from pipeline.stages.recovery_regimes import LongCohorts, LongRegime, Regime, ShortRegime
