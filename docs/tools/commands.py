@@ -186,13 +186,20 @@ def refusal(words: Sequence[str]) -> str:
                 reader(list(words[1:]))
     except SystemExit as end:
         return said.getvalue().strip() if end.code else ""
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
+    except (
+        _RefusedError,
+        ImportError,
+    ) as error:  # any other is a mistake of a reader, and no word against a command
+        return str(error)
     return ""
 
 
 class _Understood(Exception):
     """A program's parser has read all words."""
+
+
+class _RefusedError(Exception):
+    """A program does not take the words; why is in the message."""
 
 
 def _read_module(words: list[str]) -> None:
@@ -235,7 +242,7 @@ def _read_make(words: list[str]) -> None:
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     unknown = [word for word in words if word not in targets]
     if unknown:
-        raise ValueError(f"the Makefile has no target {', '.join(unknown)}")
+        raise _RefusedError(f"the Makefile has no target {', '.join(unknown)}")
 
 
 def _click_reader(where: str, name: str) -> Callable[[list[str]], None]:
@@ -249,10 +256,13 @@ def _click_reader(where: str, name: str) -> Callable[[list[str]], None]:
         while isinstance(command, click.Group):
             found = command.get_command(context, words[0]) if words else None
             if found is None:
-                raise ValueError(f"no such command: {' '.join(words[:1])}")
+                raise _RefusedError(f"no such command: {' '.join(words[:1])}")
             command, words = found, words[1:]
-        with contextlib.suppress(click.exceptions.Exit):  # of --help
-            command.make_context(command.name, list(words))
+        try:
+            with contextlib.suppress(click.exceptions.Exit):  # of --help
+                command.make_context(command.name, list(words))
+        except click.ClickException as error:
+            raise _RefusedError(error.format_message()) from error
 
     return reader
 

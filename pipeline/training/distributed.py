@@ -101,7 +101,7 @@ class Ranks:
         failure: Exception | None = None
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # any: raised below, once the others know of it
             failure = error
         failed = torch.zeros(self.world, dtype=torch.int64)
         failed[self.rank] = failure is not None
@@ -141,7 +141,7 @@ class Ranks:
             return _received(_broadcast(b""))
         try:
             message = b"\0" + make()
-        except Exception as error:
+        except Exception as error:  # any: the others wait for a message; raised here too
             _broadcast(b"\1" + json.dumps([type(error).__name__, str(error)]).encode())
             raise
         return _received(_broadcast(message))

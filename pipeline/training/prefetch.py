@@ -80,7 +80,7 @@ class ReadAhead(Generic[T]):
                     self._changed.notify_all()
         except StopIteration:
             pass
-        except BaseException as error:
+        except BaseException as error:  # any: a thread has no caller; `__next__` raises it
             self._error = error
         finally:
             if isinstance(self._items, Generator):

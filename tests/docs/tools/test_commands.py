@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.tools.commands import _READERS as READERS
 from docs.tools.commands import Shown, commands, kind, refusal, shown
 
 ROOT = Path(__file__).parents[3]
@@ -58,6 +59,17 @@ def test_its_test_is_there_and_a_reason_is_one(name: str) -> None:
 def test_a_slip_is_found(line: str) -> None:
     (words,) = commands(line)
     assert refusal(words)
+
+
+def test_a_mistake_of_the_reader_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slip would else count as found, whatever was wrong."""
+
+    def broken(words: list[str]) -> None:
+        raise TypeError("a mistake")
+
+    monkeypatch.setitem(READERS, "make", broken)
+    with pytest.raises(TypeError, match="a mistake"):
+        refusal(["make", "docss"])
 
 
 def test_a_script_is_taken_apart() -> None:
