@@ -89,13 +89,15 @@ def clean_labs(tables: ClinicalTables, config: LabConfig = LabConfig()) -> LabEv
     Raises
     ------
     LabError
-        A column is missing, or the median of a lab shows that its unit is not what the table says.
+        A column is missing, or the median of a lab shows that its unit is not what the table says; the message
+        names the file.
     """
-    rows, exclusions, repairs = _checked(tables.labs), Counter(tables.exclusions), Counter()
+    where = str(tables.labs_from or "The lab table")
+    rows, exclusions, repairs = _checked(tables.labs, where), Counter(tables.exclusions), Counter()
     rows = _known_labs(rows, config, exclusions)
     rows = _numbers(rows, config, exclusions)
     rows = _converted(rows, exclusions, repairs)
-    _refuse_wrong_units(rows, config)
+    _refuse_wrong_units(rows, config, where)
     rows = _in_range(rows, exclusions)
     rows = _timed(rows, config, exclusions, repairs)
     rows, shown_us = _undiluted(rows, config, exclusions)
@@ -104,12 +106,12 @@ def clean_labs(tables: ClinicalTables, config: LabConfig = LabConfig()) -> LabEv
     return LabEvents(frame=frame, exclusions=exclusions, repairs=repairs)
 
 
-def _checked(labs: pd.DataFrame) -> pd.DataFrame:
+def _checked(labs: pd.DataFrame, where: str) -> pd.DataFrame:
     needed = ["patient_id", "code", "value", "unit", "sampled_at_us", "available_at_us"]
     missing = [name for name in needed if name not in labs.columns]
     if missing:
         raise LabError(
-            f"The lab table lacks the column(s) {', '.join(missing)}; it has "
+            f"{where} lacks the column(s) {', '.join(missing)}; it has "
             f"{', '.join(map(str, labs.columns))}. Map yours to these names in the source's column map."
         )
     return labs[needed].reset_index(drop=True)
@@ -198,7 +200,7 @@ def _converted(rows: pd.DataFrame, exclusions: Counter[str], repairs: Counter[st
     return _drop(rows, multiplier.isna(), "unknown unit", exclusions)
 
 
-def _refuse_wrong_units(rows: pd.DataFrame, config: LabConfig) -> None:
+def _refuse_wrong_units(rows: pd.DataFrame, config: LabConfig, where: str) -> None:
     for (name, unit), group in rows.groupby(["lab", "unit"]):
         patients = group["patient_id"].nunique()
         if len(group) < config.sanity_values or patients < config.sanity_patients:
@@ -208,8 +210,8 @@ def _refuse_wrong_units(rows: pd.DataFrame, config: LabConfig) -> None:
         low, high = lab.plausible_median
         if not low <= median <= high:
             raise LabError(
-                f"The {len(group)} {name} values labelled {unit} have a median of {median:.4g} {lab.unit}; a "
-                f"cohort's median lies between {low:g} and {high:g} {lab.unit}. The unit or the code is wrong: "
+                f"{where}: the {len(group)} {name} values labelled {unit} have a median of {median:.4g} {lab.unit}; "
+                f"a cohort's median lies between {low:g} and {high:g} {lab.unit}. The unit or the code is wrong: "
                 "correct the unit in the table or in the source's units, or map the column to its analyte."
             )
 

@@ -79,12 +79,14 @@ class ClinicalTables:
     admissions : columns of ``schema.ADMISSION_COLUMNS``: times int64, age_years float (NaN unknown), the others
         str ("unknown" where sex, ethnicity or care unit is not known); empty where the source has no admissions
     licence : licence and sharing limits of the source, carried into every artefact
+    labs_from : file that the labs were read from, or folder of such files, for messages; None: from no disk
     """
 
     labs: pd.DataFrame
     admissions: pd.DataFrame
     licence: str
     exclusions: Counter[str] = field(default_factory=Counter)
+    labs_from: Path | None = None
 
 
 @runtime_checkable  # so that tests can check annotations

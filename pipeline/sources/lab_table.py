@@ -85,6 +85,7 @@ class LabTable:
             admissions=self._admissions(exclusions),
             licence=self.licence,
             exclusions=exclusions,
+            labs_from=self.path,
         )
 
     def _labs(self, exclusions: Counter[str]) -> pd.DataFrame:

@@ -74,6 +74,7 @@ class MedsTables:
             admissions=no_admissions(),
             licence=self.licence,
             exclusions=exclusions,
+            labs_from=self.root / "data",
         )
 
     def _shards(self) -> list[Path]:

@@ -123,6 +123,7 @@ class Mimic3Tables:
             admissions=self._admissions(exclusions),
             licence=self.licence,
             exclusions=exclusions,
+            labs_from=self._path("LABEVENTS"),
         )
 
     def _labs(self, exclusions: Counter[str]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from pipeline.labs.cleaning import (
 )
 from pipeline.labs.versions import final_results
 from pipeline.sources.base import ClinicalTables
+from pipeline.sources.lab_table import LabTable
 
 MINUTE_US = 60_000_000
 COLUMNS = ["patient_id", "code", "value", "unit", "sampled_at_us", "available_at_us"]
@@ -169,6 +170,19 @@ class TestUnits:
         ]
         with pytest.raises(LabError, match="30 glucose values labelled mmol/L"):
             clean(right + wrong)
+
+    def test_the_refusal_names_file_value_rule_and_remedy(self, tmp_path):
+        file = tmp_path / "results.csv"
+        lines = [f"{i % 7},glucose,{90 + i},{unit},2111-05-02 10:00:{i}"
+                 for unit in ("mg/dL", "mmol/L") for i in range(10, 40)]  # fmt: skip
+        file.write_text("\n".join(["patient_id,code,value,unit,sampled_at", *lines]))
+        with pytest.raises(LabError) as refused:
+            clean_labs(LabTable(file).tables())
+        assert str(refused.value) == (
+            f"{file}: the 30 glucose values labelled mmol/L have a median of 2063 mg/dL; a cohort's median lies "
+            "between 45 and 500 mg/dL. The unit or the code is wrong: correct the unit in the table or in the "
+            "source's units, or map the column to its analyte."
+        )
 
     def test_one_very_ill_patient_is_no_wrong_unit(self):
         rows = [one(12, code="50813", unit="mmol/L", drawn=i) for i in range(50)]

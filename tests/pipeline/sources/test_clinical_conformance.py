@@ -150,6 +150,14 @@ def test_the_tables_are_recognised_and_the_source_keeps_the_protocol(kind: Table
     assert source.tables().licence.strip()
 
 
+def test_the_tables_say_which_file_the_labs_are_from(written: Path) -> None:
+    """So that what cleaning refuses in them names it."""
+    labs_from = open_clinical(written).tables().labs_from
+    assert labs_from is not None
+    assert labs_from.exists()
+    assert labs_from.relative_to(written).parts
+
+
 def test_labs_have_the_columns_and_types_of_the_docstring(kind: Tables, written: Path) -> None:
     labs = open_clinical(written).tables().labs
     check_types(labs, LAB_TYPES)
