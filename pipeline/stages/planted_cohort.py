@@ -83,7 +83,14 @@ def embedded_cohort(
     keep_waveforms : False: they lie beside the store, a few patients at a time, until they are embedded; the store then
         holds no other patient
     written : all of it is there: nothing is written, so that processes may read it beside one another
+
+    Raises
+    ------
+    LeakError : the encoder has learned from patients who would judge it; before anything is written
     """
+    patients = _patients(experiment, condition)
+    whole = split_subjects(patients, experiment.splits)
+    refuse_division(experiment, whole)
     plan = CohortPlan(
         parameters=CohortParameters.load(), size=_size(experiment, condition), root=where, coupling=condition.coupling,
         null=condition.null, seed=experiment.cohort.seed, real_labs=None,
@@ -98,8 +105,6 @@ def embedded_cohort(
     else:
         beside = store_folder.with_name(f"{store_folder.name}_waveforms")
         done = _rendered_once(experiment, plan, store, beside)
-    patients = _patients(experiment, condition)
-    refuse_division(experiment, split_subjects(patients, experiment.splits))
     tables = Mimic3Tables(where / "clinical").tables()
     events = clean_labs(tables, experiment.labs)
     sequences = cut_sequences(
@@ -107,7 +112,7 @@ def embedded_cohort(
     )
     return EmbeddedCohort(
         aligned=align(sequences, events, store, experiment.alignment), store=store, events=events,
-        splits=divided(experiment, condition), truth=CohortTruth.load(where), embedding=done,
+        splits=_part(whole, condition), truth=CohortTruth.load(where), embedding=done,
     )  # fmt: skip
 
 
@@ -181,8 +186,11 @@ def _patients(experiment: ExperimentConfig, condition: Condition) -> list[str]:
 
 def divided(experiment: ExperimentConfig, condition: Condition) -> Splits:
     """Return how the patients of `condition` will be divided, before any of them is made."""
-    splits = split_subjects(_patients(experiment, condition), experiment.splits)
-    return reduced(splits, condition.train_share, condition.most_judged)
+    return _part(split_subjects(_patients(experiment, condition), experiment.splits), condition)
+
+
+def _part(whole: Splits, condition: Condition) -> Splits:
+    return reduced(whole, condition.train_share, condition.most_judged)
 
 
 def reduced(splits: Splits, train_share: float, most_judged: int | None = None) -> Splits:

@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.cohort.splits import Splits
+from pipeline.cohort.splits import Splits, split_subjects
 from pipeline.emulation.fit import emulator_key
 from pipeline.emulation.model import emulator_folder
 from pipeline.evaluation.recovery_conditions import Condition
 from pipeline.experiments import CohortConfig, ExperimentConfig, experiment
-from pipeline.foundation.errors import CheckpointError, MissingArtifactError
+from pipeline.foundation.errors import CheckpointError, LeakError, MissingArtifactError
 from pipeline.foundation.schema import QUALITY_COLUMNS
 from pipeline.sources.synthetic.plan import CohortSize
+from pipeline.stages import planted_cohort as stage
 from pipeline.stages.embed import experiment_encoder
 from pipeline.stages.planted_cohort import EmbeddedCohort, checked_emulator, divided, embedded_cohort, reduced
 from pipeline.testing.emulators import handmade_emulator
@@ -103,15 +104,35 @@ def test_fewer_patients_judge_and_they_are_the_same_for_every_size():
     assert reduced(whole, 1.0, 30).hash == reduced(whole, 1.0).hash == whole.hash, "few enough judge"
 
 
-def test_what_is_written_is_read_without_a_change(tmp_path: Path, config: ExperimentConfig) -> None:
+def test_what_is_written_is_read_without_a_change(
+    tmp_path: Path, config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Trainings side by side read one cohort: a process that wrote would change it under the others' eyes."""
     first = emulated(config, tmp_path, 8)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     condition, emulator = Condition(name="coupling 1", coupling=1.0), checked_emulator(config, tmp_path)
+    asked: list[list[str]] = []
+    monkeypatch.setattr(stage, "split_subjects", lambda p, c: asked.append(p) or split_subjects(p, c))
     again = embedded_cohort(
         config, condition, tmp_path / "cohort", tmp_path / "store8", emulator, written=True
     )
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert len(asked) == 1, "divided once"
     assert again.splits.hash == first.splits.hash == divided(config, condition).hash
     assert again.embedding == first.embedding
     pd.testing.assert_frame_equal(again.aligned.examples, first.aligned.examples)
+
+
+def test_a_division_is_refused_before_anything_is_written(
+    tmp_path: Path, config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(experiment: ExperimentConfig, splits: Splits) -> None:
+        assert sum(splits.counts.values()) == 8
+        raise LeakError("learned from its judges")
+
+    monkeypatch.setattr(stage, "refuse_division", refuse)
+    with pytest.raises(LeakError, match="learned from its judges"):
+        embedded_cohort(
+            config, Condition(name="coupling 1", coupling=1.0), tmp_path / "cohort", tmp_path / "store"
+        )
+    assert list(tmp_path.iterdir()) == []
