@@ -22,6 +22,7 @@ from pipeline.emulation.model import Emulator
 from pipeline.emulation.recording import EmulatedRecording, emulated_quality, emulated_recordings
 from pipeline.foundation.artefact_notes import NOTE_KEY, current_note
 from pipeline.foundation.atomic import make_private_dir, write_bytes, write_json, write_parquet
+from pipeline.foundation.claims import only_writer
 from pipeline.foundation.progress import tracked
 from pipeline.foundation.provenance import config_hash, versions
 from pipeline.foundation.schema import WINDOW_US
@@ -74,6 +75,8 @@ def write_emulated_cohort(
 ) -> list[Record]:
     """Write the cohort, or what is missing of it, and return its records as a catalogue would list them.
 
+    While another process writes into the same folder, it waits.
+
     Parameters
     ----------
     workers : processes; equal content whatever it is
@@ -84,6 +87,11 @@ def write_emulated_cohort(
     StoreError
         The disk is full or may not be written; run again to go on.
     """
+    with only_writer(cohort.plan.root):
+        return _write(cohort, workers, progress)
+
+
+def _write(cohort: EmulatedCohort, workers: int, progress: Progress | None) -> list[Record]:
     patients, root = cohort.plan.size.n_patients, cohort.plan.root
     parts = _own_parts(cohort)
     provenance = cohort.store.write_provenance(_provenance(cohort))

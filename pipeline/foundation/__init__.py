@@ -39,6 +39,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "write_text",
         ],
         "bootstrap": ["PatientSums", "index_patients"],
+        "claims": ["claimed", "only_writer"],
         "devices": ["DEVICE"],
         "errors": [
             "CheckpointError",

@@ -23,6 +23,7 @@ from pipeline.emulation.fit import emulator_key
 from pipeline.emulation.model import EMULATED, Emulator, emulator_folder
 from pipeline.evaluation.recovery_conditions import Condition
 from pipeline.experiments import ExperimentConfig
+from pipeline.foundation.claims import only_writer
 from pipeline.labs.cleaning import LabEvents, clean_labs
 from pipeline.sources.mimic3 import Mimic3Tables, Mimic3Waveforms
 from pipeline.sources.synthetic.cohort import write_cohort, write_without_waveforms
@@ -75,7 +76,7 @@ def embedded_cohort(
 ) -> EmbeddedCohort:
     """Write the cohort of `condition` into `where`, embed it into a store, and read it; what is there is kept.
 
-    One process at a time may write it.
+    Where several processes ask for one cohort, one of them writes it while the others wait.
 
     Parameters
     ----------
@@ -138,10 +139,11 @@ def checked_emulator(experiment: ExperimentConfig, base: Path) -> Emulator | Non
 
 def _rendered(experiment: ExperimentConfig, plan: CohortPlan, store: EmbeddingStore) -> Embedded:
     """Write the waveforms, and embed them."""
-    write_cohort(
-        plan.parameters, plan.size, plan.root, coupling=plan.coupling, null=plan.null, seed=plan.seed,
-        workers=min(2, os.cpu_count() or 1),
-    )  # fmt: skip
+    with only_writer(plan.root):
+        write_cohort(
+            plan.parameters, plan.size, plan.root, coupling=plan.coupling, null=plan.null, seed=plan.seed,
+            workers=min(2, os.cpu_count() or 1),
+        )  # fmt: skip
     source = Mimic3Waveforms(plan.root / "waveforms")
     encoder = experiment_encoder(experiment)
     with shown_progress() as told:
@@ -157,8 +159,9 @@ def _rendered_once(
     once = RenderedOnce(
         plan=plan, store=store, folder=folder, encoder=encoder, config=encoding_config(experiment, encoder)
     )
-    windows_now, seconds = embed_rendered_once(once)
-    write_without_waveforms(plan)
+    with only_writer(folder):  # a store has one such folder, whatever the coupling
+        windows_now, seconds = embed_rendered_once(once)
+        write_without_waveforms(plan)
     return Embedded(windows_now, seconds, _windows(store))
 
 

@@ -4,7 +4,6 @@
 """
 
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ from pipeline.foundation.atomic import (
     publish_folder,
     write_bytes,
 )
+from pipeline.foundation.claims import claimed
 from pipeline.foundation.errors import StoreError
 from pipeline.store.base import require_updatable
 
@@ -143,13 +143,8 @@ class LocalFolder:
     def claim(self, name: str, *, wait: bool) -> Iterator[bool]:
         """Hold ``flock`` on a file beside the store; the kernel lets go of it when the process dies."""
         path = make_private_dir(self.staging) / f"{name.replace('/', '_')}.lock"
-        handle = _lock(path, wait=wait)
-        try:
-            yield handle is not None
-        finally:
-            if handle is not None:
-                path.unlink(missing_ok=True)
-                os.close(handle)
+        with claimed(path, wait=wait) as mine:
+            yield mine
 
     def new_staging_folder(self) -> Path:
         """Return a new, empty, private folder for unfinished work."""
@@ -178,22 +173,6 @@ class LocalFolder:
             return []
         limit = time.time() - older_than_hours * 3600
         return sorted(path for path in self.staging.iterdir() if path.is_dir() and _last_change(path) < limit)
-
-
-def _lock(path: Path, *, wait: bool) -> int | None:
-    """Return an open handle that holds the lock, or None when another process does and `wait` is False."""
-    while True:
-        with explained_os_errors(path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        # The holder removes the file when it lets go: a lock on a removed file protects nothing.
-        if os.fstat(handle).st_nlink > 0:
-            return handle
-        os.close(handle)
 
 
 def _last_change(path: Path) -> float:

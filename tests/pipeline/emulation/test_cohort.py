@@ -1,11 +1,15 @@
 """Emulated cohorts: whole, resumable, the same whatever the workers, read by the stages' own readers."""
 
 import dataclasses
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.emulation import cohort as emulated
 from pipeline.emulation.cohort import EmulatedCohort, write_emulated_cohort
 from pipeline.foundation.schema import WINDOW_US
 from pipeline.labs.cleaning import LabConfig, clean_labs
@@ -108,6 +112,32 @@ def test_what_another_cohorts_killed_run_left_is_not_taken(tmp_path: Path) -> No
     alone = dataclasses.replace(alone, plan=dataclasses.replace(alone.plan, coupling=0.0))
     write_emulated_cohort(alone)
     assert content(other) == content(alone)
+
+
+def test_two_at_once_write_one_cohort_after_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second begins while the first has written one of two batches; neither takes the other's parts away."""
+    monkeypatch.setattr(emulated, "BATCH_PATIENTS", 1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def pause(done: int, patients: int) -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    with ThreadPoolExecutor(2) as both:
+        first = both.submit(write_emulated_cohort, cohort(tmp_path, patients=2), progress=pause)
+        assert begun.wait(60)
+        second = both.submit(write_emulated_cohort, cohort(tmp_path, patients=2))
+        while "another process is writing" not in caplog.text and not second.done():
+            time.sleep(0.01)
+        go_on.set()
+        assert first.result() == second.result()
+    alone = cohort(tmp_path / "alone", patients=2)
+    write_emulated_cohort(alone)
+    assert content(cohort(tmp_path, patients=2)) == content(alone)
+    assert f"another process is writing {tmp_path / 'cohort'}: waiting" in caplog.text
+    assert list(tmp_path.glob(".*")) == []
 
 
 def test_a_patient_does_not_depend_on_how_many_others_there_are(

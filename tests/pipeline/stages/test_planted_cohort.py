@@ -136,3 +136,26 @@ def test_a_division_is_refused_before_anything_is_written(
             config, Condition(name="coupling 1", coupling=1.0), tmp_path / "cohort", tmp_path / "store"
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("keep_waveforms", "writer", "folder"),
+    [(True, "write_cohort", "cohort"), (False, "embed_rendered_once", "store_waveforms")],
+)
+def test_a_rendered_cohort_has_one_writer(
+    tmp_path: Path, config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch, keep_waveforms: bool, writer: str,
+    folder: str,
+) -> None:  # fmt: skip
+    def write(*_: object, **__: object) -> None:
+        raise InterruptedError(*(path.name for path in tmp_path.glob(".*.lock")))
+
+    monkeypatch.setattr(stage, writer, write)
+    rendered, condition = (
+        dataclasses.replace(config, encoder=NAME),
+        Condition(name="coupling 1", coupling=1.0),
+    )
+    with pytest.raises(InterruptedError, match=rf"^\.{folder}\.writing\.lock$"):
+        embedded_cohort(
+            rendered, condition, tmp_path / "cohort", tmp_path / "store", keep_waveforms=keep_waveforms
+        )
+    assert list(tmp_path.glob(".*.lock")) == []
