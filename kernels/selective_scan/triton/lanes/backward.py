@@ -96,9 +96,10 @@ def differentiate(
 ):  # fmt: skip
     """Walk a chunk from its end: a few steps forward with states and decays in registers, then back through them.
 
-    From a saved state to the one after it are four such stretches, taken from the last. The first two of them are
-    stepped through on the way to the later half, the first of each half on the way to its second: one state more for
-    every step.
+    From a saved state to the one after it are eight such stretches, taken from the last. The first four of them are
+    stepped through once, to a state that is kept in memory until the later half is done: where the chunk's part of dA
+    will lie, and the adjoint at its exit did. Of each half, the first two stretches are stepped through on the way to
+    its second half, the first of each of these on the way to its second: three states more for every two steps.
     """
     AT_ONCE: tl.constexpr = kind.at_once
     place, lanes = place_of(table, length, chunk, per_row, 0, kind)
@@ -127,12 +128,18 @@ def differentiate(
         q = load_states(d_last + place[5] * (kind.channels * kind.states), lanes, kind)
     else:
         q = no_states(kind)
-    segments = tl.cdiv(n, kind.saved_every)
-    for s in range(segments):
-        front = n * 0 + (segments - 1 - s) * kind.saved_every
-        tile = (place[4] + front // kind.saved_every) * kind.blocks + lanes[4]
+    kept = parts_A + place[0] * kind.tile
+    halves = tl.cdiv(n, kind.half)
+    for s in range(halves):
+        front = n * 0 + (halves - 1 - s) * kind.half
+        entry = saved + ((place[4] + front // kind.saved_every) * kind.blocks + lanes[4]) * kind.tile
+        if front % kind.saved_every != 0:
+            middle = load_tile(entry, kind, True)
+            middle = skip_steps(middle, a, shift, reads, pm, front - kind.half, front, n, lanes, kind)
+            store_tile(kept, middle, kind)
+            entry = kept
         for later in range(2):
-            base = load_tile(saved + tile * kind.tile, kind, True)
+            base = load_tile(entry, kind, False)  # what is kept was stored here
             at = front + (1 - later) * (2 * AT_ONCE)
             base = skip_steps(base, a, shift, reads, pm, front, at, n, lanes, kind)
             for latest in range(2):
@@ -141,7 +148,7 @@ def differentiate(
                 q, sums = stretch(q, sums, h, a, vectors, reads, pm, pz, d_z, writes, here, n, lanes, kind)
     if place[6]:
         store_states(d_first + place[5] * (kind.channels * kind.states), q, lanes, kind)
-    store_tile(parts_A + place[0] * kind.tile, sums[0], kind)
+    store_tile(kept, sums[0], kind)
     thread = tl.arange(0, kind.threads)
     store(parts_D + place[0] * kind.threads, thread, 0, sums[1], None)
     store(parts_bias + place[0] * kind.threads, thread, 0, sums[2], None)

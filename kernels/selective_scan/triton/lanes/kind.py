@@ -8,6 +8,11 @@ CHANNELS, STATES = 4, 4
 MOST_STATES = 16
 
 
+def half_of(at_once: int) -> int:
+    """Return the steps of half a segment, which is what lies between two saved states."""
+    return 4 * at_once
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """Compile-time sizes of a call.
@@ -19,7 +24,7 @@ class Kind:
     softplus : whether the step size is the softplus of delta plus bias
     at_once : steps that a loop takes at once: forward, those loaded ahead; backward, those whose states are in
         registers
-    ragged : a chunk may end anywhere; otherwise all are whole multiples of `saved_every`
+    ragged : a chunk may end anywhere; otherwise all are whole multiples of `half`
     u_step, delta_step, z_step, dy_step, B_step, C_step : elements from one step to the next
     """
 
@@ -38,9 +43,14 @@ class Kind:
     dy_step: int = 0
 
     @property
+    def half(self) -> int:
+        """Steps of four stretches of the backward pass: half of those between saved states."""
+        return half_of(self.at_once)
+
+    @property
     def saved_every(self) -> int:
-        """Steps between the states that the forward pass saves: four stretches of the backward pass."""
-        return 4 * self.at_once
+        """Steps between the states that the forward pass saves."""
+        return 2 * self.half
 
     @property
     def partial(self) -> bool:

@@ -12,10 +12,10 @@ from ...operands import ScanOperands
 from ...remembered import made_of
 from . import backward, carry, finish, forward
 from .binaries import Binary, binary
-from .kind import CHANNELS, STATES, Kind
+from .kind import CHANNELS, STATES, Kind, half_of
 
 THREADS = 128
-"""Of a program, where a group has as many channels."""
+"""Of a program, the most; a power of two."""
 
 AT_ONCE = 4
 """Steps that a loop takes at once (`Kind.at_once`): what the registers of `differentiate` hold."""
@@ -73,7 +73,7 @@ class Plan:
         pack = x.cu_seqlens is not None
         self.kind = Kind(
             per_group=channels // groups, groups=groups, states=states, threads=threads, at_once=AT_ONCE,
-            softplus=x.delta_softplus, ragged=pack or self.length % (4 * AT_ONCE) != 0,
+            softplus=x.delta_softplus, ragged=pack or self.length % half_of(AT_ONCE) != 0,
             u_step=x.u.stride(1), delta_step=x.delta.stride(1),
             z_step=0 if x.z is None else x.z.stride(1), B_step=x.B.stride(1), C_step=x.C.stride(1),
         )  # fmt: skip
@@ -113,7 +113,7 @@ class Plan:
     def _cut(self, programs: int) -> Chunks:
         saved_every = self.kind.saved_every
         each = max(1, self._wanted(programs) // max(1, self.sequences))
-        each = min(each, max(1, ceil_div(self.length, 2 * saved_every)))
+        each = min(each, max(1, ceil_div(self.length, saved_every)))
         steps = max(1, ceil_div(ceil_div(self.length, each), saved_every)) * saved_every
         per_row = ceil_div(self.length, steps)
         return Chunks(steps, per_row, self.sequences * per_row, self.sequences * max(0, per_row - 1))
@@ -141,7 +141,7 @@ class Plan:
 
 def _cut_pack(bounds: tuple[int, ...], wanted: int, saved_every: int, device: torch.device) -> Chunks:
     """Return the chunks of a pack: lines of (start, steps, first saved state, sequence, is first, is last)."""
-    steps = ceil_div(max(2 * saved_every, bounds[-1] // wanted), saved_every) * saved_every
+    steps = ceil_div(max(saved_every, bounds[-1] // wanted), saved_every) * saved_every
     lines, firsts, segment = [], [0], 0
     for sequence, (begin, end) in enumerate(pairwise(bounds)):
         for start in range(begin, end, steps):
@@ -154,11 +154,9 @@ def _cut_pack(bounds: tuple[int, ...], wanted: int, saved_every: int, device: to
 
 
 def threads_for(per_group: int) -> int:
-    """Return the threads of a program: fewer where a group has not so many channels."""
-    threads = THREADS
-    while threads > 32 and threads // 2 >= per_group:
-        threads //= 2
-    return threads
+    """Return the threads of a program: as few without a channel as can be, and then as many as can be."""
+    sizes = [32 << n for n in range((THREADS // 32).bit_length())]
+    return min(sizes, key=lambda threads: (ceil_div(per_group, threads) * threads, -threads))
 
 
 def saved_shape(x: ScanOperands) -> tuple[int, int]:
@@ -166,7 +164,8 @@ def saved_shape(x: ScanOperands) -> tuple[int, int]:
     batch, length, channels = x.u.shape
     groups = x.B.shape[2]
     pack = x.cu_seqlens is not None
-    segments = length // (4 * AT_ONCE) + x.sequences if pack else batch * ceil_div(length, 4 * AT_ONCE)
+    every = 2 * half_of(AT_ONCE)
+    segments = length // every + x.sequences if pack else batch * ceil_div(length, every)
     threads = threads_for(channels // groups)
     return segments, ceil_div(channels // groups, threads) * groups * threads * CHANNELS * STATES
 

@@ -35,7 +35,7 @@ scan = partial(selective_scan, return_last_state=True)
 SMALL = {
     "ragged": ScanCase(batch=1, channels=5, length=19, state=3, mask=True),
     "whole_chunks": ScanCase(batch=1, channels=33, length=16, state=16),
-    "two_warps": ScanCase(batch=1, channels=64, length=64, state=16),
+    "two_warps": ScanCase(batch=1, channels=64, length=80, state=16),
     "wide_pack": ScanCase(batch=1, channels=80, groups=2, length=23, lengths=(1, 19, 3), state=13, mask=True),
     "pack_groups": ScanCase(batch=1, channels=6, state=2, groups=2, length=8, lengths=(5, 0, 3)),
     "long_pack": ScanCase(

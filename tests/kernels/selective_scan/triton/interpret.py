@@ -22,7 +22,7 @@ SHIPPED = (
 )
 """Checks in sizes as shipped: of the second design, several warps a program, four steps at once, sequences that are
 whole or end anywhere, cut or not, packs, masks and groups. The others take short chunks (first design), and save a
-state every fourth step and read one chunk ahead of the carry (lanes): four times as fast here, and more chunks."""
+state every eighth step and read one chunk ahead of the carry (lanes): four times as fast here, and more chunks."""
 SHORT = (8, 8, tl.constexpr(1), 1, 32)
 
 
