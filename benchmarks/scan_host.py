@@ -23,20 +23,25 @@ from benchmarks.selective_scan import make
 from kernels.selective_scan import selective_scan
 
 LENGTH, CHANNELS = 64, 256
-CALLS, ROUNDS = 20, 25
+CALLS, ROUNDS = 10, 200
 
 
-def microseconds(run: Callable[[], object]) -> float:
-    """Return the CPU time of a call: of several rounds the lower fifth, since disturbance only adds."""
-    for _ in range(10):
-        run()
-    times = []
-    for _ in range(ROUNDS):
-        start = time.process_time()
-        for _ in range(CALLS):
+def microseconds(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Return the CPU time of each call: the least of many short rounds, since disturbance only adds.
+
+    The calls take turns, so that a machine which slows down for a while slows down for all: one figure is a difference.
+    """
+    for run in runs.values():
+        for _ in range(10):
             run()
-        times.append((time.process_time() - start) / CALLS * 1e6)
-    return sorted(times)[ROUNDS // 5]
+    times = dict.fromkeys(runs, float("inf"))
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            start = time.process_time()
+            for _ in range(CALLS):
+                run()
+            times[name] = min(times[name], (time.process_time() - start) / CALLS * 1e6)
+    return times
 
 
 class Nothing(torch.autograd.Function):
@@ -124,7 +129,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for backend in options.backends:
         idle(backend)
-        times = of_one({name: microseconds(run) for name, run in calls(backend).items()})
+        times = of_one(microseconds(calls(backend)))
         print(f"{backend}: " + ", ".join(f"{name} {value:.0f} us" for name, value in times.items()))
         if options.profile:
             for name, run in calls(backend).items():

@@ -121,9 +121,11 @@ class Scan(torch.autograd.Function):
         dy = x.u.new_zeros(()).expand(x.u.shape) if dy is None else dy.mT
         computed = _backend(ctx.backend).backward(x, entries, dy, d_last_state)
         du, ddelta, dA, dB, dC, dD, dz, dbias, dstate = computed
-        dB, dC = (d.permute(0, 2, 3, 1) if ctx.grouped else d.squeeze(2).mT for d in (dB, dC))
-        dz = None if dz is None else dz.mT
-        return du.mT, ddelta.mT, dA, dB, dC, dD, dz, dbias, dstate
+        if ctx.grouped:
+            dB, dC = dB.permute(0, 2, 3, 1), dC.permute(0, 2, 3, 1)
+        else:
+            dB, dC = dB.squeeze(2).mT, dC.squeeze(2).mT
+        return du.mT, ddelta.mT, dA, dB, dC, dD, None if dz is None else dz.mT, dbias, dstate
 
 
 @torch.library.custom_op(f"{NAMESPACE}::selective_scan", mutates_args=())

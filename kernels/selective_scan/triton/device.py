@@ -14,13 +14,21 @@ def on_its_device(launcher: Callable[..., Any]) -> Callable[..., Any]:
     """Make the device of the first argument (a tensor, or a scan's operands) current while `launcher` runs.
 
     Without it, kernels for tensors on ``cuda:1`` run in the context of ``cuda:0``: an illegal access, or a launch on
-    the wrong stream. On the CPU (the interpreter) nothing is changed.
+    the wrong stream. On the CPU (the interpreter) nothing is changed, nor on a machine with one card.
     """
 
     @functools.wraps(launcher)
     def guarded(first: Tensor | ScanOperands, *rest: Any, **named: Any) -> Any:
+        if not several_cards():
+            return launcher(first, *rest, **named)
         tensor = first if isinstance(first, Tensor) else first.u
         with torch.cuda.device_of(tensor):
             return launcher(first, *rest, **named)
 
     return guarded
+
+
+@functools.cache
+def several_cards() -> bool:
+    """Return whether this process sees more than one GPU, which stays as it is once CUDA is in use."""
+    return torch.cuda.device_count() > 1

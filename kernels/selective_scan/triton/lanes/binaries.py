@@ -35,9 +35,10 @@ class Binary:
             self._first(programs, arguments)
             return
         addresses = [
-            a if a is None or type(a) is int
-            else a.data_ptr() if type(a) is not tuple
-            else a[0].data_ptr() + 4 * a[1]
+            a.data_ptr() if type(a) is Tensor
+            else a if a is None or type(a) is int
+            else a[0].data_ptr() + 4 * a[1] if type(a) is tuple
+            else a.data_ptr()  # a parameter
             for a in arguments
         ]  # fmt: skip
         stream = driver.active.get_current_stream(self.device)

@@ -1,6 +1,7 @@
 """What a binary of these kernels depends on, and nothing else: one compile-time constant of every kernel."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 CHANNELS, STATES = 4, 4
 """Registers of channels and of states of a thread: four lanes share the 16 states of each of their four channels."""
@@ -42,42 +43,42 @@ class Kind:
     C_step: int
     dy_step: int = 0
 
-    @property
+    @cached_property
     def half(self) -> int:
         """Steps of four stretches of the backward pass: half of those between saved states."""
         return half_of(self.at_once)
 
-    @property
+    @cached_property
     def saved_every(self) -> int:
         """Steps between the states that the forward pass saves."""
         return 2 * self.half
 
-    @property
+    @cached_property
     def partial(self) -> bool:
         """Whether a group's last program has fewer channels than threads."""
         return self.per_group % self.threads != 0
 
-    @property
+    @cached_property
     def group_blocks(self) -> int:
         """Programs that span a group."""
         return -(-self.per_group // self.threads)
 
-    @property
+    @cached_property
     def blocks(self) -> int:
         """Programs that span all channels."""
         return self.group_blocks * self.groups
 
-    @property
+    @cached_property
     def channels(self) -> int:
         """Channels of all groups."""
         return self.per_group * self.groups
 
-    @property
+    @cached_property
     def tile(self) -> int:
         """Values of a program's states, those that no channel or state has included."""
         return self.threads * CHANNELS * STATES
 
-    @property
+    @cached_property
     def warps(self) -> int:
         """Warps of a program: each leaves a part of dB and dC."""
         return self.threads // 32

@@ -7,7 +7,8 @@ from ...operands import ScanOperands
 from ..device import on_its_device
 from .binaries import Argument, Binary
 from .kind import MOST_STATES
-from .plan import Chunks, Plan, ceil_div, plan_of, saved_shape
+from .plan import Chunks, Plan, planned, saved_shape
+from .readable import neighbours
 
 MOST_ROWS = 2**24
 """Steps of a batch: a lane's offset into the parts of dB and dC has 32 bits."""
@@ -19,26 +20,6 @@ def reaches(x: ScanOperands) -> bool:
     return x.u.dtype != torch.float64 and x.A.shape[1] <= MOST_STATES and batch * length <= MOST_ROWS
 
 
-def readable(x: ScanOperands) -> ScanOperands:
-    """Return operands as the kernels read them.
-
-    Channels (of B and C, states) must be neighbours: tensors that lie otherwise (mamba-ssm's own layout, channels
-    before time) are copied here, once forward and once backward. Strides over steps, rows and groups may be any.
-    """
-    mask = x.step_mask
-    return ScanOperands(
-        _neighbours(x.u), _neighbours(x.delta), x.A.contiguous(), _neighbours(x.B), _neighbours(x.C),
-        None if x.D is None else x.D.contiguous(), None if x.z is None else _neighbours(x.z),
-        None if x.delta_bias is None else x.delta_bias.contiguous(),
-        None if x.initial_state is None else x.initial_state.contiguous(),
-        None if mask is None else mask.contiguous().view(torch.uint8), x.cu_seqlens, x.delta_softplus,
-    )  # fmt: skip
-
-
-def _neighbours(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 and tensor.stride(1) < 2**24 else tensor.contiguous()
-
-
 def entries_shape(x: ScanOperands) -> tuple[int, int]:
     """Return the shape of the states saved for the backward pass."""
     return saved_shape(x)
@@ -47,8 +28,8 @@ def entries_shape(x: ScanOperands) -> tuple[int, int]:
 @on_its_device
 def forward(x: ScanOperands, y: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
     """Fill `y`, time-major and dense; return last_state and, to `save`, states for the backward pass."""
-    x = readable(x)
-    plan, A = plan_of(x), x.A
+    x, plan = planned(x)
+    A = x.A
     last, saved = A.new_empty(plan.state_shape), A.new_empty(plan.saved_shape) if save else None
     cut = plan.chunks(x.cu_seqlens, backward=False)
     if not cut.count:
@@ -76,12 +57,15 @@ def backward(
     x: ScanOperands, saved: Tensor, dy: Tensor, d_last_state: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of the first nine operands, u to initial_state; None for absent ones."""
-    x, dy = readable(x), _neighbours(dy)
-    plan, A = plan_of(x), x.A
-    d_last = None if d_last_state is None else d_last_state.to(A.dtype).contiguous()
+    x, plan = planned(x)
+    A, dy = x.A, neighbours(dy)
+    d_last = d_last_state
+    if d_last is not None:
+        d_last = (d_last if d_last.dtype is A.dtype else d_last.to(A.dtype)).contiguous()
     dense = torch.empty_like(x.u, memory_format=torch.contiguous_format)
     du, ddelta, dz = dense, torch.empty_like(dense), None if x.z is None else torch.empty_like(dense)
-    dB, dC = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x.B, x.C))
+    dB = torch.empty_like(x.B, memory_format=torch.contiguous_format)
+    dC = torch.empty_like(dB)
     dA, dD, dbias = torch.empty_like(A), A.new_empty(A.shape[0]), A.new_empty(A.shape[0])
     d_first = A.new_empty(plan.state_shape)
     cut = plan.chunks(x.cu_seqlens, backward=True)
@@ -123,26 +107,16 @@ def _differentiate(
         *gradients, parts_BC, parts_A, parts_D, parts_bias, plan.length, plan.rows, cut.steps, cut.per_row,
         *plan.forward_rows, dy.stride(0),
     )  # fmt: skip
-    programs = ceil_div(plan.rows, 16) * kind.groups
-    over_chunks = kind.blocks * (kind.tile // kind.threads + 2)
+    over_steps, over_chunks = plan.finish_programs
     plan.finish(
-        programs + over_chunks,
-        parts_BC,
-        parts_A,
-        parts_D,
-        parts_bias,
-        *summed,
-        plan.rows,
-        cut.count,
-        programs,
-    )
+        over_steps + over_chunks, parts_BC, parts_A, parts_D, parts_bias, *summed, plan.rows, cut.count, over_steps
+    )  # fmt: skip
 
 
 def _carry(
     plan: Plan, kernel: Binary, local: Argument, total: Argument, A: Tensor, first: Argument, last: Tensor, cut: Chunks
 ) -> None:  # fmt: skip
-    programs = plan.sequences * plan.kind.blocks * plan.kind.tile // plan.kind.threads
-    kernel(programs, local, total, A, first, last, cut.bounds, cut.per_row)
+    kernel(plan.carry_programs, local, total, A, first, last, cut.bounds, cut.per_row)
 
 
 def _copied(state: Tensor | None, like: Tensor) -> Tensor:

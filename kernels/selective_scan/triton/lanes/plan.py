@@ -1,6 +1,7 @@
 """What is the same in every call of one kind: sizes, how sequences are cut into chunks, and compiled kernels."""
 
 import functools
+import operator
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -13,6 +14,7 @@ from ...remembered import made_of
 from . import backward, carry, finish, forward
 from .binaries import Binary, binary
 from .kind import CHANNELS, STATES, Kind, half_of
+from .readable import readable
 
 THREADS = 128
 """Of a program, the most; a power of two."""
@@ -90,6 +92,10 @@ class Plan:
         self.summarize, self.write = (self._binary(f) for f in (forward.summarize, forward.write))
         self.carry, self.carry_back = (self._binary(carry.carry, reverse) for reverse in (False, True))
         self.finish = self._binary(finish.finish)
+        kind = self.kind
+        values = kind.tile // kind.threads
+        self.carry_programs = self.sequences * kind.blocks * values
+        self.finish_programs = ceil_div(self.rows, finish.ROWS.value) * groups, kind.blocks * (values + 2)
         self._backward: dict[int, tuple[Binary, Binary]] = {}
         self._parts: dict[int, tuple[int, ...]] = {}
 
@@ -170,19 +176,23 @@ def saved_shape(x: ScanOperands) -> tuple[int, int]:
     return segments, ceil_div(channels // groups, threads) * groups * threads * CHANNELS * STATES
 
 
-_plans: dict[Any, Plan] = {}
+_plans: dict[Any, tuple[Plan, bool]] = {}
 
 
-def plan_of(x: ScanOperands) -> Plan:
-    """Return the plan of a call's kind."""
-    u, delta, z, B, C = x.u, x.delta, x.z, x.B, x.C
+def planned(x: ScanOperands) -> tuple[ScanOperands, Plan]:
+    """Return operands as the kernels read them, and the plan of a call's kind."""
+    u, delta, z, B, C, D, bias, state = x.u, x.delta, x.z, x.B, x.C, x.D, x.delta_bias, x.initial_state
     key = (
         u.shape, u.stride(), delta.stride(), None if z is None else z.stride(), B.shape, B.stride(), C.stride(),
+        x.A.is_contiguous(), D is None or D.is_contiguous(), bias is None or bias.is_contiguous(),
+        state is None or state.is_contiguous(), x.step_mask is None,
         u.dtype, u.device, x.delta_softplus, None if x.cu_seqlens is None else x.cu_seqlens.shape,
     )  # fmt: skip
-    plan = _plans.get(key)
-    if plan is None:
+    known = _plans.get(key)
+    if known is None:
         if len(_plans) >= MOST_PLANS:
             _plans.clear()
-        plan = _plans[key] = Plan(x)
-    return plan
+        read = readable(x)
+        known = _plans[key] = Plan(read), all(map(operator.is_, read, x))
+    plan, as_they_are = known
+    return (x if as_they_are else readable(x)), plan

@@ -12,7 +12,7 @@ from kernels.testing import ScanCase, assert_close, make_inputs, outputs_and_gra
 
 pytest.importorskip("triton")
 
-from kernels.selective_scan.triton import backend, convolution, designs, tuning
+from kernels.selective_scan.triton import backend, convolution, designs, device, tuning
 from kernels.selective_scan.triton.lanes import binaries, launch
 
 LAUNCHED = {
@@ -30,6 +30,7 @@ class Launches:
 
     def __init__(self, monkeypatch):
         self.guarding, self.seen = [], []
+        monkeypatch.setattr(device, "several_cards", lambda: True)
         monkeypatch.setattr(torch.cuda, "device_of", self.device_of)
         for module, names in LAUNCHED.items():
             for name in names:
