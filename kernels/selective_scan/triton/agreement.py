@@ -40,11 +40,11 @@ def try_designs(device: torch.device) -> dict[torch.dtype, float]:
     Returns
     -------
     dict
-        By dtype, the largest difference over the largest value, of outputs and gradients; infinite where a design does
-        not compile or run.
+        By dtype that both take there, the largest difference over the largest value, of outputs and gradients; infinite
+        where a design does not compile or run.
     """
-    apart = {dtype: _tried(operands(dtype, device)) for dtype in (torch.float32, torch.bfloat16)}
     limits = {torch.float32: TOLERANCE, torch.bfloat16: ROUNDED_TOLERANCE}
+    apart = {dtype: _tried(operands(dtype, device)) for dtype in limits if launch.takes(dtype, device)}
     keep_in(AGREEMENTS, _key(device), all(apart[dtype] <= limits[dtype] for dtype in apart))
     _kept.cache_clear()
     return apart

@@ -1,8 +1,9 @@
 """Which of the two designs computes a scan on the GPU: this is the one place that decides.
 
 `lanes` wherever it reaches: float32, bfloat16 and float16 with at most 16 states. The first design (`backend`), by
-chunks in tiles of channels and states, for float64, more states, and batches beyond `lanes.launch.MOST_ROWS` steps; and
-for everything on a card on which the two were found to disagree (`agreement`).
+chunks in tiles of channels and states, for float64, more states, batches beyond `lanes.launch.MOST_ROWS` steps, and
+bfloat16 on cards before sm_80, which cannot round to it in one instruction; and for everything on a card on which the
+two were found to disagree (`agreement`).
 """
 
 from types import ModuleType

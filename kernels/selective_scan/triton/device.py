@@ -32,3 +32,9 @@ def on_its_device(launcher: Callable[..., Any]) -> Callable[..., Any]:
 def several_cards() -> bool:
     """Return whether this process sees more than one GPU, which stays as it is once CUDA is in use."""
     return torch.cuda.device_count() > 1
+
+
+@functools.cache
+def rounds_to_bfloat16(device: torch.device) -> bool:
+    """Return whether a device has the instruction that the second design rounds with: from sm_80 on."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)

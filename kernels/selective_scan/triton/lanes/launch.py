@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ...operands import ScanOperands
-from ..device import on_its_device
+from ..device import on_its_device, rounds_to_bfloat16
 from .binaries import Argument, Binary
 from .kind import MOST_STATES
 from .plan import Chunks, Plan, planned, saved_shape
@@ -16,8 +16,16 @@ MOST_ROWS = 2**24
 
 def reaches(x: ScanOperands) -> bool:
     """Return whether these kernels compute a scan: float32 accumulators, at most 16 states."""
-    batch, length, _ = x.u.shape
-    return x.u.dtype != torch.float64 and x.A.shape[1] <= MOST_STATES and batch * length <= MOST_ROWS
+    u = x.u
+    batch, length, _ = u.shape
+    return takes(u.dtype, u.device) and x.A.shape[1] <= MOST_STATES and batch * length <= MOST_ROWS
+
+
+def takes(dtype: torch.dtype, device: torch.device) -> bool:
+    """Return whether these kernels take activations of a dtype on a device."""
+    if dtype == torch.bfloat16:
+        return rounds_to_bfloat16(device)
+    return dtype != torch.float64
 
 
 def entries_shape(x: ScanOperands) -> tuple[int, int]:

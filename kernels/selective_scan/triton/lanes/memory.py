@@ -34,7 +34,13 @@ def shuffle_code(mask):
 
 @triton.jit
 def from_lane(x, MASK: tl.constexpr):
-    """Return the x of the lane whose number differs in the bits of MASK."""
+    """Return the x of the lane whose number differs in the bits of MASK.
+
+    Declared pure, so that the compiler may move it, though all lanes of a warp must come to a shuffle. No move parts
+    them: what these kernels branch on (the program's number, sizes, a pack's table, whether an operand is there) is the
+    same for all of a program's threads, and what differs between lanes is selected or stored under a mask, which is no
+    branch. A new `if` has to keep to that.
+    """
     if MASK == 0:
         return x
     elif COMPILED:

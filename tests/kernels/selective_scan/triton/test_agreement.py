@@ -7,7 +7,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from kernels.selective_scan.triton import agreement, backend, designs
+from kernels.selective_scan.operands import ScanOperands
+from kernels.selective_scan.triton import agreement, backend, designs, device
 from kernels.selective_scan.triton.lanes import launch
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
@@ -17,9 +18,12 @@ CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
 def cache(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    device.rounds_to_bfloat16.cache_clear()
     agreement._kept.cache_clear()
     yield
     agreement._kept.cache_clear()
+    device.rounds_to_bfloat16.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -40,6 +44,25 @@ def test_what_was_found_is_kept_for_this_card_alone(
     monkeypatch.setattr(agreement, "_sources", lambda: "others")
     agreement._kept.cache_clear()
     assert not agreement.refused(CARD)  # of other sources nobody knows
+
+
+def test_bfloat16_goes_to_the_first_design_on_cards_that_do_not_round_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: (7, 5) if card == CARD else (8, 0))
+    assert [launch.takes(torch.bfloat16, card) for card in (CARD, torch.device("cuda", 1), CPU)] == [
+        False, True, True
+    ]  # fmt: skip
+    assert launch.takes(torch.float16, CARD)
+    monkeypatch.setattr(agreement, "operands", lambda dtype, _: dtype)
+    monkeypatch.setattr(agreement, "difference", lambda dtype: 0.0 if dtype == torch.float32 else 1.0)
+    assert agreement.try_designs(CARD) == {torch.float32: 0.0}
+    assert not agreement.refused(CARD)
+    x = ScanOperands(*[torch.zeros(1, 2, 2, dtype=torch.bfloat16)] * 2, torch.zeros(2, 3), *[None] * 8, True)
+    assert designs.design(x) is launch
+    monkeypatch.setattr(launch, "rounds_to_bfloat16", lambda _: False)
+    assert designs.design(x) is backend
+    assert designs.design(x._replace(u=x.u.half())) is launch
 
 
 def test_a_design_that_does_not_run_disagrees(monkeypatch: pytest.MonkeyPatch) -> None:
