@@ -1,13 +1,20 @@
-"""The compiled convolutions as one PyTorch operator, so that autograd and torch.compile know them."""
+"""The compiled convolutions, known to autograd; by an operator of PyTorch only where torch.compile traces.
+
+As in `operators`: what an operator costs the host in dispatch, an `autograd.Function` does not.
+"""
 
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .namespace import NAMESPACE
 from .operands import state_dtype
+from .second_derivatives import refuse_second_derivatives
 from .validation import check_bounds
+
+REMEDY = "the convolution's kernels give first derivatives alone, backend 'reference' gives second ones too"
 
 
 def _backend(name: str) -> ModuleType:
@@ -28,7 +35,42 @@ def convolve(
     """Return (y, final state) for time-major `x` (batch, length, channels)."""
     wide = state_dtype(x.dtype)
     bias = None if bias is None else bias.to(wide)
-    return convolution(x, weight.to(wide), bias, initial_state, cu_seqlens, activation == "silu", backend)
+    arguments = (x, weight.to(wide), bias, initial_state, cu_seqlens, activation == "silu", backend)
+    if torch.compiler.is_compiling() or type(x) is not Tensor:  # traced, or a stand-in for a tensor
+        return convolution(*arguments)
+    if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in arguments[:4]]):
+        return Convolution.apply(*arguments)  # pyright: ignore
+    return _forward(*arguments)
+
+
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None,
+    silu: bool, backend: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    check_bounds(cu_seqlens, x.shape[1])
+    return _backend(backend).forward(x, weight, bias, initial_state, cu_seqlens, silu)
+
+
+class Convolution(torch.autograd.Function):
+    """A convolution with gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        """Return y and the last inputs."""
+        *tensors, ctx.cu_seqlens, ctx.silu, ctx.backend = arguments
+        ctx.save_for_backward(*tensors)
+        return _forward(*arguments)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> tuple[Any, ...]:  # pyright: ignore
+        """Return the gradients of the tensors from those of y and the last inputs."""
+        tensors = ctx.saved_tensors
+        with torch.no_grad():
+            gradients = _backend(ctx.backend).backward(*tensors, ctx.cu_seqlens, *outer, ctx.silu)
+        computed = tuple([g if t is not None else None for g, t in zip(gradients, tensors, strict=True)])
+        if torch.is_grad_enabled():  # somebody keeps the graph, and may differentiate again
+            computed = refuse_second_derivatives(computed, (*outer, *tensors), REMEDY)
+        return *computed, None, None, None
 
 
 @torch.library.custom_op(f"{NAMESPACE}::causal_conv1d", mutates_args=())
@@ -37,8 +79,7 @@ def convolution(
     silu: bool, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return y (batch, length, channels) and the last inputs (sequences, channels, width - 1)."""
-    check_bounds(cu_seqlens, x.shape[1])
-    return _backend(backend).forward(x, weight, bias, initial_state, cu_seqlens, silu)
+    return _forward(x, weight, bias, initial_state, cu_seqlens, silu, backend)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::causal_conv1d_backward", mutates_args=())

@@ -59,6 +59,57 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(convolve, (x, weight, bias, state))
 
 
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("used", [0, 1])
+def test_a_second_derivative_is_refused(number, used):
+    tensors = inputs(length=5)
+    x, weight, bias, state = tensors
+
+    def first(**options):
+        outputs = causal_conv1d(
+            x, weight, bias, initial_state=state, return_final_state=True, backend="cpu"
+        )  # fmt: skip
+        return torch.autograd.grad(
+            outputs[used].square().sum(), tensors, allow_unused=True, materialize_grads=True, **options
+        )
+
+    gradients = first(create_graph=True)
+    assert all(map(torch.equal, gradients, first()))
+    with pytest.raises(RuntimeError, match="cannot be differentiated again: the convolution's kernels"):
+        torch.autograd.grad(gradients[number].sum(), x, allow_unused=True, materialize_grads=True)
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("lengths", [None, (5, 0, 3)])
+def test_traced_and_eager_calls_give_the_same_bits(compiler, lengths):
+    torch.compiler.reset()
+    bounds = None if lengths is None else torch.tensor([0, *lengths]).cumsum(0)
+    sequences, batch = (2, 2) if lengths is None else (3, 1)
+    tensors = inputs(length=8, dtype=torch.float32, sequences=sequences, batch=batch)
+
+    def both(convolve):
+        outputs = convolve(*tensors)
+        return [*outputs, *torch.autograd.grad(outputs, tensors, [torch.ones_like(t) for t in outputs])]
+
+    def convolve(x, weight, bias, state):
+        return causal_conv1d(
+            x, weight, bias, initial_state=state, return_final_state=True, cu_seqlens=bounds, backend="cpu"
+        )  # fmt: skip
+
+    traced = both(torch.compile(convolve, backend=compiler, fullgraph=True))
+    assert all(map(torch.equal, traced, both(convolve)))
+
+
+def test_without_gradients_the_bits_are_the_same_and_nothing_is_kept():
+    x, weight, bias, _ = inputs()
+    y = causal_conv1d(x, weight, bias, backend="cpu")
+    with torch.no_grad():
+        plain = causal_conv1d(x, weight, bias, backend="cpu")
+    assert torch.equal(plain, y)
+    assert plain.grad_fn is None
+    assert causal_conv1d(x.detach(), weight.detach(), bias.detach(), backend="cpu").grad_fn is None
+
+
 def test_halves_and_single_steps_equal_the_whole():
     x, weight, bias, state = inputs()
     y, final = causal_conv1d(x, weight, bias, initial_state=state, return_final_state=True)
