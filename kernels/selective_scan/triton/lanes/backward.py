@@ -133,11 +133,7 @@ def differentiate(
     for s in range(halves):
         front = n * 0 + (halves - 1 - s) * kind.half
         entry = saved + ((place[4] + front // kind.saved_every) * kind.blocks + lanes[4]) * kind.tile
-        if front % kind.saved_every != 0:
-            middle = load_tile(entry, kind, True)
-            middle = skip_steps(middle, a, shift, reads, pm, front - kind.half, front, n, lanes, kind)
-            store_tile(kept, middle, kind)
-            entry = kept
+        entry = entry_of_half(entry, kept, a, shift, reads, pm, front, n, lanes, kind)
         for later in range(2):
             base = load_tile(entry, kind, False)  # what is kept was stored here
             at = front + (1 - later) * (2 * AT_ONCE)
@@ -152,6 +148,17 @@ def differentiate(
     thread = tl.arange(0, kind.threads)
     store(parts_D + place[0] * kind.threads, thread, 0, sums[1], None)
     store(parts_bias + place[0] * kind.threads, thread, 0, sums[2], None)
+
+
+@triton.jit
+def entry_of_half(entry, kept, a, shift, reads, pm, front, n, lanes, kind: tl.constexpr):
+    """Return where the state at step `front` lies: saved, or of a later half computed from there and kept."""
+    if front % kind.saved_every != 0:
+        h = load_tile(entry, kind, True)
+        h = skip_steps(h, a, shift, reads, pm, front - kind.half, front, n, lanes, kind)
+        store_tile(kept, h, kind)
+        entry = kept
+    return entry
 
 
 @triton.jit
