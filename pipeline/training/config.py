@@ -12,6 +12,9 @@ from pipeline.foundation.schema import PROTOCOLS
 CPU_MICRO_STEPS = 16_384
 """Steps of a micro-batch on a CPU, and the fewest on a GPU (d_model 256: about 4 GB)."""
 
+LEAST_LSTM_DRAWS = 8
+"""Of a batch of the LSTM: what it learns from is single draws, where the others' pieces are hours or days of them."""
+
 FIELDS_OF_THE_MACHINE = ("device", "tensorboard", "prefetch_micro_batches", "embedding_cache_bytes")
 """Fields of `TrainingConfig` that change no result: a run goes on, and counts as the same, whatever they are."""
 
@@ -35,9 +38,10 @@ class TrainingConfig:
     clip: float = 1.0
     """Largest norm of the gradient of a global batch."""
     batch_pieces: int = 64
-    """Pieces in a global batch, over all micro-batches and ranks."""
+    """Pieces in a global batch, over all micro-batches and ranks; of the LSTM draws, `LEAST_LSTM_DRAWS` at least."""
     batches_per_epoch: int | None = None
-    """Batches of each protocol in an epoch; None: one pass over the protocol that needs the fewest."""
+    """Batches of each protocol in an epoch; None: one pass over the protocol that needs the fewest. The LSTM's epoch is
+    a pass over all draws."""
     steps_per_micro_batch: int | None = None
     """Most packed steps in memory at once; a longer piece runs in chunks of that. None: 16,384 on a CPU, on a GPU what
     its free memory holds. Changes the rounding, and the draws of dropout."""
@@ -117,11 +121,14 @@ class TrainingConfig:
         return plain | {"amp": self.amp is True}
 
     def for_method(self, method: str) -> "TrainingConfig":
-        """Return the recipe of one method: the LSTM's own epochs and rate in place of the others'."""
-        own = {"epochs": self.lstm_epochs, "learning_rate": self.lstm_learning_rate}
+        """Return the recipe of one method: the LSTM's own epochs, rate and batches of draws, in the others' place."""
         if method != "lstm":
             return self
-        return replace(self, **{name: value for name, value in own.items() if value is not None})
+        own = {"epochs": self.lstm_epochs, "learning_rate": self.lstm_learning_rate}
+        own = {name: value for name, value in own.items() if value is not None}
+        return replace(
+            self, batch_pieces=max(self.batch_pieces, LEAST_LSTM_DRAWS), batches_per_epoch=None, **own
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from pipeline.foundation.schema import FITTED_METHODS, LAB_NAMES, TRAINED_METHOD
 from pipeline.testing.training_runs import CONFIG, losses, run
 from pipeline.training.batches import PieceSource
 from pipeline.training.checkpoints import load_model
+from pipeline.training.config import LEAST_LSTM_DRAWS
 from pipeline.training.curves import read_curves
 from pipeline.training.dataset import PieceDataset, pack
 from pipeline.training.draw_source import DrawSource
@@ -97,6 +98,17 @@ def test_the_lstm_may_have_epochs_and_a_rate_of_its_own(cohort, tmp_path):
     assert epochs == {"lstm": 2, "mt": 1}
     with pytest.raises(ValueError, match="lstm_learning_rate"):
         replace(CONFIG, lstm_learning_rate=1e-9)
+
+
+def test_the_lstm_sees_every_draw_however_few_pieces_the_others_take(cohort, tmp_path):
+    """Epochs cut to a few single pieces left the LSTM a few single draws of thousands."""
+    config = replace(CONFIG, epochs=1, batch_pieces=1, batches_per_epoch=1)
+    result = run(cohort, tmp_path, "lstm", config)
+    draws = result.counts["all"]["pieces"]
+    assert draws > LEAST_LSTM_DRAWS
+    assert result.epochs[0]["batches"] == -(-draws // LEAST_LSTM_DRAWS)
+    assert config.for_method("mt_pcs") == config
+    assert config.for_method("lstm").identity() == replace(CONFIG, epochs=1, batch_pieces=8).identity()
 
 
 def test_patience_ends_a_run(cohort, tmp_path):
