@@ -11,7 +11,9 @@ from torch import Tensor
 
 from .namespace import NAMESPACE
 from .operands import state_dtype
+from .remembered import own_bounds
 from .second_derivatives import refuse_second_derivatives
+from .tracing import is_traced
 from .validation import check_bounds
 
 REMEDY = "the convolution's kernels give first derivatives alone, backend 'reference' gives second ones too"
@@ -36,7 +38,7 @@ def convolve(
     wide = state_dtype(x.dtype)
     bias = None if bias is None else bias.to(wide)
     arguments = (x, weight.to(wide), bias, initial_state, cu_seqlens, activation == "silu", backend)
-    if torch.compiler.is_compiling() or type(x) is not Tensor:  # traced, or a stand-in for a tensor
+    if is_traced(x):
         return convolution(*arguments)
     if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in arguments[:4]]):
         return Convolution.apply(*arguments)  # pyright: ignore
@@ -57,16 +59,19 @@ class Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         """Return y and the last inputs."""
-        *tensors, ctx.cu_seqlens, ctx.silu, ctx.backend = arguments
+        *tensors, bounds, ctx.silu, ctx.backend = arguments
+        ctx.cu_seqlens = own_bounds(bounds)
         ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)  # zeros for last inputs that nobody uses cost a dozen kernels
         return _forward(*arguments)
 
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> tuple[Any, ...]:  # pyright: ignore
         """Return the gradients of the tensors from those of y and the last inputs."""
-        tensors = ctx.saved_tensors
+        tensors, (dy, d_final_state) = ctx.saved_tensors, outer
         with torch.no_grad():
-            gradients = _backend(ctx.backend).backward(*tensors, ctx.cu_seqlens, *outer, ctx.silu)
+            dy = torch.zeros_like(tensors[0]) if dy is None else dy
+            gradients = _backend(ctx.backend).backward(*tensors, ctx.cu_seqlens, dy, d_final_state, ctx.silu)
         computed = tuple([g if t is not None else None for g, t in zip(gradients, tensors, strict=True)])
         if torch.is_grad_enabled():  # somebody keeps the graph, and may differentiate again
             computed = refuse_second_derivatives(computed, (*outer, *tensors), REMEDY)
@@ -88,7 +93,10 @@ def convolution_backward(
     dy: Tensor, d_final_state: Tensor, silu: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradients of x, weight, bias and initial_state."""
-    return _backend(backend).backward(x, weight, bias, initial_state, cu_seqlens, dy, d_final_state, silu)
+    gradients = _backend(backend).backward(
+        x, weight, bias, initial_state, cu_seqlens, dy, d_final_state, silu
+    )
+    return *gradients[:3], torch.zeros_like(d_final_state) if gradients[3] is None else gradients[3]
 
 
 @convolution.register_fake

@@ -14,7 +14,9 @@ from torch import Tensor
 from . import chunked, reference
 from .namespace import NAMESPACE
 from .operands import ScanOperands, time_major
+from .remembered import own_bounds
 from .second_derivatives import refuse_second_derivatives
+from .tracing import is_traced
 from .validation import check_bounds, check_finite
 
 REMEDY = "the scan's kernels give first derivatives alone, backend 'reference' gives second ones too"
@@ -43,7 +45,7 @@ def scan(tensors: Sequence[Tensor | None], delta_softplus: bool, backend: str) -
     if backend not in ("cpu", "triton"):
         return _in_pytorch(time_major(tensors, delta_softplus), backend)
     graph = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors])
-    if torch.compiler.is_compiling() or type(tensors[0]) is not Tensor:  # traced, or a stand-in for a tensor
+    if is_traced(tensors[0]):
         x = time_major(tensors, delta_softplus)
         y, last_state, _ = scan_forward(*x.tensors(), delta_softplus, graph, backend)
         return y.mT, last_state
@@ -95,7 +97,7 @@ class Scan(torch.autograd.Function):
         assert u is not None
         assert B is not None
         y, last_state, entries = _forward(x, _empty_output(u), True, backend)
-        ctx.backend, ctx.delta_softplus, ctx.cu_seqlens = backend, delta_softplus, x.cu_seqlens
+        ctx.backend, ctx.delta_softplus, ctx.cu_seqlens = backend, delta_softplus, own_bounds(x.cu_seqlens)
         ctx.grouped = B.dim() == 4
         # Views, and what they are of, which a second derivative would ask for: no copy.
         ctx.save_for_backward(*x.tensors()[:10], entries, *tensors[:9])
@@ -105,18 +107,21 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> tuple[Any, ...]:  # pyright: ignore
         """Return the gradients of the tensors from those of y and last_state, None where nobody uses one."""
+        saved = ctx.saved_tensors  # once: a checkpoint computes what it gives anew, and gives it once
         if not torch.is_grad_enabled():
-            gradients = Scan._gradients(ctx, *outer)
+            gradients = Scan._gradients(ctx, saved, *outer)
         else:  # somebody keeps the graph, and may differentiate again
             with torch.no_grad():
-                computed = Scan._gradients(ctx, *outer)
-            made_of = (*outer, *ctx.saved_tensors[11:])
+                computed = Scan._gradients(ctx, saved, *outer)
+            made_of = (*outer, *saved[11:])
             gradients = refuse_second_derivatives(computed, made_of, REMEDY)
         return None, None, *gradients, None, None
 
     @staticmethod
-    def _gradients(ctx: Any, dy: Tensor | None, d_last_state: Tensor | None) -> tuple[Tensor | None, ...]:
-        *tensors, entries = ctx.saved_tensors[:11]
+    def _gradients(
+        ctx: Any, saved: tuple[Tensor, ...], dy: Tensor | None, d_last_state: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        *tensors, entries = saved[:11]
         x = ScanOperands(*tensors, ctx.cu_seqlens, ctx.delta_softplus)  # pyright: ignore
         dy = x.u.new_zeros(()).expand(x.u.shape) if dy is None else dy.mT
         computed = _backend(ctx.backend).backward(x, entries, dy, d_last_state)

@@ -53,6 +53,11 @@ def on_the_host(cu_seqlens: Tensor) -> Tensor:
     return kept[2]
 
 
+def own_bounds(cu_seqlens: Tensor | None) -> Tensor | None:
+    """Return a copy for the backward pass: the caller may write to his between the passes."""
+    return None if cu_seqlens is None else cu_seqlens.clone()
+
+
 def _read(cu_seqlens: Tensor) -> Tensor:
     return cu_seqlens.to("cpu", torch.int64)
 

@@ -181,6 +181,10 @@ def can_compile(device: torch.device) -> bool:
     return there and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
+MOST_KINDS = 64
+"""Models, batches and precisions that one process compiles, where PyTorch counts them together."""
+
+
 def _as_it_is(function: Function) -> Function:
     return function
 
@@ -190,4 +194,7 @@ def _compiled(function: Function) -> Function:
     how: dict[str, Any] = {"fullgraph": True, "dynamic": False}
     if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
         how["isolate_recompiles"] = True
+    else:  # one count for all models, batches and precisions of the process; beyond it PyTorch raises
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, MOST_KINDS)  # pyright: ignore
     return torch.compile(function, **how)  # pyright: ignore[reportReturnType]

@@ -38,15 +38,15 @@ def forward(
 
 def backward(
     x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None,
-    dy: Tensor, d_final_state: Tensor, silu: bool,
+    dy: Tensor, d_final_state: Tensor | None, silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the gradients of x, weight, bias and initial_state."""
     arguments, keep = _arguments(x, weight, bias, initial_state, cu_seqlens, silu)
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     d_weight = weight.new_empty(arguments.sequences, *weight.shape)
     d_bias = weight.new_empty(arguments.sequences, weight.shape[0])
-    d_final_state = d_final_state.contiguous()
-    d_state = torch.empty_like(d_final_state)
+    d_state = x.new_empty(arguments.sequences, x.shape[2], weight.shape[1] - 1)
+    d_final_state = torch.zeros_like(d_state) if d_final_state is None else d_final_state.contiguous()
     arguments.dy, arguments.dx = view(dy), view(dx)
     arguments.d_final_state, arguments.d_initial_state = pointer(d_final_state), pointer(d_state)
     arguments.d_weight, arguments.d_bias = pointer(d_weight), pointer(d_bias)

@@ -7,12 +7,15 @@ stored as parts, one for every tile of steps, and added in a fixed order: no ato
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportOperatorIssue=false
 # pyright: reportCallIssue=false, reportIndexIssue=false, reportAttributeAccessIssue=false
 # (a kernel's arguments and launch are not what Python's types say)
+import functools
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..remembered import made_of
+from ..remembered import MOST_KEPT, made_of
 from .common import chunk_of_program
 from .device import on_its_device
 from .tiling import chunk_table, view
@@ -95,47 +98,66 @@ def spread_tile(
 def forward(x, weight, bias, initial_state, cu_seqlens, silu) -> tuple[Tensor, Tensor]:
     """Return y (batch, length, channels) and the last inputs (sequences, channels, width - 1)."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    table, starts, stops = _tiles(x, cu_seqlens)
+    table, ends = _tiles(x, cu_seqlens), _ends(x, weight, cu_seqlens)
     _filter(x, weight, bias, initial_state, table, silu, y)
-    row, at, before, _ = _last_inputs(x, weight, cu_seqlens, starts, stops)
-    final = _at_steps(x, row, at).masked_fill(before[..., None], 0.0).transpose(1, 2)
+    final = _at_steps(x, ends.row, ends.at).masked_fill(ends.before, 0.0).transpose(1, 2)
     if initial_state is not None:
-        column = (at - starts[:, None] + weight.shape[1] - 1).clamp(max=weight.shape[1] - 2)
-        kept = initial_state.gather(2, column[:, None].expand_as(final))
-        final = torch.where(before[:, None], kept, final)
+        kept = initial_state.gather(2, ends.kept[:, None].expand_as(final))
+        final = torch.where(ends.before.transpose(1, 2), kept, final)
     return y, final.contiguous()
 
 
 @on_its_device
 def backward(
     x, weight, bias, initial_state, cu_seqlens, dy, d_final_state, silu
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of x, weight, bias and initial_state."""
-    table, starts, stops = _tiles(x, cu_seqlens)
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return the gradients of x, weight, bias and initial_state, None where there is none.
+
+    What no state came from or went to is left out: a dozen kernels of PyTorch's for each.
+    """
+    table, ends = _tiles(x, cu_seqlens), _ends(x, weight, cu_seqlens)
     (batch, length, channels), width = x.shape, weight.shape[1]
     g = weight.new_empty(batch, length, channels)
     d_weight, d_bias = weight.new_empty(len(table), channels, width), weight.new_empty(len(table), channels)
     _filter(x, weight, bias, initial_state, table, silu, g, (dy, d_weight, d_bias))
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    _spread(g, weight, table, ends.stops, dx)
+    if d_final_state is not None and length:
+        own = d_final_state.transpose(1, 2).masked_fill(
+            ends.before, 0.0
+        )  # at most one for a place that is not zero
+        dx.index_put_((ends.row, ends.at.clamp(min=0)), own.to(dx.dtype), accumulate=True)
+    d_state = None if initial_state is None else _carried_gradient(g, weight, ends, d_final_state, x.dtype)
+    return dx, d_weight.sum(0), d_bias.sum(0), d_state
+
+
+def _spread(g: Tensor, weight: Tensor, table: Tensor, stops: Tensor, dx: Tensor) -> None:
+    channels, width = weight.shape
     if len(table):
         spread_tile[triton.cdiv(channels, CHANNELS) * len(table),](
-            g, weight.contiguous(), table, stops, dx, length, channels,
+            g, weight.contiguous(), table, stops, dx, g.shape[1], channels,
             width=width, T=STEPS, BD=CHANNELS, num_warps=WARPS,
         )  # fmt: skip
-    row, at, before, carried = _last_inputs(x, weight, cu_seqlens, starts, stops)
-    d_final, d_state = d_final_state.transpose(1, 2), weight.new_zeros(len(starts), width - 1, channels)
-    if length:
-        own = d_final.masked_fill(before[..., None], 0.0)  # every place gets at most one that is not zero
-        dx.index_put_((row, at.clamp(min=0)), own.to(dx.dtype), accumulate=True)
-    for j in range(width):  # a carried input serves the first steps of its sequence
-        later = carried + width - 1 - j
+
+
+def _carried_gradient(
+    g: Tensor, weight: Tensor, ends: "_Ends", d_final_state: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Return the gradient of initial_state: a carried input serves the first steps of its sequence."""
+    width, starts, stops = weight.shape[1], ends.starts, ends.stops
+    d_state = weight.new_zeros(len(starts), width - 1, weight.shape[0])
+    for j in range(width):
+        later = ends.carried + width - 1 - j
         serves = (later >= starts[:, None]) & (later < stops[:, None])
-        d_state += _at_steps(g, row, later).masked_fill(~serves[..., None], 0.0) * weight[:, j]
-    # Where a sequence is shorter than the filter, carried inputs are carried on.
-    source = torch.arange(width - 1, device=x.device) - (stops - starts)[:, None]
-    on = d_final.gather(1, source.clamp(min=0)[..., None].expand_as(d_final))
-    d_state += on.masked_fill((source < 0)[..., None], 0.0).to(d_state.dtype)
-    return dx, d_weight.sum(0), d_bias.sum(0), d_state.transpose(1, 2).to(x.dtype).contiguous()
+        d_state += _at_steps(g, ends.row, later).masked_fill(~serves[..., None], 0.0) * weight[:, j]
+    if (
+        d_final_state is not None
+    ):  # where a sequence is shorter than the filter, carried inputs are carried on
+        d_final = d_final_state.transpose(1, 2)
+        source = torch.arange(width - 1, device=g.device) - (stops - starts)[:, None]
+        on = d_final.gather(1, source.clamp(min=0)[..., None].expand_as(d_final))
+        d_state += on.masked_fill((source < 0)[..., None], 0.0).to(d_state.dtype)
+    return d_state.transpose(1, 2).to(dtype).contiguous()
 
 
 def _at_steps(x: Tensor, row: Tensor, at: Tensor) -> Tensor:
@@ -161,23 +183,56 @@ def _filter(x, weight, bias, initial_state, table, silu, y, gradients=(None, Non
     )  # fmt: skip
 
 
-def _tiles(x: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the table of tiles, and every sequence's start and end."""
-    table, _ = chunk_table(x, cu_seqlens, STEPS)
-    if cu_seqlens is None:
-        starts = table.new_zeros(x.shape[0])
-        return table, starts, starts + x.shape[1]
-    return table, *made_of(cu_seqlens, _starts_and_stops, x.device)
+def _tiles(x: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    """Return the table of tiles."""
+    return chunk_table(x, cu_seqlens, STEPS)[0]
 
 
-def _starts_and_stops(bounds: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    cuts = torch.tensor(bounds, device=device)
-    return cuts[:-1], cuts[1:]
+class _Ends(NamedTuple):
+    """Where sequences end, for inputs that are carried over; made once for each kind of call, or for a pack's bounds.
+
+    Attributes
+    ----------
+    starts, stops : (sequences,) first step of each, and the step after its last
+    row, at : (sequences, width - 1) batch row and step of the last inputs, which may lie before the sequence
+    before : (sequences, width - 1, 1) whether they do
+    carried : (sequences, width - 1) steps at which the carried inputs would lie
+    kept : (sequences, width - 1) which carried input a last input is, where it is one
+    """
+
+    starts: Tensor
+    stops: Tensor
+    row: Tensor
+    at: Tensor
+    before: Tensor
+    carried: Tensor
+    kept: Tensor
 
 
-def _last_inputs(x, weight, cu_seqlens, starts, stops) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return batch row and step of each sequence's last inputs, which lie before it; and its carried inputs' steps."""
-    back = torch.arange(weight.shape[1] - 1, device=x.device) - (weight.shape[1] - 1)
+def _ends(x: Tensor, weight: Tensor, cu_seqlens: Tensor | None) -> _Ends:
+    width = weight.shape[1]
+    if cu_seqlens is not None:
+        return made_of(cu_seqlens, _pack_ends, width, x.device)
+    return _whole_ends(x.shape[0], x.shape[1], width, x.device)
+
+
+def _pack_ends(bounds: tuple[int, ...], width: int, device: torch.device) -> _Ends:
+    cuts = torch.tensor(bounds)
+    return _found_ends(cuts[:-1], cuts[1:], width, device, packed=True)
+
+
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _whole_ends(batch: int, length: int, width: int, device: torch.device) -> _Ends:
+    starts = torch.zeros(batch, dtype=torch.int64)
+    return _found_ends(starts, starts + length, width, device, packed=False)
+
+
+def _found_ends(starts: Tensor, stops: Tensor, width: int, device: torch.device, *, packed: bool) -> _Ends:
+    back = torch.arange(width - 1) - (width - 1)
     at = stops[:, None] + back
-    row = torch.arange(len(starts), device=x.device)[:, None] * (cu_seqlens is None)
-    return row.expand_as(at), at, at < starts[:, None], starts[:, None] + back
+    row = torch.arange(len(starts))[:, None] * (not packed)
+    found = (
+        starts, stops, row.expand_as(at), at, (at < starts[:, None])[..., None], starts[:, None] + back,
+        (at - starts[:, None] + width - 1).clamp(max=width - 2),
+    )  # fmt: skip
+    return _Ends(*(t.to(device) for t in found))

@@ -271,6 +271,15 @@ def test_autocast_leaves_a_scan_as_it_is():
     assert all(torch.equal(inside[n], outside[2][n]) for n in DIFFERENTIABLE)
 
 
+def with_gradients(scan, inputs):
+    """Return y, last state and all gradients."""
+    wanted = sorted(n for n in DIFFERENTIABLE if torch.is_tensor(inputs.get(n)))
+    leaves = {n: t.detach().requires_grad_() if n in wanted else t for n, t in inputs.items()}
+    y, last = scan(leaves)
+    outer = [torch.ones_like(y), torch.ones_like(last)]
+    return [y.detach(), last.detach(), *torch.autograd.grad([y, last], [leaves[n] for n in wanted], outer)]
+
+
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
 @pytest.mark.parametrize("case", [
     CASE, ScanCase(channels=3, length=5, dtype=torch.bfloat16, gate=False),
@@ -279,15 +288,8 @@ def test_autocast_leaves_a_scan_as_it_is():
 def test_traced_and_eager_calls_give_the_same_bits(compiler, case):
     torch.compiler.reset()
     inputs = make_inputs(case)
-    wanted = {n for n in DIFFERENTIABLE if torch.is_tensor(inputs.get(n))}
-
-    def both(scan):
-        leaves = {n: t.detach().requires_grad_() if n in wanted else t for n, t in inputs.items()}
-        y, last = scan(leaves)
-        torch.autograd.backward([y, last], [torch.ones_like(y), torch.ones_like(last)])
-        return [y.detach(), last.detach(), *(leaves[n].grad for n in sorted(wanted))]
-
-    eager, traced = both(run), both(torch.compile(run, backend=compiler, fullgraph=True))
+    eager = with_gradients(run, inputs)
+    traced = with_gradients(torch.compile(run, backend=compiler, fullgraph=True), inputs)
     assert all(map(torch.equal, traced, eager))
 
 
@@ -296,15 +298,19 @@ def test_traced_and_eager_calls_give_the_same_bits(compiler, case):
 @pytest.mark.parametrize("case", [CASE, PACK], ids=["rows", "pack"])
 def test_a_scan_is_captured_in_a_cuda_graph_without_a_wait(case):
     inputs = make_inputs(case, device="cuda")
-    expected = run(inputs, "triton")  # compiled and measured before the capture
+
+    def both():
+        return with_gradients(lambda leaves: run(leaves, "triton"), inputs)
+
+    expected = both()  # compiled and measured before the capture
     torch.cuda.set_sync_debug_mode("error")
     try:
-        run(inputs, "triton")
+        both()
     finally:
         torch.cuda.set_sync_debug_mode("default")
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = run(inputs, "triton")
+        captured = both()
     graph.replay()
     torch.cuda.synchronize()
     assert all(map(torch.equal, captured, expected))

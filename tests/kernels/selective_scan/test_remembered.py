@@ -5,8 +5,9 @@ import gc
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 
-from kernels.selective_scan import remembered, selective_scan
+from kernels.selective_scan import causal_conv1d, remembered, selective_scan
 from kernels.testing import ScanCase, make_inputs
 
 
@@ -89,3 +90,38 @@ def test_bounds_that_numpy_writes_to_are_seen(kind):
         found = selective_scan(**inputs | {"cu_seqlens": torch.from_numpy(buffer)}, backend="cpu")
         wanted = selective_scan(**inputs | {"cu_seqlens": torch.tensor([0, cut, 8])}, backend="reference")
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def packed(function, bounds):
+    x = torch.randn(1, 4, 12, requires_grad=True)
+    if function is causal_conv1d:
+        return x, causal_conv1d(x, torch.ones(4, 3), cu_seqlens=bounds, backend="cpu")
+    B = torch.ones(1, 2, 12)
+    return x, selective_scan(
+        x, torch.full((1, 4, 12), 0.1), -torch.ones(4, 2), B, B, cu_seqlens=bounds, backend="cpu"
+    )
+
+
+@pytest.mark.parametrize("function", [causal_conv1d, selective_scan])
+def test_bounds_written_between_the_passes_change_no_gradient(function):
+    torch.manual_seed(0)
+    bounds = torch.tensor([0, 5, 12])
+    x, y = packed(function, bounds)
+    (expected,) = torch.autograd.grad(y.square().sum(), x, retain_graph=True)
+    bounds[1:] = 10_000  # past the end: read by the kernels, it ends the process
+    (found,) = torch.autograd.grad(y.square().sum(), x)
+    assert torch.equal(found, expected)
+
+
+def test_a_checkpoint_whose_gradients_keep_a_graph_gives_the_plain_ones():
+    torch.manual_seed(0)
+    x = torch.randn(1, 4, 12, requires_grad=True)
+    B = torch.ones(1, 2, 12)
+
+    def scan(x):
+        return selective_scan(x, torch.full((1, 4, 12), 0.1), -torch.ones(4, 2), B, B, backend="cpu")
+
+    (expected,) = torch.autograd.grad(scan(x).square().sum(), x)
+    y = torch.utils.checkpoint.checkpoint(scan, x, use_reentrant=False)
+    (found,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    assert torch.equal(found, expected)

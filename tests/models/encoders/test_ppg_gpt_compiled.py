@@ -136,3 +136,10 @@ def test_a_gpu_embeds_as_the_plain_forward_and_rows_are_their_own(precision):
         assert relative_error(embedded, model.features(x)) < (1e-2 if precision == "bfloat16" else 1e-4)
     assert torch.equal(model.embed(x[70:]), embedded[70:])
     assert torch.equal(model.embed(x.flip(0)).flip(0), embedded)
+
+
+def test_a_process_may_compile_many_kinds_where_pytorch_counts_them_together(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, fullgraph, dynamic: function)
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    ppg_gpt_compiled._compiled(lambda: None)
+    assert torch._dynamo.config.recompile_limit == ppg_gpt_compiled.MOST_KINDS

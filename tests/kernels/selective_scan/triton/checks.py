@@ -174,7 +174,9 @@ def convolution(device, batch, channels, lengths, width, dtype, length, activati
             cu_seqlens=None if bounds is None else bounds.to(device), backend=backend,
         )  # fmt: skip
         weights = torch.linspace(-1, 2, y.numel(), device=device).view(y.shape)
-        loss = (y.double() * weights).sum() + final.double().square().sum()
+        loss = (y.double() * weights).sum()
+        if full:  # else nobody asks for the last inputs' gradient
+            loss = loss + final.double().square().sum()
         gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
         named = zip(("d_x", "d_weight", "d_bias", "d_state"), gradients, strict=False)
         return {"y": y.detach(), "last": final.detach(), **dict(named)}
