@@ -207,8 +207,11 @@ _FEW_LABELS = AlignmentConfig(interpolated_weight=0.002)
 _NETWORK = ModelShape(
     d_model=64, trunk_width=64, hidden=64, dropout=0.1, dt_min=2e-4, history_skip=True, slow_features=32
 )  # fmt: skip
-"""A wider one takes five to eight times as long a step, and tells no more from as many: docs/notes/recipe.md."""
-_TRAINING = TrainingConfig(epochs=4, learning_rate=1e-3, lstm_epochs=6, warmup_epochs=1.0, final_lr=1e-5)
+"""256 takes four to ten times as long a step; whether it tells more from as many is open: docs/notes/recipe.md."""
+_TRAINING = TrainingConfig(
+    epochs=4, learning_rate=1e-3, lstm_epochs=6, warmup_epochs=1.0, final_lr=1e-5, batch_pieces=8
+)  # fmt: skip
+"""Single pieces to a batch, eight times the updates, are no better: docs/notes/recipe.md."""
 
 
 def default() -> ExperimentConfig:
@@ -218,8 +221,7 @@ def default() -> ExperimentConfig:
         encoder=BEST_ENCODER,
         alignment=_FEW_LABELS,
         model=_NETWORK,
-        # A recording of days is as long as eight of the demo's.
-        training=dataclasses.replace(_TRAINING, batch_pieces=1),
+        training=_TRAINING,
         methods=(*PAPER_METHODS, "mt_learned", *FITTED_METHODS),
     )
 
@@ -234,7 +236,7 @@ def demo() -> ExperimentConfig:
         # `default`'s, found on the validation patients of another cohort, seed 7: docs/notes/recipe.md.
         alignment=_FEW_LABELS,
         model=_NETWORK,
-        training=dataclasses.replace(_TRAINING, batch_pieces=8, tensorboard=False),
+        training=dataclasses.replace(_TRAINING, tensorboard=False),
         methods=(*PAPER_METHODS, *_FITTED_IN_SMALL),
     )
 
