@@ -18,7 +18,8 @@ from triton.errors import TritonError
 from ..operands import ScanOperands, state_dtype
 from ..user_cache import keep_in, kept_in
 from . import backend
-from .lanes import launch
+from .lanes import launch, plan
+from .lanes.kind import half_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,15 @@ def try_designs(device: torch.device) -> dict[torch.dtype, float]:
     return apart
 
 
-def operands(dtype: torch.dtype, device: torch.device, length: int = 101, channels: int = 80) -> ScanOperands:
-    """Return a scan that asks for all that the second design does: groups, mask, pack, 13 states, ragged ends."""
+def operands(
+    dtype: torch.dtype, device: torch.device, length: int | None = None, channels: int = 720
+) -> ScanOperands:
+    """Return a scan that asks for all that the second design does: groups, mask, pack, 13 states, ragged ends.
+
+    Unless `length` is given, chunks have three saved states each. A group of 360 channels has three programs of 128.
+    """
     groups, state = 2, 13
+    length = length or _long(device, channels)
     random = torch.Generator().manual_seed(0)
 
     def normal(*shape: int, kind: torch.dtype = dtype) -> Tensor:
@@ -67,6 +74,16 @@ def operands(dtype: torch.dtype, device: torch.device, length: int = 101, channe
         step_mask=(torch.rand(1, length, generator=random) > 0.1).to(device),
         cu_seqlens=torch.tensor([0, 1, length // 2, length]), delta_softplus=True,
     )  # fmt: skip
+
+
+def _long(device: torch.device, channels: int) -> int:
+    """Return a length that fills a card with chunks of more steps than lie between three saved states.
+
+    A sequence is cut into as many chunks as fill the card, so that a fixed length is all short chunks on a large one,
+    and of those each has one saved state.
+    """
+    threads = plan.processors(device) * plan.FORWARD_PROGRAMS * plan.THREADS
+    return (4 * half_of(plan.AT_ONCE) + 1) * max(1, threads // channels)
 
 
 def _tried(x: ScanOperands) -> float:

@@ -64,7 +64,20 @@ LARGE = {
     "wide_fp16": ScanCase(channels=70, length=500, state=16, mask=True, dtype=torch.float16),
     "wide_float64": ScanCase(channels=70, length=500, state=16, mask=True, dtype=torch.float64),
     "two_days": ScanCase(batch=1, length=20160, channels=3, state=2),
+    # Three saved states a chunk on cards of up to 188 multiprocessors, as they are.
+    "wide_and_long": ScanCase(batch=1, length=3100, channels=2048, state=2, mask=True),
 }
+SEGMENTS = {
+    "whole": ScanCase(batch=1, channels=3, length=67, state=3),
+    "pack": ScanCase(batch=1, channels=4, groups=2, length=34, lengths=(0, 25, 9), state=2, mask=True),
+}
+LARGE_SEGMENTS = {
+    "whole": replace(LARGE["everything"], batch=1),
+    "pack": replace(LARGE["longer_pack"], mask=True),
+}
+"""Cases for `on_one_processor`, whose chunks have several saved states: those in the interpreter are otherwise so short
+that each has one, and which of them a chunk reads back is never asked. Both ways three or more, and sequences that are
+cut all the same; the pack has several blocks too, masks, and states given and returned (`test_segments` counts)."""
 MASKED_PACK = ScanCase(
     batch=1, channels=2, length=4, state=1, lengths=(3, 0, 1), dtype=torch.float64, mask=True
 )
@@ -83,6 +96,18 @@ def agree(case, device):
     truth = outputs_and_gradients(partial(scan, backend="reference"), widen(make_inputs(case)))
     ours = outputs_and_gradients(partial(scan, backend="triton"), make_inputs(case, device=device))
     assert_close(ours, truth, case.dtype)
+
+
+def on_one_processor(device, case):
+    """Agree where the card is small: its chunks are long, and have several saved states each, as long sequences do."""
+    usual = lanes_plan.processors
+    lanes_plan.processors = lambda _device: 1
+    lanes_plan._plans.clear()  # a plan has its chunks
+    try:
+        agree(case, device)
+    finally:
+        lanes_plan.processors = usual
+        lanes_plan._plans.clear()
 
 
 def masked_sequence(device, state):
@@ -254,8 +279,10 @@ def checks(device, large):
     few = replace(SMALL["bf16"], mask=True)
     candidates = range(1, len(triton_tiling.candidates(first.state)))
     batch, length = (2, 400) if large else (1, 6)
+    segments = LARGE_SEGMENTS if large else SEGMENTS
     return {
         **{f"scan {name}": partial(agree, case, device) for name, case in (LARGE if large else SMALL).items()},
+        **{f"segments {n}": partial(on_one_processor, device, case) for n, case in segments.items()},
         **{f"convolution {n}": partial(convolution, device, *c) for n, c in CONVOLUTIONS.items()},
         **{f"candidate {number}": partial(candidate, device, first, number) for number in candidates},
         "masked sequence": partial(masked_sequence, device, 2),
