@@ -211,7 +211,6 @@ _NETWORK = ModelShape(
 _TRAINING = TrainingConfig(
     epochs=4, learning_rate=1e-3, lstm_epochs=6, warmup_epochs=1.0, final_lr=1e-5, batch_pieces=8
 )  # fmt: skip
-"""Single pieces to a batch, eight times the updates, are no better: docs/notes/recipe.md."""
 
 
 def default() -> ExperimentConfig:
@@ -221,7 +220,8 @@ def default() -> ExperimentConfig:
         encoder=BEST_ENCODER,
         alignment=_FEW_LABELS,
         model=_NETWORK,
-        training=_TRAINING,
+        # Of recordings of days single ones make a batch: a small cohort has few updates otherwise.
+        training=dataclasses.replace(_TRAINING, batch_pieces=1),
         methods=(*PAPER_METHODS, "mt_learned", *FITTED_METHODS),
     )
 

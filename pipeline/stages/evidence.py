@@ -128,7 +128,7 @@ def _by_checkpoints(stage: str, workspace: Workspace) -> dict[str, Any]:
         stored = _json(path).get("experiment", {})
         for part in ("model", "lines", "assimilation"):
             told |= _fields(part, stored.get(part, {}))
-        if stage != f"{TRAIN}lstm":  # whose epochs and rate stand in the place of the others'
+        if stage != f"{TRAIN}lstm":  # whose epochs, rate and batches stand in the place of the others'
             told |= _fields("training", stored.get("training", {}))
     return {
         name: value

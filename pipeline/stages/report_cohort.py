@@ -114,6 +114,14 @@ def _of_the_lstm(experiment: ExperimentConfig) -> str:
     return f" (the LSTM {epochs})"
 
 
+def _draws_of_the_lstm(experiment: ExperimentConfig) -> str:
+    """Say how many draws make a batch of the LSTM, where they are more than the others' pieces."""
+    draws = experiment.training.for_method("lstm").batch_pieces
+    if "lstm" not in experiment.methods or draws == experiment.training.batch_pieces:
+        return ""
+    return f" (the LSTM of {counted(draws, 'draws')})"
+
+
 def card_facts(workspace: Workspace, experiment: ExperimentConfig) -> list[tuple[str, str]]:
     """Return what the model card says of architecture, division, training and code."""
     model, training, division = experiment.model, experiment.training, experiment.splits
@@ -126,7 +134,8 @@ def card_facts(workspace: Workspace, experiment: ExperimentConfig) -> list[tuple
         pairs += [
             ("Sequence model", f"Mamba, one layer a lab: {sizes}, dropout {model.dropout:g}; LSTM {model.hidden} wide"),
             ("Training", f"at most {epochs}, learning rate {training.learning_rate:g}, "
-             f"batches of {counted(training.batch_pieces, 'pieces')}; kept: {_kept(training.selection)}"),
+             f"batches of {counted(training.batch_pieces, 'pieces')}{_draws_of_the_lstm(experiment)}; "
+             f"kept: {_kept(training.selection)}"),
         ]  # fmt: skip
     train, validation, test = (f"{100 * share:.0f} %" for share in division.fractions)
     counts = Splits.load(workspace.splits).counts

@@ -88,7 +88,7 @@ def test_a_bad_override_is_one_clear_error(path: str, text: str, message: str) -
 
 HASHES = {
     "demo": "f181663dc3f9665ab584b423d64d7cb488c2e6532b9fdac6bac48cdad33f1d60",
-    "default": "03624e9e1657ae466289a36b7b72070732f7a174779f3d53b34889b91147be69",
+    "default": "cca3ae06276a46553748a02a498ff4172bd77dd554345fb4f644c6d5325d37e6",
     "paper": "9d41bfca671e9e50c751e395623d1fb94d9638fa582f9ce7077fb46cdee2a3d3",
     "authors": "b90a0e1a420f60dfc398f41f9c07bc8508320d9e16ecbaa2d88fa5101b21e432",
     "recovery": "25d15b7acb8c39c862eb7f55e5eb46961540b13f3fb3f5bbfcb465810db016c8",

@@ -18,8 +18,7 @@ from triton.errors import TritonError
 from ..operands import ScanOperands, state_dtype
 from ..user_cache import keep_in, kept_in
 from . import backend
-from .lanes import launch, plan
-from .lanes.kind import half_of
+from .lanes import kind, launch, plan
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +61,15 @@ def operands(
     length = length or _long(device, channels)
     random = torch.Generator().manual_seed(0)
 
-    def normal(*shape: int, kind: torch.dtype = dtype) -> Tensor:
-        return torch.randn(*shape, generator=random).to(device, kind)
+    def normal(*shape: int, of: torch.dtype = dtype) -> Tensor:
+        return torch.randn(*shape, generator=random).to(device, of)
 
     wide = state_dtype(dtype)
     return ScanOperands(
         u=normal(1, length, channels), delta=normal(1, length, channels) - 1.0,
-        A=-normal(channels, state, kind=wide).exp(), B=normal(1, length, groups, state),
-        C=normal(1, length, groups, state), D=normal(channels, kind=wide), z=normal(1, length, channels),
-        delta_bias=normal(channels, kind=wide), initial_state=normal(3, channels, state, kind=wide),
+        A=-normal(channels, state, of=wide).exp(), B=normal(1, length, groups, state),
+        C=normal(1, length, groups, state), D=normal(channels, of=wide), z=normal(1, length, channels),
+        delta_bias=normal(channels, of=wide), initial_state=normal(3, channels, state, of=wide),
         step_mask=(torch.rand(1, length, generator=random) > 0.1).to(device),
         cu_seqlens=torch.tensor([0, 1, length // 2, length]), delta_softplus=True,
     )  # fmt: skip
@@ -83,7 +82,7 @@ def _long(device: torch.device, channels: int) -> int:
     and of those each has one saved state.
     """
     threads = plan.processors(device) * plan.FORWARD_PROGRAMS * plan.THREADS
-    return (4 * half_of(plan.AT_ONCE) + 1) * max(1, threads // channels)
+    return (4 * kind.half_of(plan.AT_ONCE) + 1) * max(1, threads // channels)
 
 
 def _tried(x: ScanOperands) -> float:

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import launch
+    from . import kind, launch, plan
 
-__all__ = ["launch"]
+__all__ = ["kind", "launch", "plan"]
 
 
 def __getattr__(name: str) -> object:

@@ -67,6 +67,7 @@ def compiled(tmp_path_factory):
     return tmp_path_factory.mktemp("triton")
 
 
+@pytest.mark.timeout(900)  # of some 200 seconds on a core of its own
 def test_interpreted_kernels_agree_with_the_reference(tmp_path):
     report = json.loads(in_process("interpret.py", TRITON_INTERPRET="1", XDG_CACHE_HOME=str(tmp_path)))
     assert len(report) > 20
