@@ -51,9 +51,9 @@ def scan(tensors: Sequence[Tensor | None], delta_softplus: bool, backend: str) -
         return y.mT, last_state
     if graph:
         return Scan.apply(backend, delta_softplus, *tensors)  # pyright: ignore
-    y, last_state, _ = _forward(
-        time_major(tensors, delta_softplus), _empty_output(tensors[0]), False, backend
-    )
+    u = tensors[0]
+    assert u is not None
+    y, last_state, _ = _forward(time_major(tensors, delta_softplus), _empty_output(u), False, backend)
     return y, last_state
 
 

@@ -12,7 +12,7 @@ def is_traced(tensor: object) -> bool:
     return (
         torch.compiler.is_compiling()
         or type(tensor) is not Tensor
-        or torch.jit.is_tracing()
+        or torch.jit.is_tracing()  # pyright: ignore
         or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore
     )
