@@ -1,8 +1,8 @@
-"""What a selective scan costs the host: ``python -m benchmarks.scan_host [nothing] [cpu] [triton] [--profile]``.
+"""What the layer's kernels cost the host: ``python -m benchmarks.scan_host [nothing] [cpu] [triton] [--profile]``.
 
-CPU time of this process a call, so that other work on the machine does not count: of a function that does nothing, the
-CPU backend with its kernels replaced by nothing, the Triton backend through a driver that does nothing (`fake_cuda`).
-Tensors are so small that the system's allocator maps no memory for them.
+CPU time of this process a call, so that other work on the machine does not count: of functions that do nothing, of the
+CPU backend with its kernels replaced by nothing, of the Triton backend through a driver that does nothing
+(`fake_cuda`). Tensors are so small that the system's allocator maps no memory for them.
 Not in the figures: the driver's own launch (2 to 4 us each), CUDA's allocator, and the change to autograd's thread that
 a GPU brings.
 """
@@ -12,7 +12,8 @@ import cProfile
 import pstats
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -20,9 +21,10 @@ from torch import Tensor
 
 from benchmarks import fake_cuda
 from benchmarks.selective_scan import make
-from kernels.selective_scan import selective_scan
+from kernels.selective_scan import causal_conv1d, selective_scan
 
-LENGTH, CHANNELS = 64, 256
+LENGTH, CHANNELS, WIDTH = 64, 256, 4
+BOUNDS = (0, 19, 19, 40, 64)
 CALLS, ROUNDS = 10, 200
 
 
@@ -45,13 +47,13 @@ def microseconds(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 
 class Nothing(torch.autograd.Function):
-    """Allocates what a scan returns: what PyTorch itself takes for a function of seven tensors."""
+    """Allocates what a kernel returns: what PyTorch itself takes for a function of as many tensors."""
 
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """Return an output and a state."""
         ctx.save_for_backward(*tensors)
-        return torch.empty_like(tensors[0]), torch.empty_like(tensors[6])
+        return torch.empty_like(tensors[0]), torch.empty_like(tensors[-1])
 
     @staticmethod
     def backward(ctx: Any, *_gradients: Tensor) -> tuple[Tensor, ...]:
@@ -59,48 +61,97 @@ class Nothing(torch.autograd.Function):
         return tuple(torch.empty_like(t) for t in ctx.saved_tensors)
 
 
-CHAIN = 4
-"""Scans more in the longer of two graphs: one's cost is told from that of `torch.autograd.grad` itself."""
+class Kernel(NamedTuple):
+    """One of the layer's kernels as it is called: a function of tensors with gradients, its input first.
+
+    Attributes
+    ----------
+    run : takes `tensors`, returns an output like the input, and a state
+    tensors : all that have gradients; the last is the state at the start
+    """
+
+    run: Callable[..., Any]
+    tensors: list[Tensor]
 
 
-def calls(backend: str) -> dict[str, Callable[[], object]]:
-    """Return the calls to time: without a graph, with one, and graphs of one and of `CHAIN` more with all gradients."""
+def plain_scan(backend: str) -> Kernel:
+    """Return the scan of one sequence, with both states."""
     u, delta, A, B, C, D, h0 = make(1, LENGTH, CHANNELS, "cpu")
-    leaves = [t.detach().requires_grad_() for t in (u.mT, delta.mT, A, B.mT, C.mT, D, h0)]
-    dy, d_last = torch.randn_like(u).mT, torch.ones_like(h0)
+
+    def run(*x: Tensor) -> Any:
+        return selective_scan(*x[:6], initial_state=x[6], return_last_state=True, backend=backend)
+
+    return Kernel(run, [u.mT, delta.mT, A, B.mT, C.mT, D, h0])
+
+
+def layer_scan(backend: str) -> Kernel:
+    """Return the scan of a pack as a Mamba layer calls it: gate, bias, softplus, mask and bounds."""
+    u, delta, A, B, C, D, h0, z = make(1, LENGTH, CHANNELS, "cpu", gated=True)
+    mask, bounds = torch.ones(1, LENGTH, dtype=torch.bool), torch.tensor(BOUNDS)
+    states = h0.repeat(len(BOUNDS) - 1, 1, 1)
+
+    def run(*x: Tensor) -> Any:
+        return selective_scan(
+            *x[:8], True, True, initial_state=x[8], step_mask=mask, cu_seqlens=bounds, backend=backend
+        )
+
+    return Kernel(run, [u.mT, delta.mT, A, B.mT, C.mT, D, z.mT, torch.zeros(CHANNELS), states])
+
+
+def layer_convolution(backend: str) -> Kernel:
+    """Return the convolution of a pack as a Mamba layer calls it, with states."""
+    bounds = torch.tensor(BOUNDS)
+    x, weight = torch.randn(1, LENGTH, CHANNELS).mT, torch.randn(CHANNELS, WIDTH)
+    states = torch.zeros(len(BOUNDS) - 1, CHANNELS, WIDTH - 1)
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor, initial: Tensor) -> Any:
+        options: dict[str, Any] = {"initial_state": initial, "return_final_state": True}
+        return causal_conv1d(x, weight, bias, cu_seqlens=bounds, backend=backend, **options)
+
+    return Kernel(run, [x, weight, torch.zeros(CHANNELS), states])
+
+
+KERNELS = {"scan": plain_scan, "a layer's scan": layer_scan, "a layer's convolution": layer_convolution}
+CHAIN = 4
+"""Calls more in the longer of two graphs: one's cost is told from that of `torch.autograd.grad` itself."""
+
+
+def calls(kernel: Kernel) -> dict[str, Callable[[], object]]:
+    """Return the calls to time: one without a graph; graphs of one and of `CHAIN` more, made, and with gradients."""
+    leaves = [t.detach().requires_grad_() for t in kernel.tensors]
     layers = [[t.detach().clone().requires_grad_() for t in leaves[1:]] for _ in range(CHAIN)]
+    dy, d_last = torch.randn_like(leaves[0]), torch.ones_like(leaves[-1])
 
-    def scan(u: Tensor = leaves[0], rest: Sequence[Tensor] = leaves[1:]) -> tuple[Tensor, Tensor]:
-        if backend == "nothing":
-            return Nothing.apply(u, *rest)  # pyright: ignore
-        *tensors, state = rest
-        options: dict[str, Any] = {"initial_state": state, "return_last_state": True, "backend": backend}
-        return selective_scan(u, *tensors, **options)  # pyright: ignore
-
-    def forward() -> object:
+    def without_graph() -> object:
         with torch.no_grad():
-            return scan()
+            return kernel.run(*leaves)
 
-    def both() -> object:
-        return torch.autograd.grad(scan(), leaves, [dy, d_last])
-
-    def chain() -> object:
-        y, last = scan()
+    def graph(layers: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        y, last = kernel.run(*leaves)
         states = [last]
         for rest in layers:
-            y, last = scan(y, rest)
+            y, last = kernel.run(y, *rest)
             states.append(last)
-        inputs = [*leaves, *(t for rest in layers for t in rest)]
-        return torch.autograd.grad([y, *states], inputs, [dy, *[d_last] * len(states)])
+        return [y, *states]
 
-    return {"forward": forward, "forward with graph": scan, "forward and backward": both, "chain": chain}
+    def gradients(layers: Sequence[Sequence[Tensor]]) -> object:
+        inputs = [*leaves, *(t for rest in layers for t in rest)]
+        return torch.autograd.grad(graph(layers), inputs, [dy, *[d_last] * (1 + len(layers))])
+
+    return {
+        "without a graph": without_graph, "a graph": partial(graph, ()), "a longer graph": partial(graph, layers),
+        "gradients": partial(gradients, ()), "gradients of a longer graph": partial(gradients, layers),
+    }  # fmt: skip
 
 
 def of_one(times: dict[str, float]) -> dict[str, float]:
-    """Return the times without the chain's, and what one scan's backward pass costs in a graph of several."""
-    chain = times.pop("chain")
-    each = (chain - times["forward and backward"]) / CHAIN
-    return times | {"backward, within a graph": each - times["forward with graph"]}
+    """Return what one call costs: without a graph, and within one of several, forward and backward."""
+    forward = (times["a longer graph"] - times["a graph"]) / CHAIN
+    both = (times["gradients of a longer graph"] - times["gradients"]) / CHAIN
+    return {
+        "forward without a graph": times["without a graph"], "forward": forward, "backward": both - forward,
+        "both, alone": times["gradients"],
+    }  # fmt: skip
 
 
 def idle(backend: str) -> None:
@@ -118,6 +169,14 @@ def idle(backend: str) -> None:
     patch("kernels.selective_scan.triton.lanes.plan.processors", lambda _device: 132).start()
 
 
+def kernels(backend: str) -> dict[str, Kernel]:
+    """Return the kernels of a backend, or functions of the same tensors that do nothing."""
+    made = {name: make("cpu" if backend == "nothing" else backend) for name, make in KERNELS.items()}
+    if backend == "nothing":
+        return {name: kernel._replace(run=Nothing.apply) for name, kernel in made.items()}
+    return made
+
+
 def main() -> None:
     """Print microseconds a call, or profiles of 2000 calls."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scan_host", description=__doc__)
@@ -129,15 +188,23 @@ def main() -> None:
     torch.set_num_threads(1)
     for backend in options.backends:
         idle(backend)
-        times = of_one(microseconds(calls(backend)))
-        print(f"{backend}: " + ", ".join(f"{name} {value:.0f} us" for name, value in times.items()))
-        if options.profile:
-            for name, run in calls(backend).items():
-                print(name)
-                with cProfile.Profile() as profile:
-                    for _ in range(2000):
-                        run()
-                pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+        for name, kernel in kernels(backend).items():
+            times = of_one(microseconds(calls(kernel)))
+            print(
+                f"{backend}, {name}: " + ", ".join(f"{call} {value:.0f} us" for call, value in times.items())
+            )
+            if options.profile:
+                profile_of(calls(kernel))
+
+
+def profile_of(runs: dict[str, Callable[[], object]]) -> None:
+    """Print where the time of each call goes."""
+    for name, run in runs.items():
+        print(name)
+        with cProfile.Profile() as profile:
+            for _ in range(2000):
+                run()
+        pstats.Stats(profile).sort_stats("tottime").print_stats(25)
 
 
 if __name__ == "__main__":

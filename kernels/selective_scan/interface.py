@@ -6,9 +6,9 @@ from torch import Tensor
 from . import convolution_operator, operators
 from .backends import resolve_backend
 from .convolution import check_convolution, check_filter, convolve
-from .operands import skip_and_gate, step_sizes, time_major
+from .operands import scan_inputs, skip_and_gate, step_sizes, time_major
 from .remembered import on_the_host
-from .validation import Kinds, check_scan, check_state, require, require_tensors
+from .validation import check_scan, check_state, require, require_tensors
 
 
 def selective_scan(
@@ -65,15 +65,8 @@ def selective_scan(
     Source: Gu & Dao, Mamba, section 3.2 and algorithm 2; initial state, mask and packing are our additions.
     """
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state, step_mask, cu_seqlens)
-    if torch.compiler.is_compiling():
-        check_scan(*tensors)
-    else:
-        _scans.check_once(*tensors)
-    y, last_state = operators.scan(tensors, delta_softplus, resolve_backend(backend, u.device))
+    y, last_state = operators.scan(tensors, delta_softplus, backend)
     return (y, last_state) if return_last_state else y
-
-
-_scans = Kinds(check_scan)
 
 
 def selective_state_step(
@@ -112,7 +105,7 @@ def selective_state_step(
         u[..., None], lift(delta), A, lift(B), lift(C), D, lift(z), delta_bias, state, mask, None
     )  # fmt: skip
     check_scan(*tensors)
-    x = time_major(tensors, delta_softplus)
+    x = time_major(scan_inputs(tensors, delta_softplus))
     step = step_sizes(x)[:, 0]
     repeats = u.shape[1] // x.B.shape[2]
     b, c = (p[:, 0].to(step.dtype).repeat_interleave(repeats, 1) for p in (x.B, x.C))

@@ -1,4 +1,4 @@
-"""The one form in which every backend gets a selective scan: time-major views and options."""
+"""The one form in which every backend gets a selective scan, and time-major views for those that want them."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -17,10 +17,41 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+class ScanInputs(NamedTuple):
+    """The checked arguments of one selective scan, as `selective_scan` documents them.
+
+    A tuple: each call makes one or two, and a frozen dataclass takes the host four times as long.
+
+    Attributes
+    ----------
+    A, D, delta_bias : in the dtype of states
+    cu_seqlens : (sequences + 1,) int64 on the CPU
+    made : what the backend has made for this kind of call (`validation.Kinds`); None where nobody remembers it
+    others : as given
+    """
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
+    initial_state: Tensor | None
+    step_mask: Tensor | None
+    cu_seqlens: Tensor | None
+    delta_softplus: bool
+    made: dict[Any, Any] | None = None
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences: batch rows, or members of the pack."""
+        return self.u.shape[0] if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
+
+
 class ScanOperands(NamedTuple):
     """Tensors of one selective scan, time before channels, and its one switch.
-
-    A tuple: each call makes several, and a frozen dataclass takes the host four times as long.
 
     Attributes
     ----------
@@ -57,10 +88,6 @@ class ScanOperands(NamedTuple):
         """Dtype of states, accumulators and of the gradients of A, D and delta_bias."""
         return state_dtype(self.u.dtype)
 
-    def tensors(self) -> tuple[Tensor | None, ...]:
-        """Return the tensors in the order of the operator's arguments."""
-        return self[:-1]
-
     def entry_state(self) -> Tensor:
         """Return `initial_state`, or zeros in its place."""
         if self.initial_state is not None:
@@ -68,24 +95,55 @@ class ScanOperands(NamedTuple):
         return self.A.new_zeros(self.sequences, *self.A.shape)
 
 
-def time_major(tensors: Sequence[Any], delta_softplus: bool) -> ScanOperands:
-    """Return the tensors of `selective_scan`, in the order of its arguments, as backends take them.
+def scan_inputs(
+    tensors: Sequence[Any], delta_softplus: bool, made: dict[Any, Any] | None = None
+) -> ScanInputs:
+    """Return the checked tensors of `selective_scan`, in the order of its arguments, as backends take them.
 
     Bounds of a pack come to the CPU, once for each tensor: everybody who needs them reads them there.
     """
     u, delta, A, B, C, D, z, bias, state, mask, cu_seqlens = tensors
     wide = state_dtype(u.dtype)
-    return ScanOperands(
-        u.mT, delta.mT, A if A.dtype is wide else A.to(wide), _steps_first(B), _steps_first(C),
-        D if D is None or D.dtype is wide else D.to(wide), None if z is None else z.mT,
+    return ScanInputs(
+        u, delta, A if A.dtype is wide else A.to(wide), B, C, D if D is None or D.dtype is wide else D.to(wide), z,
         bias if bias is None or bias.dtype is wide else bias.to(wide), state, mask,
-        None if cu_seqlens is None else on_the_host(cu_seqlens), delta_softplus,
+        None if cu_seqlens is None else on_the_host(cu_seqlens), delta_softplus, made,
+    )  # fmt: skip
+
+
+def time_major(x: ScanInputs) -> ScanOperands:
+    """Return views of the inputs with time before channels, and B and C with groups, be it one."""
+    return ScanOperands(
+        x.u.mT, x.delta.mT, x.A, _steps_first(x.B), _steps_first(x.C), x.D, None if x.z is None else x.z.mT,
+        x.delta_bias, x.initial_state, x.step_mask, x.cu_seqlens, x.delta_softplus,
     )  # fmt: skip
 
 
 def _steps_first(projection: Tensor) -> Tensor:
     """(batch, [groups,] state, length) -> (batch, length, groups, state), a view."""
     return projection.mT.unsqueeze(2) if projection.dim() == 3 else projection.permute(0, 3, 1, 2)
+
+
+def as_inputs(gradients: Sequence[Any], x: ScanInputs) -> tuple[Tensor | None, ...]:
+    """Return gradients of the first nine time-major operands, u to initial_state, as those of the inputs."""
+    du, ddelta, dA, dB, dC, dD, dz, dbias, dstate = gradients
+    if x.B.dim() == 3:
+        dB, dC = dB.squeeze(2).mT, dC.squeeze(2).mT
+    else:
+        dB, dC = dB.permute(0, 2, 3, 1), dC.permute(0, 2, 3, 1)
+    return du.mT, ddelta.mT, dA, dB, dC, dD, None if dz is None else dz.mT, dbias, dstate
+
+
+def empty_time_major(like: Tensor) -> Tensor:
+    """Return an empty tensor of an argument's shape, with time before channels in memory: no view of another."""
+    return like.new_empty_strided(like.shape, time_major_strides(like.shape))
+
+
+def time_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides of (batch, [groups,] channels, length) laid out as (batch, length, [groups,] channels)."""
+    *_, channels, length = shape
+    each = channels if len(shape) == 3 else shape[1] * channels
+    return (length * each, 1, each) if len(shape) == 3 else (length * each, channels, 1, each)
 
 
 def step_sizes(x: ScanOperands) -> Tensor:

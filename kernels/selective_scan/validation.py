@@ -15,23 +15,32 @@ MOST_KINDS = 1024
 
 
 class Kinds:
-    """The kinds of call (shapes, dtypes and devices of the tensors) that a check has passed: one of each suffices."""
+    """The kinds of call that a check has passed, one of each: shapes, dtypes and devices of tensors, and options."""
 
     def __init__(self, check: Callable[..., None]) -> None:
-        self.check, self.passed = check, set()
+        self.check = check
+        self.passed: dict[Any, dict[Any, Any]] = {}
 
-    def check_once(self, *arguments: Any) -> None:
-        """Raise what the check raises, unless arguments of this kind have passed it."""
+    def check_once(self, *tensors: Any, **options: Any) -> dict[Any, Any]:
+        """Raise what the check raises, unless a call of this kind has passed it.
+
+        Returns
+        -------
+        What a backend has made for this kind of call, to which it adds.
+        """
         try:
-            kind = tuple([t if t is None else (t.shape, t.dtype, t.device) for t in arguments])
-            if kind in self.passed:
-                return
+            kind: Any = tuple([t if t is None else (t.shape, t.dtype, t.device) for t in tensors])
+            if options:
+                kind = (kind, *options.values())
+            made = self.passed.get(kind)
+            if made is not None:
+                return made
         except (AttributeError, TypeError):  # not all are tensors: the check says which
             kind = None
-        self.check(*arguments)
+        self.check(*tensors, **options)
         if len(self.passed) >= MOST_KINDS:
             self.passed.clear()
-        self.passed.add(kind)
+        return self.passed.setdefault(kind, {})
 
 
 def require(condition: bool, argument: str, has: object, needs: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..operands import ScanOperands
+from ..operands import ScanInputs, ScanOperands, as_inputs, time_major
 from .build import CHUNK, load_library
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
@@ -58,19 +58,21 @@ def pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def entries_shape(x: ScanOperands) -> tuple[int, int, int]:
+def entries_shape(inputs: ScanInputs) -> tuple[int, int, int]:
     """Shape of the states saved at chunk entries: an upper bound that needs no look at the pack's bounds."""
+    x = time_major(inputs)
     batch, length, channels = x.u.shape
     groups = x.B.shape[2]
     return batch * length // CHUNK + x.sequences, groups * _padded(channels // groups), x.A.shape[1]
 
 
-def forward(x: ScanOperands, y: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
-    """Fill `y`; return last_state and, to `save`, the states at chunk entries for the backward pass."""
+def forward(inputs: ScanInputs, y: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
+    """Fill `y`, laid out as `u`; return last_state and, to `save`, the states at chunk entries."""
+    x = time_major(inputs)
     last_state = x.A.new_empty(x.sequences, *x.A.shape)
-    entries = x.A.new_empty(entries_shape(x)) if save else None
+    entries = x.A.new_empty(entries_shape(inputs)) if save else None
     arguments, keep = _arguments(x)
-    arguments.y = view(y)
+    arguments.y = view(y.mT)
     arguments.last_state = pointer(last_state)
     arguments.entries = pointer(entries)
     call("selective_scan_forward", arguments, keep)
@@ -78,9 +80,10 @@ def forward(x: ScanOperands, y: Tensor, save: bool) -> tuple[Tensor, Tensor | No
 
 
 def backward(
-    x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor | None
+    inputs: ScanInputs, entries: Tensor, dy: Tensor, d_last_state: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of the first nine operands, u to initial_state; None for absent ones."""
+    """Return the gradients of the first nine inputs, u to initial_state; None for absent ones."""
+    x = time_major(inputs)
     new = x.A.new_empty
     du, ddelta = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x.u, x.delta))
     dz = None if x.z is None else torch.empty_like(x.z, memory_format=torch.contiguous_format)
@@ -92,17 +95,18 @@ def backward(
     if d_last_state is None:
         d_last_state = x.A.new_zeros(x.sequences, *x.A.shape)
     d_last_state = d_last_state.contiguous()
-    for name, tensor in (("dy", dy), ("du", du), ("ddelta", ddelta), ("dz", dz)):
+    for name, tensor in (("dy", dy.mT), ("du", du), ("ddelta", ddelta), ("dz", dz)):
         setattr(arguments, name, view(tensor))
     arguments.d_last_state, arguments.entries = pointer(d_last_state), pointer(entries)
     arguments.d_A, arguments.d_D, arguments.d_delta_bias = pointer(d_A), pointer(d_D), pointer(d_bias)
     arguments.d_initial_state, arguments.d_B, arguments.d_C = pointer(d_state), pointer(d_B), pointer(d_C)
     call("selective_scan_backward", arguments, keep)
-    return (
+    gradients = (
         du, ddelta, add_parts(d_A), add_parts(d_B).to(x.B.dtype), add_parts(d_C).to(x.C.dtype),
         None if x.D is None else add_parts(d_D), dz, None if x.delta_bias is None else add_parts(d_bias),
         None if x.initial_state is None else d_state,
     )  # fmt: skip
+    return as_inputs(gradients, inputs)
 
 
 def add_parts(parts: Tensor) -> Tensor:

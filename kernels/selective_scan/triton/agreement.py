@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 from triton.errors import TritonError
 
-from ..operands import ScanOperands, state_dtype
+from ..operands import ScanInputs, state_dtype
 from ..user_cache import keep_in, kept_in
 from . import backend
 from .lanes import kind, launch, plan
@@ -52,7 +52,7 @@ def try_designs(device: torch.device) -> dict[torch.dtype, float]:
 
 def operands(
     dtype: torch.dtype, device: torch.device, length: int | None = None, channels: int = 720
-) -> ScanOperands:
+) -> ScanInputs:
     """Return a scan that asks for all that the second design does: groups, mask, pack, 13 states, ragged ends.
 
     Unless `length` is given, chunks have three saved states each. A group of 360 channels has three programs of 128.
@@ -65,10 +65,10 @@ def operands(
         return torch.randn(*shape, generator=random).to(device, of)
 
     wide = state_dtype(dtype)
-    return ScanOperands(
-        u=normal(1, length, channels), delta=normal(1, length, channels) - 1.0,
-        A=-normal(channels, state, of=wide).exp(), B=normal(1, length, groups, state),
-        C=normal(1, length, groups, state), D=normal(channels, of=wide), z=normal(1, length, channels),
+    return ScanInputs(
+        u=normal(1, length, channels).mT, delta=normal(1, length, channels).mT - 1.0,
+        A=-normal(channels, state, of=wide).exp(), B=normal(1, groups, length, state).mT,
+        C=normal(1, groups, length, state).mT, D=normal(channels, of=wide), z=normal(1, length, channels).mT,
         delta_bias=normal(channels, of=wide), initial_state=normal(3, channels, state, of=wide),
         step_mask=(torch.rand(1, length, generator=random) > 0.1).to(device),
         cu_seqlens=torch.tensor([0, 1, length // 2, length]), delta_softplus=True,
@@ -85,7 +85,7 @@ def _long(device: torch.device, channels: int) -> int:
     return (4 * kind.half_of(plan.AT_ONCE) + 1) * max(1, threads // channels)
 
 
-def _tried(x: ScanOperands) -> float:
+def _tried(x: ScanInputs) -> float:
     try:
         return difference(x)
     except (RuntimeError, TritonError):  # of the launch and of the compiler
@@ -93,7 +93,7 @@ def _tried(x: ScanOperands) -> float:
         return float("inf")
 
 
-def difference(x: ScanOperands) -> float:
+def difference(x: ScanInputs) -> float:
     """Return how far the designs' outputs, states and gradients are apart, over the largest value of each."""
     found = []
     for design in (backend, launch):

@@ -6,16 +6,16 @@
 import torch
 from torch import Tensor
 
-from ..operands import ScanOperands
+from ..operands import ScanInputs, ScanOperands, as_inputs, time_major
 from .backward import differentiate_chunks, summarize_adjoints
 from .device import on_its_device
 from .forward import pass_over_chunks, summarize_chunks, write_chunks
 from .tiling import STEPS, Tiling, chunk_table, over_sequences, tiling, view
 
 
-def entries_shape(x: ScanOperands) -> tuple[int, int, int]:
+def entries_shape(x: ScanInputs) -> tuple[int, int, int]:
     """Shape of the states saved at chunk entries: an upper bound that needs no look at the pack's bounds."""
-    batch, length, channels = x.u.shape
+    batch, channels, length = x.u.shape
     return batch * length // STEPS + x.sequences, channels, x.A.shape[1]
 
 
@@ -58,11 +58,12 @@ class Launch:
 
 @on_its_device
 def forward(
-    x: ScanOperands, y: Tensor, save: bool, choice: Tiling | None = None
+    inputs: ScanInputs, y: Tensor, save: bool, choice: Tiling | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Fill `y`; return last_state and, to `save`, the states at chunk entries for the backward pass."""
+    """Fill `y`, laid out as `u`; return last_state and, to `save`, the states at chunk entries."""
+    x, y = time_major(inputs), y.mT
     k, new = Launch(x, choice), x.A.new_empty
-    entries, total = new(entries_shape(x)), new(len(k.table) + 1, x.u.shape[2])
+    entries, total = new(entries_shape(inputs)), new(len(k.table) + 1, x.u.shape[2])
     last_state = new(x.sequences, *x.A.shape)
     programs = k.programs(k.tiling.channels)
     if len(k.table):
@@ -80,9 +81,10 @@ def forward(
 
 @on_its_device
 def backward(
-    x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor | None, choice: Tiling | None = None
+    inputs: ScanInputs, entries: Tensor, dy: Tensor, d_last_state: Tensor | None, choice: Tiling | None = None
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of the first nine operands, u to initial_state; None for absent ones."""
+    """Return the gradients of the first nine inputs, u to initial_state; None for absent ones."""
+    x, dy = time_major(inputs), dy.mT
     k, new = Launch(x, choice), x.A.new_empty
     if d_last_state is None:
         d_last_state = x.A.new_zeros(x.sequences, *x.A.shape)
@@ -95,11 +97,12 @@ def backward(
     if len(k.table):
         _differentiate(k, entries, exits, dy, (du, ddelta, dz, d_B, d_C, d_D, d_bias))
     d_A = exits[: len(k.table)]  # the kernel leaves dA's parts there
-    return (
+    gradients = (
         du, ddelta, d_A.sum(0), d_B.sum(0).to(x.B.dtype), d_C.sum(0).to(x.C.dtype),
         None if x.D is None else d_D.sum(0), dz, None if x.delta_bias is None else d_bias.sum(0),
         None if x.initial_state is None else d_state,
     )  # fmt: skip
+    return as_inputs(gradients, inputs)
 
 
 def _carry_adjoints(k: Launch, dy: Tensor, d_last_state: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,29 +10,29 @@ from types import ModuleType
 
 from torch import Tensor
 
-from ..operands import ScanOperands
+from ..operands import ScanInputs
 from . import backend
 from .agreement import refused
 from .lanes import launch
 
 
-def design(x: ScanOperands) -> ModuleType:
+def design(x: ScanInputs) -> ModuleType:
     """Return the module whose `forward`, `backward` and `entries_shape` are this scan's."""
     return launch if launch.reaches(x) and not refused(x.u.device) else backend
 
 
-def entries_shape(x: ScanOperands) -> tuple[int, ...]:
+def entries_shape(x: ScanInputs) -> tuple[int, ...]:
     """Return the shape of what the forward pass saves for the backward pass."""
     return design(x).entries_shape(x)
 
 
-def forward(x: ScanOperands, y: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
-    """Fill `y`; return last_state and, to `save`, what the backward pass needs."""
+def forward(x: ScanInputs, y: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
+    """Fill `y`, laid out as `u`; return last_state and, to `save`, what the backward pass needs."""
     return design(x).forward(x, y, save)
 
 
 def backward(
-    x: ScanOperands, entries: Tensor, dy: Tensor, d_last_state: Tensor | None
+    x: ScanInputs, entries: Tensor, dy: Tensor, d_last_state: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of the first nine operands, u to initial_state; None for absent ones."""
+    """Return the gradients of the first nine inputs, u to initial_state; None for absent ones."""
     return design(x).backward(x, entries, dy, d_last_state)

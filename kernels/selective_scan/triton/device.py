@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..operands import ScanOperands
+from ..operands import ScanInputs
 
 
 def on_its_device(launcher: Callable[..., Any]) -> Callable[..., Any]:
-    """Make the device of the first argument (a tensor, or a scan's operands) current while `launcher` runs.
+    """Make the device of the first argument (a tensor, or a scan's inputs) current while `launcher` runs.
 
     Without it, kernels for tensors on ``cuda:1`` run in the context of ``cuda:0``: an illegal access, or a launch on
     the wrong stream. On the CPU (the interpreter) nothing is changed, nor on a machine with one card.
     """
 
     @functools.wraps(launcher)
-    def guarded(first: Tensor | ScanOperands, *rest: Any, **named: Any) -> Any:
+    def guarded(first: Tensor | ScanInputs, *rest: Any, **named: Any) -> Any:
         if not several_cards():
             return launcher(first, *rest, **named)
         tensor = first if isinstance(first, Tensor) else first.u

@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from ..operands import ScanOperands, state_dtype
+from ..operands import ScanInputs, state_dtype
 from .backend import backward, forward
 from .tiling import Tiling, candidates, keep
 
@@ -38,24 +38,22 @@ def tune(
     return medians
 
 
-def _operands(
-    device: torch.device, dtype: torch.dtype, state: int, channels: int, length: int
-) -> ScanOperands:
+def _operands(device: torch.device, dtype: torch.dtype, state: int, channels: int, length: int) -> ScanInputs:
     wide = {"dtype": state_dtype(dtype), "device": device}
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, dtype=dtype, device=device)
 
-    return ScanOperands(
-        u=normal(1, length, channels), delta=normal(1, length, channels) - 4.0,
-        A=-torch.ones(channels, state, **wide), B=normal(1, length, 1, state), C=normal(1, length, 1, state),
-        D=torch.ones(channels, **wide), z=normal(1, length, channels), delta_bias=torch.zeros(channels, **wide),
+    return ScanInputs(
+        u=normal(1, length, channels).mT, delta=normal(1, length, channels).mT - 4.0,
+        A=-torch.ones(channels, state, **wide), B=normal(1, length, state).mT, C=normal(1, length, state).mT,
+        D=torch.ones(channels, **wide), z=normal(1, length, channels).mT, delta_bias=torch.zeros(channels, **wide),
         initial_state=torch.zeros(1, channels, state, **wide), step_mask=None, cu_seqlens=None,
         delta_softplus=True,
     )  # fmt: skip
 
 
-def _seconds(x: ScanOperands, choice: Tiling) -> float:
+def _seconds(x: ScanInputs, choice: Tiling) -> float:
     _wait(x.u.device)
     start = time.perf_counter()
     y = torch.empty_like(x.u)

@@ -5,13 +5,14 @@ import subprocess
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.selective_scan import interface, selective_scan, validation
+from kernels.selective_scan import operators, selective_scan, validation
 from kernels.testing import ScanCase, make_inputs
 
 CASE = ScanCase(channels=6, length=8, groups=2, mask=True)
@@ -29,7 +30,7 @@ CASES = st.builds(
 def kinds(monkeypatch):
     """Remember no kind of call from the tests before."""
     fresh = validation.Kinds(validation.check_scan)
-    monkeypatch.setattr(interface, "_scans", fresh)
+    monkeypatch.setattr(operators, "_kinds", fresh)
     return fresh
 
 
@@ -62,7 +63,7 @@ def refusal(inputs):
 def test_a_broken_argument_is_refused_before_and_after_its_good_kind(case, name, how):
     good = make_inputs(case)
     broken = {**good, name: BREAKS[how](name, good[name])}
-    interface._scans.passed.clear()
+    operators._kinds.passed.clear()
     cold = refusal(broken)
     run(good)
     assert refusal(broken) == cold
@@ -291,6 +292,57 @@ def test_traced_and_eager_calls_give_the_same_bits(compiler, case):
     eager = with_gradients(run, inputs)
     traced = with_gradients(torch.compile(run, backend=compiler, fullgraph=True), inputs)
     assert all(map(torch.equal, traced, eager))
+
+
+@pytest.mark.parametrize("case", [
+    CASE, replace(CASE, groups=1), PACK, ScanCase(channels=3, length=5, gate=False, channels_last=False)
+], ids=["groups", "rows", "pack", "channels first"])  # fmt: skip
+def test_the_operators_do_what_they_tell_a_compiler(case):
+    """Shapes, strides and gradients as foretold, and nothing written to: PyTorch's own check of an operator."""
+    inputs = make_inputs(case)
+    names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state", "step_mask", "cu_seqlens")
+    tensors = [inputs.get(name) for name in names]
+    leaves = [t.detach().requires_grad_() if n in DIFFERENTIABLE and t is not None else t
+              for n, t in zip(names, tensors, strict=True)]  # fmt: skip
+    tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    if (
+        case is not PACK
+    ):  # whose saved states are more than are written: what is left differs between two calls
+        tests.append("test_aot_dispatch_dynamic")
+    torch.library.opcheck(operators.scan_forward, (*leaves, case.bias, True, "cpu"), test_utils=tests)
+    y, last, entries = operators.scan_forward(*tensors, case.bias, True, "cpu")
+    outer = entries, torch.ones_like(y), torch.ones_like(last)
+    torch.library.opcheck(operators.scan_backward, (*tensors, *outer, case.bias, "cpu"))
+
+
+def laid_otherwise(tensor):
+    """The same values with the last two dimensions the other way round in memory."""
+    return tensor.mT.contiguous().mT if tensor.dim() > 1 else tensor.clone()
+
+
+@pytest.mark.parametrize("pack", [torch.clone, torch.Tensor.contiguous, laid_otherwise])
+def test_saved_tensors_may_come_back_in_another_layout(pack):
+    """As those that are kept on the CPU, or computed anew, meanwhile."""
+    inputs = make_inputs(replace(CASE, mask=True))
+    expected = with_gradients(run, inputs)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
+        assert all(map(torch.equal, with_gradients(run, inputs), expected))
+
+
+def test_a_second_derivative_by_what_was_converted_is_refused():
+    inputs = make_inputs(CASE)
+    narrow = ("u", "delta", "B", "C", "z", "A", "D", "delta_bias")
+    half = {n: inputs[n].bfloat16() if n in narrow else inputs[n] for n in DIFFERENTIABLE}
+    for name in ("A", "D", "delta_bias"):
+        half[name].requires_grad_()
+    y = selective_scan(**half, delta_softplus=True, backend="cpu")
+    gradients = torch.autograd.grad(
+        y.float().sum(), [half[n] for n in ("A", "D", "delta_bias")], create_graph=True
+    )
+    assert {g.dtype for g in gradients} == {torch.bfloat16}
+    for name in ("A", "D", "delta_bias"):
+        with pytest.raises(RuntimeError, match=AGAIN):
+            torch.autograd.grad(gradients[0].float().sum(), half[name], retain_graph=True)
 
 
 @pytest.mark.gpu

@@ -2,59 +2,91 @@
 
 # pyright: reportAttributeAccessIssue=false
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from triton.runtime import driver
 
-from .kind import Kind
-
-Argument = Tensor | tuple[Tensor, int] | int | None
-"""A tensor, the part of a float32 tensor from an element on, a number, or None for an absent operand."""
+Pointer = Tensor | int | None
+"""A tensor or its address, or None for an absent operand."""
 
 
 class Binary:
-    """A kernel with its compile-time constants, for tensors of one dtype on one device.
+    """A kernel with its compile-time constants and absent operands, for tensors of one dtype on one device.
 
     Triton's way to a compiled kernel takes some 25 microseconds in every call, for what a plan knows already: the
-    binary depends on `constants`, the dtype and the absent operands (see `entry.kernel`). So the first call of each
-    pattern of types (what is absent has None's) goes that way, and those after it straight to the launcher, with
-    addresses for tensors.
+    binary depends on the constants, the dtypes and which operands are absent (see `entry.kernel`).
     """
 
-    def __init__(self, function: Any, device: torch.device, constants: tuple[Any, ...]) -> None:
-        self.function, self.device, self.constants = function, device.index or 0, constants
-        self.warps = constants[-1].warps
-        self.compiled: dict[tuple[type, ...], Any] = {}
+    def __init__(self, function: Any, warps: int, constants: tuple[Any, ...]) -> None:
+        self.function, self.warps, self.constants = function, warps, constants
+        self.compiled: Any = None
 
-    def __call__(self, programs: int, *arguments: Argument) -> None:
-        """Launch `programs` programs."""
-        compiled = self.compiled.get(tuple(map(type, arguments)))
-        if compiled is None:
-            self._first(programs, arguments)
-            return
-        addresses = [
-            a.data_ptr() if type(a) is Tensor
-            else a if a is None or type(a) is int
-            else a[0].data_ptr() + 4 * a[1] if type(a) is tuple
-            else a.data_ptr()  # a parameter
-            for a in arguments
-        ]  # fmt: skip
-        stream = driver.active.get_current_stream(self.device)
-        compiled.run(
-            programs, 1, 1, stream, compiled.function, compiled.packed_metadata, None, None, None,
-            *addresses, *self.constants,
-        )  # fmt: skip
-
-    def _first(self, programs: int, arguments: tuple[Argument, ...]) -> None:
-        tensors = [a[0][a[1] :] if type(a) is tuple else a for a in arguments]
-        compiled = self.function[(programs,)](*tensors, *self.constants, num_warps=self.warps)
+    def compile_and_launch(self, programs: int, *arguments: Pointer) -> None:
+        """Launch Triton's own way, with tensors, and keep what was compiled."""
+        compiled = self.function[(programs,)](*arguments, *self.constants, num_warps=self.warps)
         if compiled is not None:  # the interpreter compiles nothing
-            self.compiled[tuple(map(type, arguments))] = compiled
+            self.compiled = compiled
 
 
 @functools.lru_cache(maxsize=1024)
-def binary(function: Any, dtype: torch.dtype, device: torch.device, kind: Kind, *constants: Any) -> Binary:
-    """Return the one binary of a kernel with these constants (`kind` is the last of a kernel's)."""
-    return Binary(function, device, (*constants, kind))
+def binary(function: Any, made_for: tuple[Any, ...], warps: int, *constants: Any) -> Binary:
+    """Return the one binary of a kernel: `made_for` are dtype, device and which operands there are."""
+    return Binary(function, warps, constants)
+
+
+class ByTensor:
+    """Launches the kernels of one pass while not all of them are compiled."""
+
+    def pointers(self, tensors: Sequence[Tensor | None]) -> Sequence[Pointer]:
+        """Return tensors as the kernels are given them."""
+        return tensors
+
+    def parts(self, workspace: Tensor, starts: Sequence[int]) -> list[Pointer]:
+        """Return the parts of a float32 tensor that begin at these elements."""
+        return [workspace[start:] for start in starts]
+
+    def __call__(self, binary: Binary, programs: int, *arguments: Pointer) -> None:
+        """Launch `programs` programs."""
+        binary.compile_and_launch(programs, *arguments)
+
+
+class ByAddress:
+    """Launches the compiled kernels of one pass: straight to Triton's launcher, with addresses for tensors."""
+
+    def __init__(self, device: int) -> None:
+        self.stream = driver.active.get_current_stream(device)
+
+    def pointers(self, tensors: Sequence[Tensor | None]) -> list[Pointer]:
+        """Return tensors as the kernels are given them: somebody else keeps them alive until all are launched."""
+        return [None if t is None else t.data_ptr() for t in tensors]
+
+    def parts(self, workspace: Tensor, starts: Sequence[int]) -> list[Pointer]:
+        """Return the parts of a float32 tensor that begin at these elements."""
+        base = workspace.data_ptr()
+        return [base + 4 * start for start in starts]
+
+    def __call__(self, binary: Binary, programs: int, *arguments: Pointer) -> None:
+        """Launch `programs` programs."""
+        compiled = binary.compiled
+        compiled.run(
+            programs, 1, 1, self.stream, compiled.function, compiled.packed_metadata, None, None, None,
+            *arguments, *binary.constants,
+        )  # fmt: skip
+
+
+class Kernels:
+    """The kernels of one pass, in the order of their launches."""
+
+    def __init__(self, device: torch.device, *binaries: Binary) -> None:
+        self.device, self.binaries, self.compiled = device.index or 0, binaries, False
+
+    def launcher(self) -> ByTensor | ByAddress:
+        """Return how to launch them in one call."""
+        if not self.compiled:
+            self.compiled = all([binary.compiled is not None for binary in self.binaries])
+            if not self.compiled:
+                return ByTensor()
+        return ByAddress(self.device)

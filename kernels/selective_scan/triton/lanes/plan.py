@@ -3,16 +3,17 @@
 import functools
 import operator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...operands import ScanOperands
+from ...operands import ScanInputs, time_major_strides
 from ...remembered import made_of
 from . import backward, carry, finish, forward
-from .binaries import Binary, binary
+from .binaries import Binary, Kernels, binary
 from .kind import CHANNELS, STATES, Kind, half_of
 from .readable import readable
 
@@ -25,9 +26,6 @@ AT_ONCE = 4
 FORWARD_PROGRAMS, BACKWARD_PROGRAMS = 4, 2
 """Programs of 128 threads for each multiprocessor: what their registers allow. A sequence is cut no further than that
 (a cut costs a second run over its steps)."""
-
-MOST_PLANS = 1024
-"""Plans that are remembered (packs have a length of their own each)."""
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -66,9 +64,9 @@ class Chunks:
 class Plan:
     """One kind of call: shapes, strides, dtypes and which operands are there."""
 
-    def __init__(self, x: ScanOperands) -> None:
-        batch, self.length, channels = x.u.shape
-        groups, states = x.B.shape[2:]
+    def __init__(self, x: ScanInputs) -> None:
+        batch, channels, self.length = x.u.shape
+        groups, states = groups_of(x.B), x.A.shape[1]
         self.sequences, self.rows = x.sequences, batch * self.length
         self.device, self.dtype = x.u.device, x.u.dtype
         threads = threads_for(channels // groups)
@@ -76,41 +74,57 @@ class Plan:
         self.kind = Kind(
             per_group=channels // groups, groups=groups, states=states, threads=threads, at_once=AT_ONCE,
             softplus=x.delta_softplus, ragged=pack or self.length % half_of(AT_ONCE) != 0,
-            u_step=x.u.stride(1), delta_step=x.delta.stride(1),
-            z_step=0 if x.z is None else x.z.stride(1), B_step=x.B.stride(1), C_step=x.C.stride(1),
+            u_step=x.u.stride(2), delta_step=x.delta.stride(2),
+            z_step=0 if x.z is None else x.z.stride(2), B_step=x.B.stride(-1), C_step=x.C.stride(-1),
         )  # fmt: skip
+        self.activation = x.u.shape, time_major_strides(x.u.shape)
+        self.projection = x.B.shape, time_major_strides(x.B.shape)
         self.state_shape = (self.sequences, channels, states)
         self.saved_shape = saved_shape(x)
         u, delta, B, C = (t.stride(0) for t in (x.u, x.delta, x.B, x.C))
-        groups_B, groups_C, z = x.B.stride(2), x.C.stride(2), 0 if x.z is None else x.z.stride(0)
+        groups_B, groups_C = (0 if t.dim() == 3 else t.stride(1) for t in (x.B, x.C))
+        z = 0 if x.z is None else x.z.stride(0)
+        self.summarized_rows = u, delta, B, groups_B
         self.forward_rows, self.backward_rows = (
-            (u, delta, B, groups_B, C, groups_C, z),
+            (*self.summarized_rows, C, groups_C, z),
             (delta, C, groups_C, z),
         )
         if not pack:
             self.forward_chunks, self.backward_chunks = map(self._cut, (FORWARD_PROGRAMS, BACKWARD_PROGRAMS))
-        self.summarize, self.write = (self._binary(f) for f in (forward.summarize, forward.write))
-        self.carry, self.carry_back = (self._binary(carry.carry, reverse) for reverse in (False, True))
-        self.finish = self._binary(finish.finish)
         kind = self.kind
         values = kind.tile // kind.threads
         self.carry_programs = self.sequences * kind.blocks * values
         self.finish_programs = ceil_div(self.rows, finish.ROWS.value) * groups, kind.blocks * (values + 2)
-        self._backward: dict[int, tuple[Binary, Binary]] = {}
+        self._made_for = (self.dtype, self.device, *[t is not None for t in x[:11]])
+        self._forward: dict[bool, Kernels] = {}
+        self._backward: dict[tuple[int, bool], Kernels] = {}
         self._parts: dict[int, tuple[int, ...]] = {}
 
-    def _binary(self, function: Any, *constants: Any) -> Binary:
-        return binary(function, self.dtype, self.device, self.kind, *constants)
+    def forward_kernels(self, *, cut: bool, save: bool) -> Kernels:
+        """Return the kernels that summarize chunks and carry over them, where sequences are cut, and that write."""
+        if save not in self._forward:
+            of = partial(self._binary, self.kind, (cut, save))
+            between = (of(forward.summarize), of(carry.carry, False)) if cut else ()
+            self._forward[save] = Kernels(self.device, *between, of(forward.write))
+        return self._forward[save]
 
-    def backward_binaries(self, dy_step: int) -> tuple[Binary, Binary]:
-        """Return the kernels that read the outputs' gradients, whose stride over steps may be another each time."""
-        if dy_step not in self._backward:
-            kind = replace(self.kind, dy_step=dy_step)
-            self._backward[dy_step] = (
-                binary(backward.summarize_back, self.dtype, self.device, kind),
-                binary(backward.differentiate, self.dtype, self.device, kind),
+    def backward_kernels(self, *, cut: bool, dy_step: int, last: bool) -> Kernels:
+        """Return the kernels that summarize and carry back, where sequences are cut, that differentiate, and add.
+
+        The outputs' gradients may have another stride over steps in each call, and the last state none.
+        """
+        key = dy_step, last
+        if key not in self._backward:
+            of = partial(self._binary, replace(self.kind, dy_step=dy_step), (cut, last))
+            between = (of(backward.summarize_back), of(carry.carry, True)) if cut else ()
+            self._backward[key] = Kernels(
+                self.device, *between, of(backward.differentiate), of(finish.finish)
             )
-        return self._backward[dy_step]
+        return self._backward[key]
+
+    def _binary(self, kind: Kind, present: tuple[bool, ...], function: Any, *constants: Any) -> Binary:
+        """Return a kernel of a pass: `present` says which operands there are beside the plan's own."""
+        return binary(function, (*self._made_for, *present), kind.warps, *constants, kind)
 
     def _wanted(self, programs: int) -> int:
         """Return how many chunks fill the card."""
@@ -159,16 +173,21 @@ def _cut_pack(bounds: tuple[int, ...], wanted: int, saved_every: int, device: to
     return Chunks(0, 0, len(lines), len(lines), table, torch.tensor(firsts).to(device))
 
 
+def groups_of(projection: Tensor) -> int:
+    """Return the groups of channels that B or C tells apart."""
+    return 1 if projection.dim() == 3 else projection.shape[1]
+
+
 def threads_for(per_group: int) -> int:
     """Return the threads of a program: as few without a channel as can be, and then as many as can be."""
     sizes = [32 << n for n in range((THREADS // 32).bit_length())]
     return min(sizes, key=lambda threads: (ceil_div(per_group, threads) * threads, -threads))
 
 
-def saved_shape(x: ScanOperands) -> tuple[int, int]:
+def saved_shape(x: ScanInputs) -> tuple[int, int]:
     """Return the shape of the states saved for the backward pass: of a pack, a bound that needs no look at it."""
-    batch, length, channels = x.u.shape
-    groups = x.B.shape[2]
+    batch, channels, length = x.u.shape
+    groups = groups_of(x.B)
     pack = x.cu_seqlens is not None
     every = 2 * half_of(AT_ONCE)
     segments = length // every + x.sequences if pack else batch * ceil_div(length, every)
@@ -176,23 +195,16 @@ def saved_shape(x: ScanOperands) -> tuple[int, int]:
     return segments, ceil_div(channels // groups, threads) * groups * threads * CHANNELS * STATES
 
 
-_plans: dict[Any, tuple[Plan, bool]] = {}
-
-
-def planned(x: ScanOperands) -> tuple[ScanOperands, Plan]:
-    """Return operands as the kernels read them, and the plan of a call's kind."""
-    u, delta, z, B, C, D, bias, state = x.u, x.delta, x.z, x.B, x.C, x.D, x.delta_bias, x.initial_state
-    key = (
-        u.shape, u.stride(), delta.stride(), None if z is None else z.stride(), B.shape, B.stride(), C.stride(),
-        x.A.is_contiguous(), D is None or D.is_contiguous(), bias is None or bias.is_contiguous(),
-        state is None or state.is_contiguous(), x.step_mask is None,
-        u.dtype, u.device, x.delta_softplus, None if x.cu_seqlens is None else x.cu_seqlens.shape,
-    )  # fmt: skip
-    known = _plans.get(key)
-    if known is None:
-        if len(_plans) >= MOST_PLANS:
-            _plans.clear()
+def planned(x: ScanInputs) -> tuple[ScanInputs, Plan]:
+    """Return inputs as the kernels read them, and the plan of a call's kind and strides."""
+    made = x.made
+    if made is None:
         read = readable(x)
-        known = _plans[key] = Plan(read), all(map(operator.is_, read, x))
+        return read, Plan(read)
+    key = x.delta_softplus, *[None if t is None else t.stride() for t in x[:10]]
+    known = made.get(key)
+    if known is None:
+        read = readable(x)
+        known = made[key] = Plan(read), all(map(operator.is_, read, x))
     plan, as_they_are = known
     return (x if as_they_are else readable(x)), plan

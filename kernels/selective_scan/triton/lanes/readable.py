@@ -3,25 +3,27 @@
 import torch
 from torch import Tensor
 
-from ...operands import ScanOperands
+from ...operands import ScanInputs
 
 
-def readable(x: ScanOperands) -> ScanOperands:
-    """Return operands as the kernels read them.
+def readable(x: ScanInputs) -> ScanInputs:
+    """Return inputs as the kernels read them.
 
     Channels (of B and C, states) must be neighbours: tensors that lie otherwise (mamba-ssm's own layout, channels
     before time) are copied here, once forward and once backward. Strides over steps, rows and groups may be any.
     """
     mask = x.step_mask
-    return ScanOperands(
+    return ScanInputs(
         neighbours(x.u), neighbours(x.delta), x.A.contiguous(), neighbours(x.B), neighbours(x.C),
         None if x.D is None else x.D.contiguous(), None if x.z is None else neighbours(x.z),
         None if x.delta_bias is None else x.delta_bias.contiguous(),
         None if x.initial_state is None else x.initial_state.contiguous(),
-        None if mask is None else mask.contiguous().view(torch.uint8), x.cu_seqlens, x.delta_softplus,
+        None if mask is None else mask.contiguous().view(torch.uint8), x.cu_seqlens, x.delta_softplus, x.made,
     )  # fmt: skip
 
 
 def neighbours(tensor: Tensor) -> Tensor:
-    """Return a tensor whose last dimension lies side by side in memory: itself, where it does."""
-    return tensor if tensor.stride(-1) == 1 and tensor.stride(1) < 2**24 else tensor.contiguous()
+    """Return a (..., channels, length) tensor whose channels lie side by side in memory: itself, where they do."""
+    if tensor.stride(-2) == 1 and tensor.stride(-1) < 2**24:
+        return tensor
+    return tensor.mT.contiguous().mT

@@ -7,6 +7,7 @@ import time
 import triton.language as tl
 from checks import checks
 
+from kernels.selective_scan import operators as scan_operators
 from kernels.selective_scan.triton import backend as triton_backend
 from kernels.selective_scan.triton import tiling as triton_tiling
 from kernels.selective_scan.triton.lanes import carry as lanes_carry
@@ -30,7 +31,7 @@ def set_sizes(steps, segment, ahead, at_once, threads):
     triton_tiling.STEPS = triton_backend.STEPS = steps
     triton_tiling.SEGMENT, lanes_carry.AHEAD, lanes_plan.AT_ONCE = segment, ahead, at_once
     lanes_plan.THREADS = threads
-    lanes_plan._plans.clear()
+    scan_operators._kinds.passed.clear()
 
 
 def main():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kernels.selective_scan import causal_conv1d, selective_scan
-from kernels.selective_scan.operands import time_major
+from kernels.selective_scan.operands import scan_inputs
 from kernels.testing import ScanCase, assert_close, make_inputs, outputs_and_gradients, widen
 
 pytest.importorskip("triton")
@@ -36,10 +36,10 @@ class Launches:
             for name in names:
                 monkeypatch.setattr(module, name, self.kernel(name))
 
-        def call(binary, _programs, *_arguments):
+        def call(_launcher, binary, _programs, *_arguments):
             self.seen.append((binary.function.__name__, tuple(self.guarding)))
 
-        monkeypatch.setattr(binaries.Binary, "__call__", call)
+        monkeypatch.setattr(binaries.ByTensor, "__call__", call)
 
     @contextmanager
     def device_of(self, tensor):
@@ -85,7 +85,7 @@ def test_one_place_decides_which_design_computes_a_scan(changed, expected):
     case = ScanCase(**{"dtype": torch.bfloat16, "length": 3, **changed})
     tensors = make_inputs(case)
     names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
-    x = time_major([*[tensors[n] for n in names], None, None], True)
+    x = scan_inputs([*[tensors[n] for n in names], None, None], True)
     assert designs.design(x) is expected
     assert designs.entries_shape(x) == expected.entries_shape(x)
 

@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from kernels.selective_scan.operands import ScanOperands, time_major
+from kernels.selective_scan.operands import ScanInputs, scan_inputs
 from kernels.selective_scan.triton import agreement
 from kernels.selective_scan.triton.lanes import plan
 from kernels.testing import ScanCase, make_inputs
@@ -38,12 +38,12 @@ def card(monkeypatch):
     return lambda count: monkeypatch.setattr(plan, "processors", lambda _device: count)
 
 
-def operands(case: ScanCase) -> ScanOperands:
+def operands(case: ScanCase) -> ScanInputs:
     inputs = make_inputs(case)
-    return time_major([inputs.get(name) for name in NAMES], case.bias)
+    return scan_inputs([inputs.get(name) for name in NAMES], case.bias)
 
 
-def cut(x: ScanOperands) -> list[tuple[int, bool]]:
+def cut(x: ScanInputs) -> list[tuple[int, bool]]:
     """Return, both ways, how many saved states the longest chunk has, and whether a sequence has several chunks."""
     made, found = plan.Plan(x), []
     for backward in (False, True):
@@ -54,7 +54,7 @@ def cut(x: ScanOperands) -> list[tuple[int, bool]]:
     return found
 
 
-def several(x: ScanOperands) -> bool:
+def several(x: ScanInputs) -> bool:
     return all(states >= SEVERAL for states, _ in cut(x))
 
 

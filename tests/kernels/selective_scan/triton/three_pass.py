@@ -7,7 +7,7 @@ summaries, the carry over chunks (whose reverse ends as dL/dh0), and sums over c
 import torch
 from torch.nn.functional import silu
 
-from kernels.selective_scan.operands import step_sizes, time_major
+from kernels.selective_scan.operands import scan_inputs, step_sizes, time_major
 from kernels.selective_scan.triton.tiling import chunk_table
 
 OPTIONAL = {"D": None, "z": None, "delta_bias": None, "delta_softplus": False, "initial_state": None,
@@ -21,7 +21,7 @@ LEAVES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
 def three_pass_scan(*, steps=16, **arguments):
     """Return (y, last_state) for the arguments of `selective_scan`, in chunks of `steps`."""
     given = {**OPTIONAL, **arguments}
-    x = time_major([given[name] for name in TENSORS], given["delta_softplus"])
+    x = time_major(scan_inputs([given[name] for name in TENSORS], given["delta_softplus"]))
     y, last_state = ThreePass.apply(x, steps, *(getattr(x, name) for name in LEAVES))
     return y.transpose(1, 2), last_state
 

@@ -26,6 +26,8 @@ CASES = {
         batch=1, channels=6, groups=2, length=23, lengths=(19, 0, 4), state=3, mask=True, gate=False
     ),
     "parameters": ScanCase(channels=32, length=24, state=16),
+    "not cut": ScanCase(channels=32, length=4, state=16),
+    "without states": ScanCase(channels=32, length=24, state=16, initial=False),
 }
 
 
@@ -53,42 +55,64 @@ def launches_of(compiled):
 
 
 class Twice:
-    """Stands for `Binary.__call__`, and launches both ways."""
+    """Stands for `Kernels.launcher`: what it gives launches both ways."""
 
     def __init__(self):
-        self.usual, self.report = binaries.Binary.__call__, {}
+        self.usual, self.report, self.passes = binaries.Kernels.launcher, {}, []
 
     def begin(self, name):
         self.report[name] = {"kernels": [], "later_parts": 0, "parameters": 0, "differences": []}
-        return self.report[name]
+
+    def launcher(self, kernels):
+        self.passes.append(kernels)
+        return Both(list(self.report.values())[-1], kernels.device)
+
+
+class Both:
+    """Stands for `ByTensor`: hands out tensors, and launches with them, and with their addresses."""
+
+    def __init__(self, found, device):
+        self.found, self.by_tensor, self.by_address = found, binaries.ByTensor(), binaries.ByAddress(device)
+        self.addresses = {}
+
+    def pointers(self, tensors):
+        return self._known(tensors, self.by_tensor.pointers(tensors), self.by_address.pointers(tensors))
+
+    def parts(self, workspace, starts):
+        self.found["later_parts"] += sum(start > 0 for start in starts)
+        parts = self.by_tensor.parts(workspace, starts)
+        return self._known(parts, parts, self.by_address.parts(workspace, starts))
+
+    def _known(self, tensors, pointers, addresses):
+        self.found["parameters"] += sum(type(t) is torch.nn.Parameter for t in tensors)
+        self.addresses |= {id(p): a for p, a in zip(pointers, addresses, strict=True) if p is not None}
+        return pointers
 
     def __call__(self, binary, programs, *arguments):
-        found = list(self.report.values())[-1]
-        self.usual(binary, programs, *arguments)  # compiles, whatever has been
-        compiled = binary.compiled[tuple(map(type, arguments))]
-        with launches_of(compiled) as seen:
-            binary.compiled.clear()
-            for _ in range(2):
-                self.usual(binary, programs, *arguments)
-        first, second = map(as_launched, seen)
+        before = binary.compiled
+        self.by_tensor(binary, programs, *arguments)  # compiles
         kernel = binary.function.__name__
-        found["kernels"].append(kernel)
-        found["parameters"] += sum(type(a) is torch.nn.Parameter for a in arguments)
-        found["later_parts"] += sum(type(a) is tuple and a[1] > 0 for a in arguments)
+        assert before in (None, binary.compiled), f"{kernel}: a binary for two kinds of call"
+        addresses = [self.addresses[id(a)] if isinstance(a, torch.Tensor) else a for a in arguments]
+        with launches_of(binary.compiled) as seen:
+            self.by_tensor(binary, programs, *arguments)
+            self.by_address(binary, programs, *addresses)
+        first, second = map(as_launched, seen)
+        self.found["kernels"].append(kernel)
         assert any(isinstance(value, torch.Tensor) for value in seen[0]), "not Triton's own way"
         assert not any(isinstance(value, torch.Tensor) for value in seen[1]), "not the short way"
         if len(first) != len(second):
-            found["differences"].append(f"{kernel}: {len(first)} values, {len(second)} the short way")
+            self.found["differences"].append(f"{kernel}: {len(first)} values, {len(second)} the short way")
         for number, (a, b) in enumerate(zip(first, second, strict=False)):
             if type(a) is not type(b) or a != b:
-                found["differences"].append(f"{kernel}, value {number}: {a!r}, {b!r} the short way")
+                self.found["differences"].append(f"{kernel}, value {number}: {a!r}, {b!r} the short way")
 
 
 def main():
     scan_host.idle("triton")
     lanes_plan.AT_ONCE = 1  # compiles in a fraction of the time, to the same list of arguments
     twice = Twice()
-    binaries.Binary.__call__ = lambda binary, *given: twice(binary, *given)
+    binaries.Kernels.launcher = lambda kernels: twice.launcher(kernels)
     scan = partial(selective_scan, return_last_state=True, backend="triton")
     for name, case in CASES.items():
         twice.begin(name)
@@ -99,6 +123,8 @@ def main():
             scan(**inputs | {n: torch.nn.Parameter(inputs[n]) for n in PARAMETERS})[0].sum().backward()
         else:
             outputs_and_gradients(scan, inputs)
+    later = {type(twice.usual(kernels)) for kernels in twice.passes}
+    assert later == {binaries.ByAddress}, f"once all are compiled, calls go the short way, not by {later}"
     print(json.dumps(twice.report))
 
 
