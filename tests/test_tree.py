@@ -22,7 +22,7 @@ ELSEWHERE = {
     "assets/test_browser.py": "looks at the assets in a browser, served by another process",
     "assets/test_command_line.py": "types Dagster's own commands in another process",
     "kernels/selective_scan/triton/test_backend.py": "runs the kernels in processes of their own, interpreted",
-    "kernels/selective_scan/triton/lanes/test_binaries.py": "launches in a process of its own, with another driver",
+    "kernels/selective_scan/triton/test_binaries.py": "launches in a process of its own, with another driver",
     "kernels/selective_scan/triton/test_three_pass.py": "imports the tiling by name, where Triton is installed",
     "models/regressor/test_lab_regressor_streams.py": "builds its models by models.testing.regressor",
     "pipeline/commands/test_configuration.py": "types the command, which starts in pipeline.__main__",

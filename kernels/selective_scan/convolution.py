@@ -16,8 +16,8 @@ from .validation import (
 
 
 def check_convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, initial_state: Tensor | None,
-    cu_seqlens: Tensor | None,
+    x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None, *,
+    activation: str | None,
 ) -> None:  # fmt: skip
     """Raise a ValueError for arguments that `causal_conv1d` cannot compute."""
     require_tensors(x=x, weight=weight, bias=bias, initial_state=initial_state, cu_seqlens=cu_seqlens)

@@ -3,20 +3,25 @@
 As in `operators`: what an operator costs the host in dispatch, an `autograd.Function` does not.
 """
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .backends import resolve_backend
+from .convolution import check_convolution, convolve
 from .namespace import NAMESPACE
-from .operands import state_dtype
-from .remembered import own_bounds
+from .operands import ConvolutionInputs, convolution_inputs, empty_time_major
+from .remembered import on_the_host, own_bounds
 from .second_derivatives import refuse_second_derivatives
 from .tracing import is_traced
-from .validation import check_bounds
+from .validation import Kinds, check_bounds
 
 REMEDY = "the convolution's kernels give first derivatives alone, backend 'reference' gives second ones too"
+
+_kinds = Kinds(check_convolution)
 
 
 def _backend(name: str) -> ModuleType:
@@ -30,97 +35,127 @@ def _backend(name: str) -> ModuleType:
     return cpu_convolution
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, initial_state: Tensor | None,
-    cu_seqlens: Tensor | None, backend: str,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return (y, final state) for time-major `x` (batch, length, channels)."""
-    wide = state_dtype(x.dtype)
-    bias = None if bias is None else bias.to(wide)
-    arguments = (x, weight.to(wide), bias, initial_state, cu_seqlens, activation == "silu", backend)
-    if is_traced(x):
-        return convolution(*arguments)
-    if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in arguments[:4]]):
-        return Convolution.apply(*arguments)  # pyright: ignore
-    return _forward(*arguments)
+def convolution(tensors: Sequence[Any], activation: str | None, backend: str) -> tuple[Tensor, Tensor]:
+    """Return (y, last inputs) for x, weight, bias, initial_state and cu_seqlens of `causal_conv1d`.
+
+    Raises
+    ------
+    ValueError
+        For what `causal_conv1d` refuses.
+    """
+    made = None
+    if torch.compiler.is_compiling():
+        check_convolution(*tensors, activation=activation)
+    else:
+        made = _kinds.check_once(*tensors, activation=activation)
+    backend = resolve_backend(backend, tensors[0].device)
+    if backend not in ("cpu", "triton"):
+        return _in_pytorch(tensors, activation)
+    graph = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors])
+    if graph and not is_traced(tensors[0]):
+        return Convolution.apply(backend, activation, made, *tensors)  # pyright: ignore
+    x = convolution_inputs(tensors, activation, made)
+    return convolve_operator(*x[:6], backend) if is_traced(x.x) else _forward(x, backend)
 
 
-def _forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None,
-    silu: bool, backend: str,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    check_bounds(cu_seqlens, x.shape[1])
-    return _backend(backend).forward(x, weight, bias, initial_state, cu_seqlens, silu)
+def _in_pytorch(tensors: Sequence[Any], activation: str | None) -> tuple[Tensor, Tensor]:
+    x, weight, bias, initial_state, cu_seqlens = tensors
+    bounds = None if cu_seqlens is None else on_the_host(cu_seqlens)
+    y, last = convolve(x.mT, weight, bias, activation, initial_state, bounds)
+    return y.mT, last
+
+
+def _forward(x: ConvolutionInputs, backend: str) -> tuple[Tensor, Tensor]:
+    check_bounds(x.cu_seqlens, x.x.shape[2])
+    y = empty_time_major(x.x)
+    return y, _backend(backend).forward(x, y)
+
+
+def _gradients(
+    x: ConvolutionInputs, dy: Tensor | None, d_last: Tensor | None, backend: str
+) -> tuple[Tensor | None, ...]:
+    dy = x.x.new_zeros(()).expand(x.x.shape) if dy is None else dy
+    return _backend(backend).backward(x, dy, d_last)
 
 
 class Convolution(torch.autograd.Function):
     """A convolution with gradients."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, backend: str, activation: str | None, made: dict[Any, Any], *tensors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return y and the last inputs."""
-        *tensors, bounds, ctx.silu, ctx.backend = arguments
-        ctx.cu_seqlens = own_bounds(bounds)
-        ctx.save_for_backward(*tensors)
-        ctx.set_materialize_grads(False)  # zeros for last inputs that nobody uses cost a dozen kernels
-        return _forward(*arguments)
+        x = convolution_inputs(tensors, activation, made)
+        ctx.backend, ctx.options = backend, (own_bounds(x.cu_seqlens), x.silu, made)
+        # What was converted comes last as it was: a second derivative would ask for it.
+        ctx.save_for_backward(*x[:4], *[t for t, own in zip(tensors, x[:4], strict=False) if t is not own])
+        ctx.set_materialize_grads(False)  # zeros for last inputs that nobody uses cost a kernel
+        return _forward(x, backend)
 
     @staticmethod
-    def backward(ctx: Any, *outer: Any) -> tuple[Any, ...]:  # pyright: ignore
+    def backward(ctx: Any, dy: Any, d_last: Any) -> tuple[Any, ...]:  # pyright: ignore
         """Return the gradients of the tensors from those of y and the last inputs."""
-        tensors, (dy, d_final_state) = ctx.saved_tensors, outer
-        with torch.no_grad():
-            dy = torch.zeros_like(tensors[0]) if dy is None else dy
-            gradients = _backend(ctx.backend).backward(*tensors, ctx.cu_seqlens, dy, d_final_state, ctx.silu)
-        computed = tuple([g if t is not None else None for g, t in zip(gradients, tensors, strict=True)])
-        if torch.is_grad_enabled():  # somebody keeps the graph, and may differentiate again
-            computed = refuse_second_derivatives(computed, (*outer, *tensors), REMEDY)
-        return *computed, None, None, None
+        saved = ctx.saved_tensors
+        x = ConvolutionInputs(*saved[:4], *ctx.options)
+        if not torch.is_grad_enabled():
+            gradients = _gradients(x, dy, d_last, ctx.backend)
+        else:  # somebody keeps the graph, and may differentiate again
+            with torch.no_grad():
+                computed = _gradients(x, dy, d_last, ctx.backend)
+            gradients = refuse_second_derivatives(computed, (dy, d_last, *saved), REMEDY)
+        return None, None, None, *gradients, None
 
 
 @torch.library.custom_op(f"{NAMESPACE}::causal_conv1d", mutates_args=())
-def convolution(
+def convolve_operator(
     x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None,
     silu: bool, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return y (batch, length, channels) and the last inputs (sequences, channels, width - 1)."""
-    return _forward(x, weight, bias, initial_state, cu_seqlens, silu, backend)
+    """Return y (batch, channels, length) and the last inputs (sequences, channels, width - 1)."""
+    return _forward(_checked(x, weight, bias, initial_state, cu_seqlens, silu), backend)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::causal_conv1d_backward", mutates_args=())
-def convolution_backward(
+def convolve_backward_operator(
     x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, cu_seqlens: Tensor | None,
-    dy: Tensor, d_final_state: Tensor, silu: bool, backend: str,
+    dy: Tensor | None, d_last: Tensor | None, silu: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return the gradients of x, weight, bias and initial_state."""
-    gradients = _backend(backend).backward(
-        x, weight, bias, initial_state, cu_seqlens, dy, d_final_state, silu
-    )
-    return *gradients[:3], torch.zeros_like(d_final_state) if gradients[3] is None else gradients[3]
+    """Return the gradients of x, weight, bias and initial_state; those of absent ones are empty."""
+    gradients = _gradients(_checked(x, weight, bias, initial_state, cu_seqlens, silu), dy, d_last, backend)
+    return tuple(weight.new_empty(0) if g is None else g for g in gradients)  # pyright: ignore
 
 
-@convolution.register_fake
+def _checked(*given: Any) -> ConvolutionInputs:
+    x, weight, bias, initial_state, cu_seqlens, silu = given
+    tensors = x, weight, bias, initial_state, cu_seqlens
+    made = _kinds.check_once(*tensors, activation="silu" if silu else None)
+    return ConvolutionInputs(*tensors, silu, made)
+
+
+@convolve_operator.register_fake
 def _(x, weight, bias, initial_state, cu_seqlens, silu, backend):
     sequences = x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    return x.new_empty(x.shape), x.new_empty(sequences, x.shape[2], weight.shape[1] - 1)
+    return empty_time_major(x), x.new_empty(sequences, x.shape[1], weight.shape[1] - 1)
 
 
-@convolution_backward.register_fake
-def _(x, weight, bias, initial_state, cu_seqlens, dy, d_final_state, silu, backend):
-    bias = weight.new_empty(weight.shape[0])
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias, torch.empty_like(d_final_state)
+@convolve_backward_operator.register_fake
+def _(x, weight, bias, initial_state, *_rest):
+    others = (weight, bias, initial_state)
+    return empty_time_major(x), *[weight.new_empty(0) if t is None else t.new_empty(t.shape) for t in others]
 
 
 def _setup_context(ctx, inputs, output):
     *tensors, ctx.silu, ctx.backend = inputs
     ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(False)  # as above
 
 
-def _backward(ctx, dy, d_final_state):
+def _backward(ctx, dy, d_last):
     *tensors, cu_seqlens = ctx.saved_tensors
-    gradients = convolution_backward(*tensors, cu_seqlens, dy, d_final_state, ctx.silu, ctx.backend)
+    gradients = convolve_backward_operator(*tensors, cu_seqlens, dy, d_last, ctx.silu, ctx.backend)
     present = [g if t is not None else None for g, t in zip(gradients, tensors, strict=True)]
     return *present, None, None, None
 
 
-convolution.register_autograd(_backward, setup_context=_setup_context)
+convolve_operator.register_autograd(_backward, setup_context=_setup_context)

@@ -4,10 +4,8 @@ import torch
 from torch import Tensor
 
 from . import convolution_operator, operators
-from .backends import resolve_backend
-from .convolution import check_convolution, check_filter, convolve
+from .convolution import check_filter, convolve
 from .operands import scan_inputs, skip_and_gate, step_sizes, time_major
-from .remembered import on_the_host
 from .validation import check_scan, check_state, require, require_tensors
 
 
@@ -146,17 +144,9 @@ def causal_conv1d(
     ValueError
         Naming the argument, what it has and what it needs.
     """
-    check_convolution(x, weight, bias, activation, initial_state, cu_seqlens)
-    cu_seqlens = None if cu_seqlens is None else on_the_host(cu_seqlens)
-    backend, arguments = (
-        resolve_backend(backend, x.device),
-        (weight, bias, activation, initial_state, cu_seqlens),
-    )
-    if backend in ("cpu", "triton"):
-        y, final_state = convolution_operator.convolve(x.transpose(1, 2), *arguments, backend)
-    else:
-        y, final_state = convolve(x.transpose(1, 2), *arguments)
-    return (y.transpose(1, 2), final_state) if return_final_state else y.transpose(1, 2)
+    tensors = (x, weight, bias, initial_state, cu_seqlens)
+    y, final_state = convolution_operator.convolution(tensors, activation, backend)
+    return (y, final_state) if return_final_state else y
 
 
 def causal_conv1d_step(

@@ -95,6 +95,45 @@ class ScanOperands(NamedTuple):
         return self.A.new_zeros(self.sequences, *self.A.shape)
 
 
+class ConvolutionInputs(NamedTuple):
+    """The checked arguments of one `causal_conv1d`, as it documents them.
+
+    Attributes
+    ----------
+    weight, bias : in the dtype of states
+    cu_seqlens : (sequences + 1,) int64 on the CPU
+    silu : the activation, or none
+    made : as of `ScanInputs`
+    others : as given
+    """
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    initial_state: Tensor | None
+    cu_seqlens: Tensor | None
+    silu: bool
+    made: dict[Any, Any] | None = None
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences: batch rows, or members of the pack."""
+        return self.x.shape[0] if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
+
+
+def convolution_inputs(
+    tensors: Sequence[Any], activation: str | None, made: dict[Any, Any] | None = None
+) -> ConvolutionInputs:
+    """Return the checked tensors of `causal_conv1d`, in the order of its arguments, as compiled backends take them."""
+    x, weight, bias, initial_state, cu_seqlens = tensors
+    wide = state_dtype(x.dtype)
+    return ConvolutionInputs(
+        x, weight if weight.dtype is wide else weight.to(wide),
+        bias if bias is None or bias.dtype is wide else bias.to(wide), initial_state,
+        None if cu_seqlens is None else on_the_host(cu_seqlens), activation == "silu", made,
+    )  # fmt: skip
+
+
 def scan_inputs(
     tensors: Sequence[Any], delta_softplus: bool, made: dict[Any, Any] | None = None
 ) -> ScanInputs:

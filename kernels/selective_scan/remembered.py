@@ -22,17 +22,32 @@ _captured: list[Any] = []
 """What CUDA graphs use: they run it again when the call is long over."""
 
 
-def made_of(bounds: Tensor, make: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``make(values, *arguments)`` of bounds on the host, made once for equal values, and shared by callers."""
-    made = _made(tuple(bounds.tolist()), make, arguments)
-    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+def made_of(bounds: Tensor, make: Callable[..., Any], device: torch.device, *arguments: Any) -> Any:
+    """Return ``make(values, device, *arguments)`` of bounds on the host, shared by callers with equal values.
+
+    Made once for each stream of a GPU: what is made goes there by `sent_to`, and is there for what comes after it.
+    """
+    on_gpu = device.type == "cuda"
+    stream = torch._C._cuda_getCurrentRawStream(device.index) if on_gpu else 0
+    made = _made(tuple(bounds.tolist()), make, device, stream, arguments)
+    if on_gpu and torch.cuda.is_current_stream_capturing():
         _captured.append(made)
     return made
 
 
 @functools.lru_cache(maxsize=MOST_KEPT)
-def _made(values: tuple[int, ...], make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    return make(values, *arguments)
+def _made(
+    values: tuple[int, ...], make: Callable[..., Any], device: torch.device, _stream: int, arguments: tuple[Any, ...]
+) -> Any:  # fmt: skip
+    return make(values, device, *arguments)
+
+
+def sent_to(device: torch.device, tensor: Tensor) -> Tensor:
+    """Return a tensor of the host on a device, without a wait for what the device has still to do.
+
+    CUDA copies from memory that is not pinned to a place of its own before it returns, so that the tensor may go.
+    """
+    return tensor.to(device, non_blocking=True)
 
 
 def on_the_host(cu_seqlens: Tensor) -> Tensor:

@@ -5,25 +5,23 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..operands import ScanInputs
+from ..operands import ConvolutionInputs, ScanInputs
 
 
 def on_its_device(launcher: Callable[..., Any]) -> Callable[..., Any]:
-    """Make the device of the first argument (a tensor, or a scan's inputs) current while `launcher` runs.
+    """Make the device of the inputs, the first argument, current while `launcher` runs.
 
     Without it, kernels for tensors on ``cuda:1`` run in the context of ``cuda:0``: an illegal access, or a launch on
     the wrong stream. On the CPU (the interpreter) nothing is changed, nor on a machine with one card.
     """
 
     @functools.wraps(launcher)
-    def guarded(first: Tensor | ScanInputs, *rest: Any, **named: Any) -> Any:
+    def guarded(inputs: ScanInputs | ConvolutionInputs, *rest: Any, **named: Any) -> Any:
         if not several_cards():
-            return launcher(first, *rest, **named)
-        tensor = first if isinstance(first, Tensor) else first.u
-        with torch.cuda.device_of(tensor):
-            return launcher(first, *rest, **named)
+            return launcher(inputs, *rest, **named)
+        with torch.cuda.device_of(inputs[0]):
+            return launcher(inputs, *rest, **named)
 
     return guarded
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..remembered import made_of
+from ..remembered import made_of, sent_to
 from ..user_cache import keep_in, kept_in
 
 TILINGS = "tilings.json"
@@ -114,32 +114,33 @@ def chunk_table(x: Tensor, cu_seqlens: Tensor | None, steps: int) -> tuple[Tenso
     """Return the table of chunks (batch row, first step, end, sequence, its start) and each sequence's first chunk."""
     batch, length, _ = x.shape
     if cu_seqlens is None:
-        return _even_table(batch, length, steps, x.device)
-    return made_of(cu_seqlens, _pack_table, steps, x.device)
+        return even_table(batch, length, steps, x.device)
+    return made_of(cu_seqlens, pack_table, x.device, steps)
 
 
-def _pack_table(bounds: tuple[int, ...], steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def pack_table(bounds: tuple[int, ...], device: torch.device, steps: int) -> tuple[Tensor, Tensor]:
+    """Return the table of sequences that lie end to end."""
     cuts = torch.tensor(bounds)
-    return _table(torch.zeros(len(cuts) - 1, dtype=torch.int64), cuts[:-1], cuts.diff(), steps, device)
+    made = _table(torch.zeros(len(cuts) - 1, dtype=torch.int64), cuts[:-1], cuts.diff(), steps)
+    return sent_to(device, made[0]), sent_to(device, made[1])
 
 
 @functools.lru_cache(maxsize=32)
-def _even_table(batch: int, length: int, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def even_table(batch: int, length: int, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the table of rows of one length, which training asks for again and again."""
     starts, lengths = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), length)
-    return _table(torch.arange(batch), starts, lengths, steps, device)
+    made = _table(torch.arange(batch), starts, lengths, steps)
+    return made[0].to(device), made[1].to(device)  # waits: whoever asks later may be on another stream
 
 
-def _table(
-    rows: Tensor, starts: Tensor, lengths: Tensor, steps: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _table(rows: Tensor, starts: Tensor, lengths: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     counts = (lengths + steps - 1) // steps
     bounds = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
     first = starts[owner] + (torch.arange(len(owner)) - bounds[owner]) * steps
     stop = torch.minimum(first + steps, (starts + lengths)[owner])
     table = torch.stack([rows[owner], first, stop, owner, starts[owner]], dim=1)
-    return table.to(device), bounds.to(device)
+    return table, bounds
 
 
 def power_of_two(count: int) -> int:

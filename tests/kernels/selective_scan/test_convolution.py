@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kernels.selective_scan import causal_conv1d, causal_conv1d_step
+from kernels.selective_scan import causal_conv1d, causal_conv1d_step, convolution_operator, validation
+from kernels.selective_scan.convolution import check_convolution
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 1e-3}
 
@@ -135,3 +136,62 @@ def test_bad_input_is_named(name, changes):
     arguments = {"x": torch.zeros(2, 7, 8), "weight": torch.zeros(7, 4), "bias": torch.zeros(7)}
     with pytest.raises(ValueError, match=rf"^{name} has .*; it needs "):
         causal_conv1d(**{**arguments, **changes})
+
+
+@pytest.fixture
+def kinds(monkeypatch):
+    """Remember no kind of call from the tests before."""
+    fresh = validation.Kinds(check_convolution)
+    monkeypatch.setattr(convolution_operator, "_kinds", fresh)
+    return fresh
+
+
+def test_a_kind_is_checked_once_with_its_activation(kinds, monkeypatch):
+    checked = []
+    monkeypatch.setattr(kinds, "check", lambda *_tensors, activation: checked.append(activation))
+    x, weight, bias, _ = inputs()
+    for activation in ("silu", None, "silu", None):
+        causal_conv1d(x, weight, bias, activation=activation)
+    assert checked == ["silu", None]
+
+
+@pytest.mark.parametrize("activation", ["relu", ["silu"]])
+def test_an_unknown_activation_is_refused_after_a_good_call(activation, kinds):
+    x, weight, bias, _ = inputs()
+    causal_conv1d(x, weight, bias)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^activation has value .*; it needs None or 'silu'"):
+            causal_conv1d(x, weight, bias, activation=activation)
+
+
+@pytest.mark.parametrize("lengths", [None, (5, 0, 3)])
+@pytest.mark.parametrize("full", [True, False])
+def test_the_operators_do_what_they_tell_a_compiler(lengths, full):
+    """Shapes, strides and gradients as foretold, and nothing written to: PyTorch's own check of an operator."""
+    bounds = None if lengths is None else torch.tensor([0, *lengths]).cumsum(0)
+    sequences, batch = (2, 2) if lengths is None else (3, 1)
+    x, weight, bias, state = inputs(length=8, dtype=torch.float32, sequences=sequences, batch=batch)
+    given = (x, weight, *((bias, state) if full else (None, None)), bounds)
+    torch.library.opcheck(convolution_operator.convolve_operator, (*given, True, "cpu"))
+    plain = [None if t is None else t.detach() for t in given]
+    outer = torch.ones_like(x).detach(), torch.ones_like(state).detach()
+    torch.library.opcheck(convolution_operator.convolve_backward_operator, (*plain, *outer, True, "cpu"))
+
+
+@pytest.mark.parametrize("pack", [torch.clone, lambda t: t.mT.contiguous().mT if t.dim() > 1 else t.clone()])
+def test_saved_tensors_may_come_back_in_another_layout(pack):
+    tensors = inputs()
+    expected = results("cpu", "silu", None, *tensors)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
+        assert all(map(torch.equal, results("cpu", "silu", None, *tensors), expected))
+
+
+def test_gradients_of_halves_have_the_dtype_of_what_was_given():
+    x, weight, bias, _ = inputs(dtype=torch.bfloat16)
+    y = causal_conv1d(x, weight, bias, backend="cpu")
+    found = torch.autograd.grad(y.float().square().sum(), [x, weight, bias])
+    wide = [t.detach().float().requires_grad_() for t in (x, weight, bias)]
+    true = torch.autograd.grad(causal_conv1d(*wide, backend="reference").square().sum(), wide)
+    for ours, wanted in zip(found, true, strict=True):
+        assert ours.dtype is torch.bfloat16
+        torch.testing.assert_close(ours.float(), wanted, rtol=3e-2, atol=3e-2 * float(wanted.abs().max()))

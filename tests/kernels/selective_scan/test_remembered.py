@@ -68,16 +68,34 @@ def test_bounds_on_the_host_come_as_int64():
     assert remembered.on_the_host(wide.int()).dtype == torch.int64
 
 
-def test_what_is_made_of_bounds_is_made_once_for_equal_values():
+def noting():
+    """Return a maker, and the list of what it was asked for."""
     made = []
 
-    def make(values, *arguments):
-        made.append((values, *arguments))
+    def make(*asked):
+        made.append(asked)
         return len(made)
 
+    return make, made
+
+
+def test_what_is_made_of_bounds_is_made_once_for_equal_values():
+    (make, made), cpu = noting(), torch.device("cpu")
     for bounds, argument in (((0, 3), "a"), ((0, 3), "a"), ((0, 3), "b"), ((0, 4), "a"), ((0, 3), "a")):
-        remembered.made_of(torch.tensor(bounds), make, argument)
-    assert made == [((0, 3), "a"), ((0, 3), "b"), ((0, 4), "a")]
+        remembered.made_of(torch.tensor(bounds), make, cpu, argument)
+    assert made == [((0, 3), cpu, "a"), ((0, 3), cpu, "b"), ((0, 4), cpu, "a")]
+
+
+def test_what_is_made_of_bounds_is_made_for_each_stream_of_a_gpu(monkeypatch):
+    """It goes there without a wait: on another stream it might be read before it is there."""
+    (make, _), current = noting(), [1]
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda _index: current[0], raising=False)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    bounds, card, other = torch.tensor([0, 3]), torch.device("cuda", 0), torch.device("cuda", 1)
+    found = []
+    for current[0], device in ((1, card), (2, card), (1, card), (1, other), (2, card)):
+        found.append(remembered.made_of(bounds, make, device))
+    assert found == [1, 2, 1, 3, 2]
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.int32])
@@ -92,14 +110,12 @@ def test_bounds_that_numpy_writes_to_are_seen(kind):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-def packed(function, bounds):
-    x = torch.randn(1, 4, 12, requires_grad=True)
+def packed(function, bounds, backend="cpu", device="cpu"):
+    x = torch.randn(1, 4, 12, device=device, requires_grad=True)
     if function is causal_conv1d:
-        return x, causal_conv1d(x, torch.ones(4, 3), cu_seqlens=bounds, backend="cpu")
-    B = torch.ones(1, 2, 12)
-    return x, selective_scan(
-        x, torch.full((1, 4, 12), 0.1), -torch.ones(4, 2), B, B, cu_seqlens=bounds, backend="cpu"
-    )
+        return x, causal_conv1d(x, torch.ones(4, 3, device=device), cu_seqlens=bounds, backend=backend)
+    B, A = torch.ones(1, 2, 12, device=device), -torch.ones(4, 2, device=device)
+    return x, selective_scan(x, torch.full_like(x, 0.1), A, B, B, cu_seqlens=bounds, backend=backend)
 
 
 @pytest.mark.parametrize("function", [causal_conv1d, selective_scan])
@@ -125,3 +141,19 @@ def test_a_checkpoint_whose_gradients_keep_a_graph_gives_the_plain_ones():
     y = torch.utils.checkpoint.checkpoint(scan, x, use_reentrant=False)
     (found,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("function", [causal_conv1d, selective_scan])
+def test_new_bounds_from_the_host_make_nobody_wait_for_the_card(function):
+    def both(bounds):
+        x, y = packed(function, torch.tensor(bounds), "triton", "cuda")
+        return torch.autograd.grad(y.sum(), x)
+
+    both([0, 5, 12])  # compiled
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        both([0, 6, 12])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

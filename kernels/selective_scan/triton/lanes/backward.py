@@ -11,7 +11,7 @@ Sums over channels and chunks leave as parts, which `finish` adds in one order: 
 import triton
 import triton.language as tl
 
-from .entry import kernel
+from ..entry import kernel
 from .layout import CHANNELS, STATES, hand_out, load_states, load_tile, no_states, store_states, store_tile
 from .memory import store
 from .reverse import hold_steps, skip_steps, step_back

@@ -8,7 +8,7 @@
 import triton.language as tl
 
 from ..common import LOG2E
-from .entry import kernel
+from ..entry import kernel
 from .layout import place_in_tile
 
 AHEAD = tl.constexpr(16)

@@ -8,7 +8,7 @@
 import triton
 import triton.language as tl
 
-from .entry import kernel
+from ..entry import kernel
 from .layout import channel_of, place_in_tile
 
 ROWS, SUMS = tl.constexpr(16), tl.constexpr(8)

@@ -13,7 +13,7 @@ memory.
 import triton
 import triton.language as tl
 
-from .entry import kernel
+from ..entry import kernel
 from .layout import hand_out, load_states, load_tile, no_states, store_states, store_tile
 from .memory import store
 from .steps import (

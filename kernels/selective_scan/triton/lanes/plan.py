@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ...operands import ScanInputs, time_major_strides
-from ...remembered import made_of
+from ...remembered import made_of, sent_to
+from ..binaries import Binary, Kernels, binary
 from . import backward, carry, finish, forward
-from .binaries import Binary, Kernels, binary
 from .kind import CHANNELS, STATES, Kind, half_of
 from .readable import readable
 
@@ -143,7 +143,7 @@ class Plan:
         if cu_seqlens is None:
             return self.backward_chunks if backward else self.forward_chunks
         wanted = self._wanted(BACKWARD_PROGRAMS if backward else FORWARD_PROGRAMS)
-        return made_of(cu_seqlens, _cut_pack, wanted, self.kind.saved_every, self.device)
+        return made_of(cu_seqlens, _cut_pack, self.device, wanted, self.kind.saved_every)
 
     def parts(self, chunks: int) -> tuple[int, ...]:
         """Return where the parts of dA, decays, dD, dbias, dB with dC begin in one allocation, and where it ends."""
@@ -159,7 +159,7 @@ class Plan:
         return parts
 
 
-def _cut_pack(bounds: tuple[int, ...], wanted: int, saved_every: int, device: torch.device) -> Chunks:
+def _cut_pack(bounds: tuple[int, ...], device: torch.device, wanted: int, saved_every: int) -> Chunks:
     """Return the chunks of a pack: lines of (start, steps, first saved state, sequence, is first, is last)."""
     steps = ceil_div(max(saved_every, bounds[-1] // wanted), saved_every) * saved_every
     lines, firsts, segment = [], [0], 0
@@ -169,8 +169,8 @@ def _cut_pack(bounds: tuple[int, ...], wanted: int, saved_every: int, device: to
             lines.append((start, stop - start, at, sequence, start == begin, stop == end))
         segment += ceil_div(end - begin, saved_every)
         firsts.append(len(lines))
-    table = torch.tensor(lines, dtype=torch.int64).view(-1, 6).to(device)
-    return Chunks(0, 0, len(lines), len(lines), table, torch.tensor(firsts).to(device))
+    table = torch.tensor(lines, dtype=torch.int64).view(-1, 6)
+    return Chunks(0, 0, len(lines), len(lines), sent_to(device, table), sent_to(device, torch.tensor(firsts)))
 
 
 def groups_of(projection: Tensor) -> int:

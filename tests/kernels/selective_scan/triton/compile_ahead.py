@@ -73,10 +73,14 @@ LANES = [
 
 def convolve():
     x = torch.randn(2, 40, 64).mT.requires_grad_()
-    state = torch.randn(2, 64, 3)
-    causal_conv1d(
-        x, torch.randn(64, 4), torch.randn(64), initial_state=state, backend="triton"
-    ).sum().backward()
+    weight, state = torch.randn(64, 4), torch.randn(2, 64, 3)
+    causal_conv1d(x, weight, torch.randn(64), initial_state=state, backend="triton").sum().backward()
+    halves = x.detach()[:1].bfloat16().requires_grad_()
+    bounds = torch.tensor([0, 7, 40])
+    y, last = causal_conv1d(
+        halves, weight, return_final_state=True, activation=None, cu_seqlens=bounds, backend="triton"
+    )
+    torch.autograd.backward([y, last], [y, last])
 
 
 def scan_a_large_batch():

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 BUDGET = {
     # Measured on Triton 3.7.1, sm_80 to sm_100, 17 and 64 states, with some room.
     "summarize_chunks": 80, "write_chunks": 88, "summarize_adjoints": 96, "pass_over_chunks": 128,
-    "differentiate_chunks": 255, "filter_tile": 168, "spread_tile": 80,
+    "differentiate_chunks": 255, "convolve": 72, "differentiate_filter": 120, "spread": 56,
     # The second design, up to 16 states; `write` takes all for two groups of 33 channels that end anywhere (sm_90),
     # `finish` 94 for programs of one warp (sm_80).
     "summarize": 176, "carry": 80, "write": 255, "summarize_back": 192, "differentiate": 255, "finish": 104,
@@ -31,8 +31,9 @@ FAST = {
     "summarize_back",
     "differentiate",
     "finish",
-    "filter_tile",
-    "spread_tile",
+    "convolve",
+    "differentiate_filter",
+    "spread",
 }
 SHARED_BYTES = 4096
 

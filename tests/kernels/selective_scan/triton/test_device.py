@@ -7,21 +7,21 @@ import pytest
 import torch
 
 from kernels.selective_scan import causal_conv1d, selective_scan
-from kernels.selective_scan.operands import scan_inputs
+from kernels.selective_scan.operands import ConvolutionInputs, scan_inputs
 from kernels.testing import ScanCase, assert_close, make_inputs, outputs_and_gradients, widen
 
 pytest.importorskip("triton")
 
-from kernels.selective_scan.triton import backend, convolution, designs, device, tuning
-from kernels.selective_scan.triton.lanes import binaries, launch
+from kernels.selective_scan.triton import backend, binaries, convolution, designs, device, tuning
+from kernels.selective_scan.triton.lanes import launch
 
 LAUNCHED = {
     backend: (
         "summarize_chunks", "pass_over_chunks", "write_chunks", "summarize_adjoints", "differentiate_chunks"
     ),
-    convolution: ("filter_tile", "spread_tile"),
 }  # fmt: skip
 
+CONVOLUTION = {"convolve", "differentiate_filter", "spread"}
 LANES = {"summarize", "carry", "write", "summarize_back", "differentiate", "finish"}
 
 
@@ -70,11 +70,11 @@ def test_every_launch_is_under_the_guard_of_its_own_tensor(monkeypatch):
     assert {name for name, _ in launches.seen} == LANES
     assert {guards for _, guards in launches.seen} == {(operands.u.data_ptr(),)}
     launches.seen.clear()
-    x, weight = torch.zeros(1, 40, 3), torch.zeros(3, 4)
-    convolution.forward(x, weight, None, None, None, True)
-    convolution.backward(x, weight, None, None, None, x, torch.zeros(1, 3, 3), True)
-    assert {name for name, _ in launches.seen} == set(LAUNCHED[convolution])
-    assert {guards for _, guards in launches.seen} == {(x.data_ptr(),)}
+    x = ConvolutionInputs(torch.zeros(1, 40, 3).mT, torch.zeros(3, 4), None, None, None, True)
+    convolution.forward(x, torch.zeros_like(x.x))
+    convolution.backward(x, x.x, torch.zeros(1, 3, 3))
+    assert {name for name, _ in launches.seen} == CONVOLUTION
+    assert {guards for _, guards in launches.seen} == {(x.x.data_ptr(),)}
 
 
 @pytest.mark.parametrize(("changed", "expected"), [

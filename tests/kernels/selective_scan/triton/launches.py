@@ -13,8 +13,8 @@ from functools import partial
 import torch
 
 from benchmarks import scan_host
-from kernels.selective_scan import selective_scan
-from kernels.selective_scan.triton.lanes import binaries
+from kernels.selective_scan import causal_conv1d, selective_scan
+from kernels.selective_scan.triton import binaries
 from kernels.selective_scan.triton.lanes import plan as lanes_plan
 from kernels.testing import ScanCase, make_inputs, outputs_and_gradients
 
@@ -123,6 +123,13 @@ def main():
             scan(**inputs | {n: torch.nn.Parameter(inputs[n]) for n in PARAMETERS})[0].sum().backward()
         else:
             outputs_and_gradients(scan, inputs)
+    twice.begin("convolution")
+    x, weight, bias, state = scan_host.layer_convolution("triton").tensors
+    y, last = causal_conv1d(
+        x.requires_grad_(), weight, bias, initial_state=state, return_final_state=True, backend="triton",
+        cu_seqlens=torch.tensor(scan_host.BOUNDS),
+    )  # fmt: skip
+    torch.autograd.backward([y, last], [y, last])
     later = {type(twice.usual(kernels)) for kernels in twice.passes}
     assert later == {binaries.ByAddress}, f"once all are compiled, calls go the short way, not by {later}"
     print(json.dumps(twice.report))
