@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks import machine, peers
 from benchmarks.driver import Case, Provider
+from benchmarks.first_design import in_first_design
 from kernels.selective_scan import causal_conv1d, selective_scan
 from kernels.testing import relative_distance
 
@@ -110,7 +111,7 @@ def _output(result: object) -> Tensor:
 def providers(
     batch: int, length: int, channels: int, *, backward: bool, dtype: torch.dtype = torch.float32, gated: bool = False
 ) -> list[Provider]:  # fmt: skip
-    """Return ours and its peers on one set of inputs."""
+    """Return ours, on a GPU by its first design too, and its peers on one set of inputs."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x = make(batch, length, channels, device, dtype=dtype, gated=gated)
     dy = torch.randn_like(x[0])
@@ -119,6 +120,8 @@ def providers(
     dense = batch * length * channels * STATE > DENSE_LIMIT
     fast = "triton" if device == "cuda" else "cpu"
     made = [Provider(name=f"ours: {fast}", run=partial(timed, partial(ours, fast), x))]
+    if device == "cuda":
+        made.append(in_first_design(made[0], dtype, device))
     cuda: Any = peers.mamba_ssm_cuda()
     missing = "not measured: needs a GPU and its compiled scan"
     for name, run in (

@@ -2,7 +2,8 @@
 
 Tokens per second are the steps of the case over its seconds. A peer is our own model with nothing but the
 scan (and the convolution before it) exchanged, so that widths, blocks and losses are equal; peers know neither
-gaps nor packing nor a first state, and the inputs have none.
+gaps nor packing nor a first state, and the inputs have none. On a GPU the same steps by the scan's first design tell
+before from after.
 
 What share of a training's time the device computes, instead of waiting for data, is no case here: each epoch's
 ``busy_share`` in a training's own ``metrics.jsonl`` tells it.
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from benchmarks import peers
 from benchmarks.driver import Case, Provider
+from benchmarks.first_design import in_first_design
 from models.regressor.config import LabRegressorConfig
 from models.regressor.inputs import PackedInputs
 from models.regressor.lab_regressor import LabRegressor
@@ -116,13 +118,15 @@ def training_step(model: LabRegressor, inputs: PackedInputs, chunk_steps: int | 
 
 
 def providers(length: int, device: str, chunk_steps: int) -> list[Provider]:
-    """Return ours, whole and in chunks, and its peers on one piece."""
+    """Return ours, whole and in chunks, on a GPU by its scan's first design too, and its peers on one piece."""
     inputs = inputs_of(1, length).to(device)
     model = model_of(256).to(device)
     made = [
         Provider(name=name, run=partial(training_step, model, inputs, chunk))
         for name, chunk in (("ours", None), (f"ours, chunks of {chunk_steps}", chunk_steps))
     ]
+    if device == "cuda":
+        made.append(in_first_design(made[0], torch.float32, device))
     for name, layer, reason in (
         ("mamba.py pscan", PscanMamba, "" if peers.pscan() else "mambapy is not installed"),
         ("mamba-ssm CUDA scan", MambaSsmMamba, "" if peers.mamba_ssm_cuda() else "needs a GPU and its scan"),
@@ -140,7 +144,8 @@ def providers(length: int, device: str, chunk_steps: int) -> list[Provider]:
 
 def _full_batch(device: str) -> list[Provider]:
     step = partial(training_step, model_of(256).to(device), inputs_of(4, WEEK_STEPS).to(device), 4096)
-    return [Provider(name="ours, chunks of 4096", run=step, rounds=None if device == "cuda" else 1)]
+    ours = Provider(name="ours, chunks of 4096", run=step, rounds=None if device == "cuda" else 1)
+    return [ours, in_first_design(ours, torch.float32, device)] if device == "cuda" else [ours]
 
 
 def cases(device: str) -> list[Case]:
