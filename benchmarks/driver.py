@@ -1,7 +1,10 @@
 """Time the providers of a case side by side and keep the results as rows."""
 
 import csv
+import functools
+import importlib.metadata
 import math
+import os
 import platform
 import statistics
 import subprocess
@@ -10,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +23,13 @@ IDLE_CYCLES = 10_000_000
 
 LEAST_ROUNDS = 6
 """Of fewer, not even the smallest and the largest ratio bound their median at 95 %."""
+
+PACKAGES = ("torch", "triton", "mamba-ssm", "mambapy")
+"""Whose versions stand beside a time: whose code runs in it."""
+
+UNKNOWN = "unknown"
+CHANGED = "+"
+"""Behind a commit: files differ from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +90,30 @@ class Row:
     peak_mb: float | None
     note: str
     machine: str
+    versions: str
     commit: str
     date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
 
 
-def run_case(case: Case, rounds: int, peak_of: Callable[[Case, Provider], float | None]) -> list[Row]:
-    """Measure every provider of `case` in interleaved rounds, its floor, and each provider's peak memory in MB."""
+def run_case(
+    case: Case, rounds: int, peak_of: Callable[[Case, Provider], float | None], enough: float = math.inf
+) -> list[Row]:
+    """Measure every provider of `case` in interleaved rounds, its floor, and each provider's peak memory in MB.
+
+    From `LEAST_ROUNDS` on there are no more rounds once they took `enough` seconds, those of slow peers left out.
+    """
     providers = case.providers()
     times: dict[str, list[float]] = {p.name: [] for p in providers}
     reasons = {p.name: p.reason or p.check() for p in providers}
     peaks = {p.name: peak_of(case, p) for p in providers if not (reasons[p.name] or case.device)}
     clock = device_seconds if case.device else seconds
+    spent = 0.0
     for i in range(rounds):
+        if i >= LEAST_ROUNDS and spent > enough:
+            break
         for provider in providers:
             if not reasons[provider.name] and i < (provider.rounds or rounds):
+                start = time.perf_counter()
                 try:
                     if provider.rounds is None:
                         provider.run()  # a running program's state: memory that the machine took back is here again
@@ -101,6 +122,7 @@ def run_case(case: Case, rounds: int, peak_of: Callable[[Case, Provider], float 
                     torch.OutOfMemoryError
                 ):  # the GPU's; a peer's need is no reason to lose the others' figures
                     reasons[provider.name] = "not measured: the GPU's memory is too small"
+                spent += 0.0 if provider.rounds else time.perf_counter() - start
     floor = None if case.floor is None else case.floor()
     return rows(case.name, times, peaks, reasons, floor)
 
@@ -113,7 +135,7 @@ def rows(
     floor: float | None,
 ) -> list[Row]:
     """Turn measured times into rows, with ratios to the first provider."""
-    machine, commit = machine_name(), commit_name()
+    measured_on = {"machine": machine_name(), "versions": versions(), "commit": commit_name()}
     ours = next(iter(times.values()))
     made = []
     for name, measured in times.items():
@@ -122,8 +144,7 @@ def rows(
             Row(
                 case=case, provider=name, seconds=statistics.median(measured) if measured else None,
                 ratio=ratio, ratio_low=low, ratio_high=high, fastest=min(measured, default=None),
-                rounds=len(measured), peak_mb=peaks.get(name), note=reasons[name], machine=machine,
-                commit=commit,
+                rounds=len(measured), peak_mb=peaks.get(name), note=reasons[name], **measured_on,
             )
         )  # fmt: skip
     if floor is not None:
@@ -132,7 +153,7 @@ def rows(
             Row(
                 case=case, provider="machine floor", seconds=floor, ratio=ratio, ratio_low=None,
                 ratio_high=None, fastest=floor, rounds=1, peak_mb=None, note="see benchmarks/machine.py",
-                machine=machine, commit=commit,
+                **measured_on,
             )
         )  # fmt: skip
     return made
@@ -201,11 +222,52 @@ def machine_name() -> str:
     return f"{model}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def versions() -> str:
+    """Return the versions of those of `PACKAGES` that are installed."""
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+@functools.cache
 def commit_name() -> str:
-    """Return the short hash of the checked-out commit, or "unknown"."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """Return the short hash of the checked-out commit, with `CHANGED` where tracked files differ from it.
+
+    Results are left out of that: they differ as soon as there are new ones. A copy without git is told its commit by
+    the variable BENCHMARK_COMMIT; else it is `UNKNOWN`.
+    """
+    commit = _git("rev-parse", "--short", "HEAD")
+    if not commit:
+        return os.environ.get("BENCHMARK_COMMIT") or UNKNOWN
+    others = (":(top)", ":(top,exclude)benchmarks/results")
+    return commit + (CHANGED if _git("status", "--porcelain", "--untracked-files=no", "--", *others) else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def kept(name: str) -> dict[str, list[Row]]:
+    """Return by case what results/<name>.csv has of this machine, these versions and this commit, its latest rows."""
+    here, path = (machine_name(), versions(), commit_name()), RESULTS / f"{name}.csv"
+    found: dict[str, dict[str, Row]] = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            for line in csv.DictReader(file):
+                if (line["machine"], line["versions"], line["commit"]) == here:
+                    found.setdefault(line["case"], {})[line["provider"]] = _row(line)
+    return {case: list(providers.values()) for case, providers in found.items()}
+
+
+def _row(line: dict[str, Any]) -> Row:
+    numbers = ("seconds", "ratio", "ratio_low", "ratio_high", "fastest", "peak_mb")
+    read = {column: float(line[column]) if line[column] else None for column in numbers}
+    return Row(**{**line, **read, "rounds": int(line["rounds"])})
 
 
 def save(name: str, results: list[Row]) -> Path:

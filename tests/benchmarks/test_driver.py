@@ -3,12 +3,23 @@
 import csv
 import math
 import random
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import driver
-from benchmarks.driver import paired_ratio, rows, save, table
+from benchmarks.driver import Case, Provider, paired_ratio, rows, run_case, save, table
+
+
+@pytest.fixture
+def no_commit_is_kept() -> Iterator[None]:
+    driver.commit_name.cache_clear()
+    yield
+    driver.commit_name.cache_clear()
 
 
 def test_a_machine_that_slows_down_for_both_changes_no_ratio() -> None:
@@ -70,3 +81,81 @@ def test_results_that_are_kept_have_todays_columns() -> None:
     for path in Path(__file__).parents[2].glob("benchmarks/results/*.csv"):
         with path.open(newline="") as file:
             assert next(csv.reader(file)) == list(driver.Row.__dataclass_fields__), path.name
+
+
+@pytest.mark.parametrize(("each", "rounds"), [(0.0, 15), (0.2, 6), (0.13, 8)])
+def test_a_case_ends_after_enough_seconds_but_not_before_there_are_bounds(
+    each: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def run(took: float) -> None:
+        now[0] += took
+
+    monkeypatch.setattr(driver.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(driver, "seconds", lambda run: run() or 1.0)
+    made = [
+        Provider(name="ours", run=lambda: run(each / 2)),  # twice a round: once to warm up
+        Provider(name="slow peer", run=lambda: run(100.0), rounds=2),
+    ]
+    ours, peer = run_case(Case(name="case", providers=lambda: made), 15, lambda *_: None, 1.0)
+    assert (ours.rounds, peer.rounds) == (rounds, 2)
+    ours, _ = run_case(Case(name="case", providers=lambda: made), 15, lambda *_: None)
+    assert ours.rounds == 15  # nobody asked for less
+
+
+def test_kept_are_this_machines_rows_of_these_versions_and_this_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "RESULTS", tmp_path)
+    monkeypatch.setattr(driver, "commit_name", lambda: "abc")
+    assert driver.kept("x") == {}
+    times = {"ours": [1.0] * 8, "peer": [2.0] * 8, "absent": []}
+    first, second = (
+        rows(case, times, {"ours": 3.0}, {"ours": "", "peer": "", "absent": "not installed"}, floor=0.5)
+        for case in ("first", "second")
+    )
+    save("x", first)
+    for other in ({"commit": "abd"}, {"machine": "another"}, {"versions": "torch 1.0"}, {"versions": ""}):
+        save("x", [replace(row, **other) for row in second])
+    assert driver.kept("x") == {"first": first}
+    again = [replace(row, rounds=9) for row in first]
+    save("x", again)
+    assert driver.kept("x") == {"first": again}
+
+
+def test_a_row_names_the_versions_of_what_ran() -> None:
+    assert f"torch {torch.__version__}" in driver.versions()
+    assert rows("case", {"ours": [1.0]}, {}, {"ours": ""}, None)[0].versions == driver.versions()
+
+
+@pytest.mark.usefixtures("no_commit_is_kept")
+def test_a_commit_from_which_files_differ_is_marked_but_not_for_new_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, results = tmp_path / "benchmarks/driver.py", tmp_path / "benchmarks/results/x.csv"
+    monkeypatch.setattr(driver, "__file__", str(source))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    source.parent.mkdir()
+
+    def named() -> str:
+        driver.commit_name.cache_clear()
+        return driver.commit_name()
+
+    assert named() == driver.UNKNOWN
+    monkeypatch.setenv("BENCHMARK_COMMIT", "abc1234")
+    assert named() == "abc1234"
+    results.parent.mkdir()
+    for path in (source, results):
+        path.write_text("1\n")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-qm", "first")):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    clean = named()
+    assert len(clean) >= 7
+    assert not clean.endswith(driver.CHANGED)
+    results.write_text("2\n")
+    assert named() == clean
+    source.write_text("2\n")
+    assert driver.commit_name() == clean  # asked once: what runs was there before
+    assert named() == clean + driver.CHANGED
