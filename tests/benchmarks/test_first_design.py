@@ -26,7 +26,7 @@ FIRST = {
 SECOND = {"forward": {"write"}, "backward": {"differentiate", "finish"}}
 CUT = {"summarize", "carry", "summarize_back"}
 """Of the second design, where sequences are cut, as a card's many multiprocessors ask for."""
-CONVOLUTION = {"filter_tile", "spread_tile"}
+CONVOLUTION = {"convolve", "differentiate_filter", "spread"}
 
 
 @pytest.fixture
