@@ -35,9 +35,11 @@ class Kinds:
             made = self.passed.get(kind)
             if made is not None:
                 return made
-        except (AttributeError, TypeError):  # not all are tensors: the check says which
+        except (AttributeError, TypeError):  # if not all are tensors, the check says which
             kind = None
         self.check(*tensors, **options)
+        if kind is None:  # sizes that are symbols, which no kernel computes
+            return {}
         if len(self.passed) >= MOST_KINDS:
             self.passed.clear()
         return self.passed.setdefault(kind, {})
