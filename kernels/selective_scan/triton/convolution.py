@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..operands import ConvolutionInputs, empty_time_major
 from ..remembered import made_of, sent_to
-from .binaries import Kernels, binary
+from .binaries import Binary, Kernels, binary
 from .convolution_kernels import convolve, differentiate_filter, spread
 from .device import on_its_device
 from .lanes.readable import neighbours
@@ -51,7 +51,7 @@ class Plan:
     def _backward(self, *, last: bool) -> Kernels:
         return Kernels(self.device, self._binary(differentiate_filter), self._binary(spread, last))
 
-    def _binary(self, function: object, *present: bool):
+    def _binary(self, function: object, *present: bool) -> Binary:
         return binary(function, (*self._made_for, *present), WARPS, *self._constants)
 
     def tiles(self, cu_seqlens: Tensor | None) -> Tiles:
@@ -125,19 +125,8 @@ def backward(inputs: ConvolutionInputs, dy: Tensor, d_last: Tensor | None) -> tu
     programs = (tiles.count + (0 if d_initial is None else plan.carried)) * plan.blocks
     if programs:
         run(
-            spread_back,
-            programs,
-            g_,
-            weight_,
-            table,
-            ends,
-            d_last_,
-            dx_,
-            d_initial_,
-            length,
-            channels,
-            tiles.count,
-        )
+            spread_back, programs, g_, weight_, table, ends, d_last_, dx_, d_initial_, length, channels, tiles.count
+        )  # fmt: skip
     d_weight, d_bias = parts.sum(0), None
     if given.bias is not None:
         d_weight, d_bias = d_weight.split([weight.numel(), channels])
