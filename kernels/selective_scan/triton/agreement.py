@@ -82,7 +82,7 @@ def _long(device: torch.device, channels: int) -> int:
     and of those each has one saved state.
     """
     threads = plan.processors(device) * plan.FORWARD_PROGRAMS * plan.THREADS
-    return (4 * kind.half_of(plan.AT_ONCE) + 1) * max(1, threads // channels)
+    return (2 * kind.segment_of(plan.AT_ONCE) + 1) * max(1, threads // channels)
 
 
 def _tried(x: ScanInputs) -> float:

@@ -10,8 +10,13 @@ MOST_STATES = 16
 
 
 def half_of(at_once: int) -> int:
-    """Return the steps of half a segment, which is what lies between two saved states."""
+    """Return the steps of half a segment."""
     return 4 * at_once
+
+
+def segment_of(at_once: int) -> int:
+    """Return the steps of a segment, which is what lies between two saved states."""
+    return 2 * half_of(at_once)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +56,7 @@ class Kind:
     @cached_property
     def saved_every(self) -> int:
         """Steps between the states that the forward pass saves."""
-        return 2 * self.half
+        return segment_of(self.at_once)
 
     @cached_property
     def partial(self) -> bool:

@@ -14,7 +14,7 @@ from ...operands import ScanInputs, time_major_strides
 from ...remembered import made_of, sent_to
 from ..binaries import Binary, Kernels, binary
 from . import backward, carry, finish, forward
-from .kind import CHANNELS, STATES, Kind, half_of
+from .kind import CHANNELS, STATES, Kind, half_of, segment_of
 from .readable import readable
 
 THREADS = 128
@@ -189,7 +189,7 @@ def saved_shape(x: ScanInputs) -> tuple[int, int]:
     batch, channels, length = x.u.shape
     groups = groups_of(x.B)
     pack = x.cu_seqlens is not None
-    every = 2 * half_of(AT_ONCE)
+    every = segment_of(AT_ONCE)
     segments = length // every + x.sequences if pack else batch * ceil_div(length, every)
     threads = threads_for(channels // groups)
     return segments, ceil_div(channels // groups, threads) * groups * threads * CHANNELS * STATES
