@@ -10,7 +10,7 @@ from ..remembered import made_of, sent_to
 from .binaries import Binary, Kernels, binary
 from .convolution_kernels import convolve, differentiate_filter, spread
 from .device import on_its_device
-from .lanes.readable import neighbours
+from .readable import neighbours, readable_convolution
 from .tiling import even_table, pack_table, power_of_two
 
 STEPS, CHANNELS, WARPS = 32, 32, 8
@@ -81,11 +81,7 @@ def _planned(x: ConvolutionInputs) -> tuple[ConvolutionInputs, Plan]:
     plan = made.get(Plan)
     if plan is None:
         plan = made[Plan] = Plan(x)
-    bias, initial = x.bias, x.initial_state
-    return x._replace(
-        x=neighbours(x.x), weight=x.weight.contiguous(), bias=None if bias is None else bias.contiguous(),
-        initial_state=None if initial is None else initial.contiguous(),
-    ), plan  # fmt: skip
+    return readable_convolution(x), plan
 
 
 @on_its_device

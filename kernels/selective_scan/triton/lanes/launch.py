@@ -5,9 +5,9 @@ from torch import Tensor
 
 from ...operands import ScanInputs
 from ..device import on_its_device, rounds_to_bfloat16
+from ..readable import neighbours
 from .kind import MOST_STATES
 from .plan import Chunks, Plan, planned, saved_shape
-from .readable import neighbours
 
 MOST_ROWS = 2**24
 """Steps of a batch: a lane's offset into the parts of dB and dC has 32 bits."""

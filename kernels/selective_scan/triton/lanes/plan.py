@@ -13,9 +13,9 @@ from torch import Tensor
 from ...operands import ScanInputs, time_major_strides
 from ...remembered import made_of, sent_to
 from ..binaries import Binary, Kernels, binary
+from ..readable import readable
 from . import backward, carry, finish, forward
 from .kind import CHANNELS, STATES, Kind, half_of, segment_of
-from .readable import readable
 
 THREADS = 128
 """Of a program, the most; a power of two."""

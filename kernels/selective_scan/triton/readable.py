@@ -1,13 +1,13 @@
-"""Operands as the kernels read them: the one place where tensors that lie otherwise are copied."""
+"""Inputs as the kernels read them: the one place where tensors that lie otherwise are copied."""
 
 import torch
 from torch import Tensor
 
-from ...operands import ScanInputs
+from ..operands import ConvolutionInputs, ScanInputs
 
 
 def readable(x: ScanInputs) -> ScanInputs:
-    """Return inputs as the kernels read them.
+    """Return inputs as the second design's kernels read them.
 
     Channels (of B and C, states) must be neighbours: tensors that lie otherwise (mamba-ssm's own layout, channels
     before time) are copied here, once forward and once backward. Strides over steps, rows and groups may be any.
@@ -19,6 +19,15 @@ def readable(x: ScanInputs) -> ScanInputs:
         None if x.delta_bias is None else x.delta_bias.contiguous(),
         None if x.initial_state is None else x.initial_state.contiguous(),
         None if mask is None else mask.contiguous().view(torch.uint8), x.cu_seqlens, x.delta_softplus, x.made,
+    )  # fmt: skip
+
+
+def readable_convolution(x: ConvolutionInputs) -> ConvolutionInputs:
+    """Return inputs as the convolution's kernels read them: channels must be neighbours here too."""
+    bias, initial = x.bias, x.initial_state
+    return ConvolutionInputs(
+        neighbours(x.x), x.weight.contiguous(), None if bias is None else bias.contiguous(),
+        None if initial is None else initial.contiguous(), x.cu_seqlens, x.silu, x.made,
     )  # fmt: skip
 
 
