@@ -15,11 +15,13 @@ from .convolution import check_convolution, convolve
 from .namespace import NAMESPACE
 from .operands import ConvolutionInputs, convolution_inputs, empty_time_major
 from .remembered import on_the_host, own_bounds
-from .second_derivatives import refuse_second_derivatives
+from .second_derivatives import refuse_second_derivatives, refuse_tangents
 from .tracing import is_traced
 from .validation import Kinds, check_bounds
 
-REMEDY = "the convolution's kernels give first derivatives alone, backend 'reference' gives second ones too"
+REMEDY = (
+    "the convolution's kernels give first derivatives backward alone, backend 'reference' gives others too"
+)
 
 _kinds = Kinds(check_convolution)
 
@@ -51,6 +53,7 @@ def convolution(tensors: Sequence[Any], activation: str | None, backend: str) ->
     backend = resolve_backend(backend, tensors[0].device)
     if backend not in ("cpu", "triton"):
         return _in_pytorch(tensors, activation)
+    refuse_tangents(tensors, REMEDY)
     graph = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors])
     if graph and not is_traced(tensors[0]):
         return Convolution.apply(backend, activation, made, *tensors)  # pyright: ignore

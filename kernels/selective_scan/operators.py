@@ -16,11 +16,11 @@ from .backends import resolve_backend
 from .namespace import NAMESPACE
 from .operands import ScanInputs, empty_time_major, scan_inputs, time_major
 from .remembered import own_bounds
-from .second_derivatives import refuse_second_derivatives
+from .second_derivatives import refuse_second_derivatives, refuse_tangents
 from .tracing import is_traced
 from .validation import Kinds, check_bounds, check_finite, check_scan
 
-REMEDY = "the scan's kernels give first derivatives alone, backend 'reference' gives second ones too"
+REMEDY = "the scan's kernels give first derivatives backward alone, backend 'reference' gives others too"
 
 _kinds = Kinds(check_scan)
 
@@ -51,6 +51,8 @@ def scan(tensors: Sequence[Any], delta_softplus: bool, backend: str) -> tuple[Te
     else:
         made = _kinds.check_once(*tensors)
     backend = resolve_backend(backend, tensors[0].device)
+    if backend != "reference":
+        refuse_tangents(tensors, REMEDY)
     x = scan_inputs(tensors, delta_softplus, made)
     if backend not in ("cpu", "triton"):
         return _in_pytorch(x, backend)

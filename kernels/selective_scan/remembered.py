@@ -25,29 +25,49 @@ _captured: list[Any] = []
 def made_of(bounds: Tensor, make: Callable[..., Any], device: torch.device, *arguments: Any) -> Any:
     """Return ``make(values, device, *arguments)`` of bounds on the host, shared by callers with equal values.
 
-    Made once for each stream of a GPU: what is made goes there by `sent_to`, and is there for what comes after it.
+    Made once for each stream of a GPU: what is made goes there by `sent_to`, and is there for what comes after it. What
+    a CUDA graph captures takes what was made before, on whatever stream: a capture begins when all is done.
+
+    Raises
+    ------
+    ValueError
+        A graph is being captured, and no call had these bounds before.
     """
-    on_gpu = device.type == "cuda"
-    stream = torch._C._cuda_getCurrentRawStream(device.index) if on_gpu else 0
-    made = _made(tuple(bounds.tolist()), make, device, stream, arguments)
-    if on_gpu and torch.cuda.is_current_stream_capturing():
+    values = tuple(bounds.tolist())
+    made = _made_by_stream(values, make, device, arguments)
+    stream = 0
+    if device.type == "cuda":
+        stream = torch._C._cuda_getCurrentRawStream(device.index)
+        if torch.cuda.is_current_stream_capturing():
+            if not made:
+                raise ValueError(
+                    "cu_seqlens has bounds that no call had before; while a CUDA graph is captured, it needs those of "
+                    "an earlier call"
+                )
+            return kept_for_capture(device, made.get(stream, next(iter(made.values()))))
+    found = made.get(stream)
+    if found is None:
+        found = made[stream] = make(values, device, *arguments)
+    return found
+
+
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _made_by_stream(*_key: Any) -> dict[int, Any]:
+    return {}
+
+
+def kept_for_capture(device: torch.device, made: Any) -> Any:
+    """Return what was made once for many calls, never to be dropped if a CUDA graph is about to use it."""
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         _captured.append(made)
     return made
 
 
-@functools.lru_cache(maxsize=MOST_KEPT)
-def _made(
-    values: tuple[int, ...], make: Callable[..., Any], device: torch.device, _stream: int, arguments: tuple[Any, ...]
-) -> Any:  # fmt: skip
-    return make(values, device, *arguments)
-
-
 def sent_to(device: torch.device, tensor: Tensor) -> Tensor:
-    """Return a tensor of the host on a device, without a wait for what the device has still to do.
-
-    CUDA copies from memory that is not pinned to a place of its own before it returns, so that the tensor may go.
-    """
-    return tensor.to(device, non_blocking=True)
+    """Return a tensor of the host on a device, without a wait for what the device has still to do."""
+    if device.type == "cuda":  # page-locked: PyTorch keeps the memory until the copy is there
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def on_the_host(cu_seqlens: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Gradients that cannot be differentiated again, and say so on every road by which autograd would try.
+"""Derivatives that kernels do not give, refused on every road by which autograd would ask for them.
 
-PyTorch's ``once_differentiable`` ties such gradients to nothing: ``loss.backward()`` through them raises, but
-``torch.autograd.grad(..., allow_unused=True, materialize_grads=True)`` gives zeros without a word.
+Gradients cannot be differentiated again. PyTorch's ``once_differentiable`` ties such gradients to nothing:
+``loss.backward()`` through them raises, but ``torch.autograd.grad(..., allow_unused=True, materialize_grads=True)``
+gives zeros without a word. And tangents are not carried through.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def refuse_second_derivatives(
@@ -28,6 +30,20 @@ def refuse_second_derivatives(
         return tuple(gradients)
     again = iter(_Refused.apply(remedy, len(given), *given, *origins))  # pyright: ignore
     return tuple(None if gradient is None else next(again) for gradient in gradients)
+
+
+def refuse_tangents(tensors: Sequence[Tensor | None], remedy: str) -> None:
+    """Raise where forward-mode differentiation asks for a tangent, which kernels would drop without a word.
+
+    Raises
+    ------
+    RuntimeError
+        One of the tensors has a tangent.
+    """
+    if forward_ad._current_level < 0:
+        return
+    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise RuntimeError(f"No tangents are computed here (forward mode): {remedy}.")
 
 
 class _Refused(torch.autograd.Function):

@@ -1,12 +1,13 @@
 """Launch the causal convolution on the GPU: one kernel forward, two backward and a sum."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..operands import ConvolutionInputs, empty_time_major
-from ..remembered import made_of, sent_to
+from ..remembered import kept_for_capture, made_of, sent_to
 from .binaries import Binary, Kernels, binary
 from .convolution_kernels import convolve, differentiate_filter, spread
 from .device import on_its_device
@@ -41,7 +42,7 @@ class Plan:
         width, device = x.weight.shape[1], x.x.device
         self.device, self.blocks = device, -(-channels // CHANNELS)
         self.carried = x.sequences if width > 1 else 0  # sequences that carry something over
-        self.rows = None if x.cu_seqlens is not None else _tiles_of_rows(batch, length, device)
+        self.rows = batch, length
         self.parts = channels * (width if x.bias is None else width + 1)
         self._constants = width, power_of_two(max(1, width - 1)), STEPS, CHANNELS, x.silu
         self._made_for = x.x.dtype, device, x.bias is None, x.initial_state is None
@@ -58,10 +59,10 @@ class Plan:
         """Return how the sequences of a call are cut; those of a pack, made once for its bounds."""
         if cu_seqlens is not None:
             return made_of(cu_seqlens, _tiles_of_pack, self.device)
-        assert self.rows is not None
-        return self.rows
+        return kept_for_capture(self.device, _tiles_of_rows(*self.rows, self.device))
 
 
+@functools.lru_cache(maxsize=32)
 def _tiles_of_rows(batch: int, length: int, device: torch.device) -> Tiles:
     table, _ = even_table(batch, length, STEPS, device)
     ends = torch.tensor([(row, 0, length) for row in range(batch)], dtype=torch.int64)
@@ -123,7 +124,6 @@ def backward(inputs: ConvolutionInputs, dy: Tensor, d_last: Tensor | None) -> tu
         run(
             spread_back, programs, g_, weight_, table, ends, d_last_, dx_, d_initial_, length, channels, tiles.count
         )  # fmt: skip
-    d_weight, d_bias = parts.sum(0), None
-    if given.bias is not None:
-        d_weight, d_bias = d_weight.split([weight.numel(), channels])
-    return dx, d_weight.view(weight.shape), d_bias, d_initial
+    n_weights = weight.numel()  # two sums: outputs of an operator may not share their memory
+    d_bias = None if given.bias is None else parts[:, n_weights:].sum(0)
+    return dx, parts[:, :n_weights].sum(0).view(weight.shape), d_bias, d_initial

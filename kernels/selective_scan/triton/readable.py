@@ -12,14 +12,18 @@ def readable(x: ScanInputs) -> ScanInputs:
     Channels (of B and C, states) must be neighbours: tensors that lie otherwise (mamba-ssm's own layout, channels
     before time) are copied here, once forward and once backward. Strides over steps, rows and groups may be any.
     """
-    mask = x.step_mask
     return ScanInputs(
         neighbours(x.u), neighbours(x.delta), x.A.contiguous(), neighbours(x.B), neighbours(x.C),
         None if x.D is None else x.D.contiguous(), None if x.z is None else neighbours(x.z),
         None if x.delta_bias is None else x.delta_bias.contiguous(),
         None if x.initial_state is None else x.initial_state.contiguous(),
-        None if mask is None else mask.contiguous().view(torch.uint8), x.cu_seqlens, x.delta_softplus, x.made,
+        None if x.step_mask is None else mask_bytes(x.step_mask), x.cu_seqlens, x.delta_softplus, x.made,
     )  # fmt: skip
+
+
+def mask_bytes(step_mask: Tensor) -> Tensor:
+    """Return a mask as the kernels read it."""
+    return step_mask.contiguous().view(torch.uint8)
 
 
 def readable_convolution(x: ConvolutionInputs) -> ConvolutionInputs:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..remembered import made_of, sent_to
+from ..remembered import kept_for_capture, made_of, sent_to
 from ..user_cache import keep_in, kept_in
 
 TILINGS = "tilings.json"
@@ -114,7 +114,7 @@ def chunk_table(x: Tensor, cu_seqlens: Tensor | None, steps: int) -> tuple[Tenso
     """Return the table of chunks (batch row, first step, end, sequence, its start) and each sequence's first chunk."""
     batch, length, _ = x.shape
     if cu_seqlens is None:
-        return even_table(batch, length, steps, x.device)
+        return kept_for_capture(x.device, even_table(batch, length, steps, x.device))
     return made_of(cu_seqlens, pack_table, x.device, steps)
 
 

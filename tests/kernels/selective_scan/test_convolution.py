@@ -195,3 +195,16 @@ def test_gradients_of_halves_have_the_dtype_of_what_was_given():
     for ours, wanted in zip(found, true, strict=True):
         assert ours.dtype is torch.bfloat16
         torch.testing.assert_close(ours.float(), wanted, rtol=3e-2, atol=3e-2 * float(wanted.abs().max()))
+
+
+def test_a_tangent_is_refused_and_not_dropped():
+    x, weight, _, _ = (t.detach() for t in inputs())
+
+    def convolve(x, backend="cpu"):
+        return causal_conv1d(x, weight, backend=backend)
+
+    with pytest.raises(
+        RuntimeError, match=r"No tangents are computed here .*backend 'reference' gives others too"
+    ):
+        torch.func.jvp(convolve, (x,), (torch.ones_like(x),))
+    assert torch.func.jvp(lambda x: convolve(x, "reference"), (x,), (torch.ones_like(x),))[1].norm() > 0

@@ -6,11 +6,13 @@ import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 from kernels.selective_scan import operators, selective_scan, validation
 from kernels.testing import ScanCase, make_inputs
@@ -195,7 +197,7 @@ except RuntimeError as error:
 """
 
 
-AGAIN = "cannot be differentiated again: the scan's kernels give first derivatives alone"
+AGAIN = "cannot be differentiated again: the scan's kernels give first derivatives backward alone"
 ROADS = {
     "backward": lambda gradient, _: gradient.sum().backward(),
     "grad": lambda gradient, leaf: torch.autograd.grad(gradient.sum(), leaf),
@@ -313,6 +315,27 @@ def test_the_operators_do_what_they_tell_a_compiler(case):
     y, last, entries = operators.scan_forward(*tensors, case.bias, True, "cpu")
     outer = entries, torch.ones_like(y), torch.ones_like(last)
     torch.library.opcheck(operators.scan_backward, (*tensors, *outer, case.bias, "cpu"))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("name", ["u", "A", "initial_state"])
+def test_a_tangent_is_refused_and_not_dropped(backend, name):
+    inputs = make_inputs(CASE)
+
+    def scan(tensor, backend=backend):
+        return run({**inputs, name: tensor}, backend)[0]
+
+    tangent = torch.ones_like(inputs[name])
+    with pytest.raises(
+        RuntimeError, match=r"No tangents are computed here .*backend 'reference' gives others too"
+    ):
+        torch.func.jvp(scan, (inputs[name],), (tangent,))
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(inputs[name], tangent)
+        with pytest.raises(RuntimeError, match="No tangents are computed here"):
+            scan(dual)
+        assert torch.equal(scan(inputs[name]), run(inputs, backend)[0])
+    assert torch.func.jvp(partial(scan, backend="reference"), (inputs[name],), (tangent,))[1].norm() > 0
 
 
 def laid_otherwise(tensor):

@@ -1,6 +1,7 @@
 """Bounds of a pack: read from a GPU once for each tensor, on the host in every call, and made into tables once."""
 
 import gc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -86,16 +87,56 @@ def test_what_is_made_of_bounds_is_made_once_for_equal_values():
     assert made == [((0, 3), cpu, "a"), ((0, 3), cpu, "b"), ((0, 4), cpu, "a")]
 
 
-def test_what_is_made_of_bounds_is_made_for_each_stream_of_a_gpu(monkeypatch):
+@pytest.fixture
+def card(monkeypatch):
+    """Return what stands for a card: its current stream, and whether that is being captured."""
+    state = SimpleNamespace(stream=0, capturing=False, device=torch.device("cuda", 0))
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda _index: state.stream, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state.capturing)
+    monkeypatch.setattr(remembered, "_captured", [])
+    return state
+
+
+def test_what_is_made_of_bounds_is_made_for_each_stream_of_a_gpu(card):
     """It goes there without a wait: on another stream it might be read before it is there."""
-    (make, _), current = noting(), [1]
-    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda _index: current[0], raising=False)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    bounds, card, other = torch.tensor([0, 3]), torch.device("cuda", 0), torch.device("cuda", 1)
-    found = []
-    for current[0], device in ((1, card), (2, card), (1, card), (1, other), (2, card)):
+    (make, _), bounds, found = noting(), torch.tensor([0, 3]), []
+    other = torch.device("cuda", 1)
+    for stream, device in (
+        (0, card.device),
+        (7, card.device),
+        (0, card.device),
+        (0, other),
+        (7, card.device),
+    ):
+        card.stream = stream
         found.append(remembered.made_of(bounds, make, device))
     assert found == [1, 2, 1, 3, 2]
+
+
+def test_a_capture_takes_what_was_made_on_another_stream_and_keeps_it(card):
+    """A graph is captured on a stream of its own, and what is made within a capture is there after a replay only."""
+    (make, made), bounds = noting(), torch.tensor([0, 3])
+    remembered.made_of(bounds, make, card.device)
+    card.stream, card.capturing = 7, True
+    assert remembered.made_of(bounds, make, card.device) == 1
+    assert len(made) == 1
+    assert remembered._captured == [1]
+    with pytest.raises(
+        ValueError, match=r"^cu_seqlens has bounds that no call had before; .* it needs those of"
+    ):
+        remembered.made_of(torch.tensor([0, 4]), make, card.device)
+    card.capturing = False
+    assert remembered.made_of(torch.tensor([0, 4]), make, card.device) == 2
+
+
+def test_what_a_graph_captures_of_rows_is_never_dropped(card):
+    table = torch.zeros(2)
+    assert remembered.kept_for_capture(card.device, table) is table
+    card.capturing = True
+    remembered.kept_for_capture(torch.device("cpu"), table)
+    assert remembered._captured == []
+    remembered.kept_for_capture(card.device, table)
+    assert remembered._captured[0] is table
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.int32])
@@ -110,8 +151,8 @@ def test_bounds_that_numpy_writes_to_are_seen(kind):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-def packed(function, bounds, backend="cpu", device="cpu"):
-    x = torch.randn(1, 4, 12, device=device, requires_grad=True)
+def packed(function, bounds, backend="cpu", device="cpu", x=None):
+    x = torch.randn(1, 4, 12, device=device, requires_grad=True) if x is None else x
     if function is causal_conv1d:
         return x, causal_conv1d(x, torch.ones(4, 3, device=device), cu_seqlens=bounds, backend=backend)
     B, A = torch.ones(1, 2, 12, device=device), -torch.ones(4, 2, device=device)
@@ -157,3 +198,21 @@ def test_new_bounds_from_the_host_make_nobody_wait_for_the_card(function):
         both([0, 6, 12])
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("function", [causal_conv1d, selective_scan])
+@pytest.mark.parametrize("bounds", [[0, 5, 12], None])
+def test_both_are_captured_in_a_cuda_graph(function, bounds):
+    bounds = None if bounds is None else torch.tensor(bounds)
+    x, _ = packed(function, bounds, "triton", "cuda")
+
+    def both():
+        return torch.autograd.grad(packed(function, bounds, "triton", "cuda", x)[1].square().sum(), x)[0]
+
+    expected, graph = both(), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = both()
+    graph.replay()
+    assert torch.equal(found, expected)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...operands import ScanInputs, time_major_strides
 from ...remembered import made_of, sent_to
 from ..binaries import Binary, Kernels, binary
-from ..readable import readable
+from ..readable import mask_bytes, readable
 from . import backward, carry, finish, forward
 from .kind import CHANNELS, STATES, Kind, half_of, segment_of
 
@@ -26,6 +26,10 @@ AT_ONCE = 4
 FORWARD_PROGRAMS, BACKWARD_PROGRAMS = 4, 2
 """Programs of 128 threads for each multiprocessor: what their registers allow. A sequence is cut no further than that
 (a cut costs a second run over its steps)."""
+
+
+MOST_PLANS = 64
+"""Plans that are remembered of one kind of call: strides may be others in every call."""
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -101,7 +105,10 @@ class Plan:
         self._parts: dict[int, tuple[int, ...]] = {}
 
     def forward_kernels(self, *, cut: bool, save: bool) -> Kernels:
-        """Return the kernels that summarize chunks and carry over them, where sequences are cut, and that write."""
+        """Return the kernels that summarize chunks and carry over them, where sequences are cut, and that write.
+
+        Whether they are cut is the same in all calls of a plan: of rows always, and a pack's count as cut.
+        """
         if save not in self._forward:
             of = partial(self._binary, self.kind, (cut, save))
             between = (of(forward.summarize), of(carry.carry, False)) if cut else ()
@@ -197,14 +204,15 @@ def saved_shape(x: ScanInputs) -> tuple[int, int]:
 
 def planned(x: ScanInputs) -> tuple[ScanInputs, Plan]:
     """Return inputs as the kernels read them, and the plan of a call's kind and strides."""
-    made = x.made
-    if made is None:
-        read = readable(x)
-        return read, Plan(read)
+    made = {} if x.made is None else x.made
     key = x.delta_softplus, *[None if t is None else t.stride() for t in x[:10]]
     known = made.get(key)
     if known is None:
+        if len(made) >= MOST_PLANS:
+            made.clear()
         read = readable(x)
-        known = made[key] = Plan(read), all(map(operator.is_, read, x))
+        known = made[key] = Plan(read), all(map(operator.is_, read[:9], x))
     plan, as_they_are = known
-    return (x if as_they_are else readable(x)), plan
+    if not as_they_are:
+        return readable(x), plan
+    return (x if x.step_mask is None else x._replace(step_mask=mask_bytes(x.step_mask))), plan

@@ -12,10 +12,12 @@ import torch
 from kernels.selective_scan import (
     causal_conv1d,
     causal_conv1d_step,
+    convolution_operator,
     selective_scan,
     selective_state_step,
 )
 from kernels.selective_scan import operators as scan_operators
+from kernels.selective_scan.operands import ScanInputs
 from kernels.selective_scan.triton import agreement as triton_agreement
 from kernels.selective_scan.triton import backend as triton_backend
 from kernels.selective_scan.triton import tiling as triton_tiling
@@ -88,6 +90,7 @@ CONVOLUTIONS = {
     "pack": (1, 3, (2, 0, 34, 1), 4, torch.float64, 37, "silu", True),
     "wide_bf16": (1, 3, (6, 9), 8, torch.bfloat16, 15, "silu", True),
     "fp16": (1, 3, None, 4, torch.float16, 15, "silu", True),
+    "long": (1, 3, (2, 0, 45, 36), 40, torch.float32, 83, "silu", True),  # of more taps than a tile has steps
     "one_tap": (1, 3, None, 1, torch.float32, 5, "silu", True),
     "bare": (1, 40, None, 3, torch.float32, 9, None, False),
 }
@@ -210,6 +213,23 @@ def convolution(device, batch, channels, lengths, width, dtype, length, activati
     assert_close(results("triton", dtype, device), results("reference", torch.float64, "cpu"), dtype)
 
 
+def operators_foretell(device):
+    """What a compiler is told of the operators is true: shapes, strides, what they write, and who owns the memory."""
+    torch.manual_seed(0)
+    tests = ("test_schema", "test_faketensor")
+    inputs = make_inputs(ScanCase(channels=2, groups=2, length=3, state=1, mask=True), device=device)
+    tensors = [inputs.get(name) for name in ScanInputs._fields[:11]]
+    y, last, entries = scan_operators.scan_forward(*tensors, True, True, "triton")
+    outer = entries, torch.ones_like(y), torch.ones_like(last)
+    torch.library.opcheck(scan_operators.scan_forward, (*tensors, True, True, "triton"), test_utils=tests)
+    torch.library.opcheck(scan_operators.scan_backward, (*tensors, *outer, True, "triton"), test_utils=tests)
+    x, weight, bias = torch.randn(2, 3, 9).to(device), torch.randn(3, 4).to(device), torch.randn(3).to(device)
+    given, outer = (x, weight, bias, torch.randn(2, 3, 3).to(device), None), (torch.ones_like(x), None)
+    torch.library.opcheck(convolution_operator.convolve_operator, (*given, True, "triton"), test_utils=tests)
+    backward = convolution_operator.convolve_backward_operator
+    torch.library.opcheck(backward, (*given, *outer, True, "triton"), test_utils=tests)
+
+
 def in_tiling(chosen, check):
     usual = triton_backend.tiling
     triton_backend.tiling = lambda *_: chosen
@@ -296,6 +316,7 @@ def checks(device, large):
         "repeats": partial(repeats, device, everything if large else few),
         "repeats float64": partial(repeats, device, replace(everything if large else few, dtype=torch.float64)),
         "streaming": partial(streaming, device),
+        "operators": partial(operators_foretell, device),
         "softplus": partial(softplus, device, torch.float32, large),
         "softplus float64": partial(softplus, device, torch.float64, large),
         "tuning": partial(tuning, device),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
+from triton.runtime import driver
 
 from benchmarks import scan_host
 from kernels.selective_scan import causal_conv1d, selective_scan
@@ -26,6 +27,9 @@ CASES = {
         batch=1, channels=6, groups=2, length=23, lengths=(19, 0, 4), state=3, mask=True, gate=False
     ),
     "parameters": ScanCase(channels=32, length=24, state=16),
+    # as "plain", but for what decides on another binary
+    "bf16": ScanCase(channels=32, length=24, state=16, dtype=torch.bfloat16),
+    "fp16": ScanCase(channels=32, length=24, state=16, dtype=torch.float16),
     "not cut": ScanCase(channels=32, length=4, state=16),
     "without states": ScanCase(channels=32, length=24, state=16, initial=False),
 }
@@ -108,6 +112,39 @@ class Both:
                 self.found["differences"].append(f"{kernel}, value {number}: {a!r}, {b!r} the short way")
 
 
+CONVOLUTIONS = {
+    "convolution": {},
+    "convolution, bf16": {"dtype": torch.bfloat16},
+    "convolution without bias": {"bias": False},
+    "convolution without states": {"state": False},
+    "convolution, last inputs unused": {"last": False},
+    "convolution, plain": {"activation": None},
+}
+
+
+def convolve(*, dtype=torch.float32, bias=True, state=True, last=True, activation="silu"):
+    x, weight, shift, initial = scan_host.layer_convolution("triton").tensors
+    y, final = causal_conv1d(
+        x.to(dtype).requires_grad_(), weight, shift if bias else None, activation=activation,
+        initial_state=initial.to(dtype) if state else None, return_final_state=True, backend="triton",
+        cu_seqlens=torch.tensor(scan_host.BOUNDS),
+    )  # fmt: skip
+    outputs = [y, final] if last else [y]
+    torch.autograd.backward(outputs, outputs)
+
+
+def check_streams():
+    """Launch on the current stream, and by address only once all kernels of a pass are compiled."""
+    usual = driver.active.get_current_stream
+    driver.active.get_current_stream = lambda _device: 7
+    assert binaries.ByAddress(0).stream == 7
+    driver.active.get_current_stream = usual
+    some = binaries.Kernels(torch.device("cpu"), *(binaries.Binary(None, 1, ()) for _ in range(2)))
+    for binary, expected in zip(some.binaries, (binaries.ByTensor, binaries.ByAddress), strict=True):
+        binary.compiled = object()
+        assert type(some.launcher()) is expected
+
+
 def main():
     scan_host.idle("triton")
     lanes_plan.AT_ONCE = 1  # compiles in a fraction of the time, to the same list of arguments
@@ -123,13 +160,11 @@ def main():
             scan(**inputs | {n: torch.nn.Parameter(inputs[n]) for n in PARAMETERS})[0].sum().backward()
         else:
             outputs_and_gradients(scan, inputs)
-    twice.begin("convolution")
-    x, weight, bias, state = scan_host.layer_convolution("triton").tensors
-    y, last = causal_conv1d(
-        x.requires_grad_(), weight, bias, initial_state=state, return_final_state=True, backend="triton",
-        cu_seqlens=torch.tensor(scan_host.BOUNDS),
-    )  # fmt: skip
-    torch.autograd.backward([y, last], [y, last])
+    for name, options in CONVOLUTIONS.items():
+        twice.begin(name)
+        convolve(**options)
+    binaries.Kernels.launcher = twice.usual
+    check_streams()
     later = {type(twice.usual(kernels)) for kernels in twice.passes}
     assert later == {binaries.ByAddress}, f"once all are compiled, calls go the short way, not by {later}"
     print(json.dumps(twice.report))

@@ -27,11 +27,11 @@ def test_a_launch_by_the_short_way_has_the_arguments_of_tritons_own(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout)
-    convolution = report.pop("convolution")
-    assert convolution["kernels"] == ["convolve", "differentiate_filter", "spread"]
-    assert convolution["differences"] == []
     for name, found in report.items():
         assert found["differences"] == [], name
+        if name.startswith("convolution"):
+            assert found["kernels"] == ["convolve", "differentiate_filter", "spread"], name
+            continue
         expected = KERNELS if name != "not cut" else ["write", "differentiate", "finish"]
         assert found["kernels"] == expected, name
         assert found["later_parts"], name
