@@ -5,10 +5,12 @@ scan (and the convolution before it) exchanged, so that widths, blocks and losse
 gaps nor packing nor a first state, and the inputs have none. On a GPU the same steps by the scan's first design tell
 before from after.
 
-What share of a training's time the device computes, instead of waiting for data, is no case here: each epoch's
-``busy_share`` in a training's own ``metrics.jsonl`` tells it.
+On a GPU each step is timed on the device too: its time over the wall's is the share in which the card computes. What
+share of a training's time has work on the device, instead of waiting for data, is no case here: each epoch's
+``busy_share`` in a training's own ``metrics.jsonl`` tells it (gaps between launches count as work there).
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -149,12 +151,17 @@ def _full_batch(device: str) -> list[Provider]:
 
 
 def cases(device: str) -> list[Case]:
-    """Return a piece that all peers hold, on a GPU a week beside mamba-ssm's scan too, and four weeks."""
+    """Return a piece that all peers hold and four weeks; on a GPU a week too, and each timed on the device as well."""
     made = [(f"B1 L{PEER_STEPS} d256", partial(providers, PEER_STEPS, device, 1024))]
     if device == "cuda":
         made.append((f"B1 L{WEEK_STEPS} d256", partial(providers, WEEK_STEPS, device, 4096)))
     made.append((f"B4 L{WEEK_STEPS} d256", partial(_full_batch, device)))
-    return [Case(name=f"training step {name}", providers=run) for name, run in made]
+    steps = [Case(name=f"training step {name}", providers=run) for name, run in made]
+    if device != "cuda":
+        return steps
+    return [
+        case for step in steps for case in (step, replace(step, name=f"{step.name}, device", device=True))
+    ]
 
 
 CASES = cases("cuda" if torch.cuda.is_available() else "cpu")

@@ -26,7 +26,7 @@ def made_of(bounds: Tensor, make: Callable[..., Any], device: torch.device, *arg
     """Return ``make(values, device, *arguments)`` of bounds on the host, shared by callers with equal values.
 
     Made once for each stream of a GPU: what is made goes there by `sent_to`, and is there for what comes after it. What
-    a CUDA graph captures takes what was made before, on whatever stream: a capture begins when all is done.
+    a CUDA graph captures takes what was made before, on whatever stream: ``torch.cuda.graph`` begins when all is done.
 
     Raises
     ------
@@ -41,8 +41,8 @@ def made_of(bounds: Tensor, make: Callable[..., Any], device: torch.device, *arg
         if torch.cuda.is_current_stream_capturing():
             if not made:
                 raise ValueError(
-                    "cu_seqlens has bounds that no call had before; while a CUDA graph is captured, it needs those of "
-                    "an earlier call"
+                    "cu_seqlens has bounds that no such call had before; while a CUDA graph is captured, it needs "
+                    "those of an earlier call, forward and backward as here"
                 )
             return kept_for_capture(device, made.get(stream, next(iter(made.values()))))
     found = made.get(stream)

@@ -35,14 +35,20 @@ def refuse_second_derivatives(
 def refuse_tangents(tensors: Sequence[Tensor | None], remedy: str) -> None:
     """Raise where forward-mode differentiation asks for a tangent, which kernels would drop without a word.
 
+    Within several transforms of torch.func, whose levels hide tangents from each other, always in forward mode. Nothing
+    is seen of what torch.compile has traced.
+
     Raises
     ------
     RuntimeError
-        One of the tensors has a tangent.
+        One of the tensors has a tangent, or may have.
     """
     if forward_ad._current_level < 0:
         return
-    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+    functorch: Any = torch._C._functorch  # pyright: ignore
+    transforms = functorch.get_interpreter_stack() or ()
+    hidden = len(transforms) > 1 or any(t.key() != functorch.TransformType.Jvp for t in transforms)
+    if hidden or any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
         raise RuntimeError(f"No tangents are computed here (forward mode): {remedy}.")
 
 

@@ -1,4 +1,4 @@
-"""Launch the causal convolution on the GPU: one kernel forward, two backward and a sum."""
+"""Launch the causal convolution on the GPU: one kernel forward, two and two sums backward."""
 
 import functools
 from dataclasses import dataclass

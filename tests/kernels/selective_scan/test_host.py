@@ -335,6 +335,11 @@ def test_a_tangent_is_refused_and_not_dropped(backend, name):
         with pytest.raises(RuntimeError, match="No tangents are computed here"):
             scan(dual)
         assert torch.equal(scan(inputs[name]), run(inputs, backend)[0])
+        with pytest.raises(RuntimeError, match="No tangents are computed here"):
+            torch.func.vmap(scan)(dual[None])
+    outer = partial(torch.func.jvp, lambda inner: torch.func.jvp(scan, (inner,), (tangent,))[0])
+    with pytest.raises(RuntimeError, match="No tangents are computed here"):
+        outer((inputs[name],), (tangent,))
     assert torch.func.jvp(partial(scan, backend="reference"), (inputs[name],), (tangent,))[1].norm() > 0
 
 

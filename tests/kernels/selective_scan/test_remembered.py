@@ -122,7 +122,7 @@ def test_a_capture_takes_what_was_made_on_another_stream_and_keeps_it(card):
     assert len(made) == 1
     assert remembered._captured == [1]
     with pytest.raises(
-        ValueError, match=r"^cu_seqlens has bounds that no call had before; .* it needs those of"
+        ValueError, match=r"^cu_seqlens has bounds that no such call had before; .* it needs those of"
     ):
         remembered.made_of(torch.tensor([0, 4]), make, card.device)
     card.capturing = False
