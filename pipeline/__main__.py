@@ -13,6 +13,7 @@ from functools import partial
 from pipeline import stages
 from pipeline.commands.configuration import add_config_command
 from pipeline.commands.doctor import add_doctor_command
+from pipeline.commands.encoder_parts import add_encoder_parts_command
 from pipeline.commands.evaluation import add_evaluation_commands
 from pipeline.commands.parser import Command, program, version_text
 from pipeline.commands.prediction import add_prediction_commands
@@ -125,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     add_store_commands(commands)
     add_pretraining_commands(commands, _text)
     add_projection_command(commands)
+    add_encoder_parts_command(commands)
     add_evaluation_commands(commands)
     add_rehearsal_commands(commands)
     return parser

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lab_heads": ["LabHeads"],
         "lora": ["add_lora", "merge_lora"],
         "papagei": ["PaPaGeiS"],
+        "part_names": ["PARTS_INDEX", "first_part", "holds_parts", "part_name"],
         "ppg_gpt": [
             "PPGGPT",
             "PPGGPTConfig",

@@ -204,7 +204,7 @@ class PPGGPT(nn.Module):
         name: str | None = None,
         precision: Precision = "float32",
     ) -> "PPGGPT":
-        """Load ``{"model", "config"}``, ``{"model_state_dict"}`` or flat safetensors; sizes come from shapes.
+        """Load ``{"model", "config"}``, ``{"model_state_dict"}``, flat safetensors or parts; sizes come from shapes.
 
         Parameters
         ----------

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
+from models.encoders.part_names import holds_parts, verified_parts
 from models.errors import CheckpointMismatch
 
 WRAPPERS = ("model_state_dict", "state_dict", "model", "net")
@@ -27,13 +28,15 @@ def read_state_dict(
 
     Parameters
     ----------
-    path : a ``.safetensors`` file, or one that ``torch.save`` wrote (read with ``weights_only=True`` alone)
+    path : a ``.safetensors`` file, one that ``torch.save`` wrote (read with ``weights_only=True`` alone), or a folder
+        of numbered parts (``models.encoders.part_names``)
     prefixes : stripped from the front of every key, repeatedly and in any order
 
     Raises
     ------
     CheckpointMismatch
-        The file is absent, is neither format, needs code to be unpickled, or holds no tensors.
+        The file is absent, is neither format, needs code to be unpickled, or holds no tensors; or the parts are not
+        all of those that were written.
     """
     path = Path(path)
     content = _read(path)
@@ -50,9 +53,11 @@ def read_state_dict(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not path.is_file() and not holds_parts(path):
         raise CheckpointMismatch(f"{path}: no such weights file.")
     try:
+        if path.is_dir():
+            return _joined(path)
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -66,6 +71,18 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise CheckpointMismatch(f"{path.name}: holds a {type(content).__name__}, not a state dict.")
     return dict(content)
+
+
+def _joined(folder: Path) -> dict[str, Any]:
+    """Return the tensors of all parts as one checkpoint, with the sizes of the model."""
+    parts, sizes = verified_parts(folder)
+    state: dict[str, Tensor] = {}
+    for name, data in parts.items():
+        tensors = load(data)
+        if twice := sorted(tensors.keys() & state.keys()):
+            raise CheckpointMismatch(f"{folder / name}: {_some(twice)} stands in an earlier part, too.")
+        state |= tensors
+    return {"model_state_dict": state, "config": sizes}
 
 
 def _bare(key: str, prefixes: Sequence[str]) -> str:

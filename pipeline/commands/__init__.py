@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "configuration": ["add_config_command"],
         "doctor": ["add_doctor_command"],
+        "encoder_parts": ["add_encoder_parts_command"],
         "evaluation": ["add_evaluation_commands"],
         "parser": ["Command", "program", "version_text"],
         "prediction": ["add_prediction_commands"],

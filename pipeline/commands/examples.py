@@ -35,6 +35,7 @@ EXAMPLES: dict[str, str] = {
     "pretrain": "--data /data/waveforms --scale 1m --epochs 100 --out artifacts/pretraining",
     "probe": "--encoder ppg_gpt_1m_long --bidmc /data/bidmc --half choose --out probe.json",
     "projection": "--encoder ppg_gpt_1m_long+layers+spread --width 256 --data /data/waveforms",
+    "encoder-parts": "--encoder artifacts/pretraining/model.safetensors --out parts",
     "lab-baselines": "--labs /data/mimic3",
     "recovery": "--artifacts /data/uniphy",
     "scale-study": "--encoder ppg_gpt_1m --encoder ppg_gpt_1m_long+layers+spread --patients 160",

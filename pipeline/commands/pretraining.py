@@ -38,7 +38,9 @@ def add_pretraining_commands(commands, show: Callable[[StageSummary], str]) -> N
     pretrain.add_argument("--optimizer", default="adamw", help="adamw or muon")
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument(
-        "--from", dest="start", help="name or path of the PPG-GPT to train on; random when absent"
+        "--from",
+        dest="start",
+        help="name or path of the PPG-GPT to train on, or its folder of parts; random when absent",
     )
     pretrain.add_argument("--fuse", action="store_true", help="compile the training step")
     for name, kind, said in MIX_OPTIONS:

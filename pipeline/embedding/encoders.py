@@ -13,6 +13,7 @@ import torch
 
 from models.encoders.base import Encoder, device_kind, fixed_batch
 from models.encoders.papagei import PaPaGeiS
+from models.encoders.part_names import holds_parts
 from models.encoders.ppg_gpt import PPG_GPT_SCALES, PPGGPT, fast_precision
 from models.encoders.projection import Projection
 from models.encoders.pulse.features import PulseFeatures
@@ -68,7 +69,8 @@ def make_encoder(
     Parameters
     ----------
     name_or_path : ``ppg_gpt_<scale>_random`` (seeded random weights), ``ppg_gpt_1m`` or another shipped one,
-        the path of a PPG-GPT checkpoint, each with a read-out and a projection after it (``pipeline.embedding.names``);
+        the path of a PPG-GPT checkpoint or of a folder of its parts (``pipeline.pretraining.parts``), each with a
+        read-out and a projection after it (``pipeline.embedding.names``);
         or ``papagei_s:<path>`` and ``pulse_ppg:<path>``; or ``pulse_features``, which has no weights
     precision : of PPG-GPT, "float32" or "bfloat16", or "auto": what the device is fastest in; part of the store's key
     device : a torch device, or "auto": the GPU where there is one
@@ -213,12 +215,13 @@ def _build(name_or_path: str, precision: str) -> Encoder:
         shipped = WEIGHTS / f"{name_or_path}.safetensors"
         if shipped.exists():
             return PPGGPT.from_checkpoint(shipped, name=name_or_path, precision=precision)  # type: ignore[arg-type]
-    if Path(name_or_path).is_file():
+    if Path(name_or_path).is_file() or holds_parts(Path(name_or_path)):
         return PPGGPT.from_checkpoint(name_or_path, precision=precision)  # type: ignore[arg-type]
     raise ConfigError(
         f"there is no encoder {name_or_path!r}: use ppg_gpt_<scale>_random with a scale of "
         f"{', '.join(PPG_GPT_SCALES)}, a shipped one ({', '.join(_shipped()) or 'none yet'}), the path of a "
-        f"checkpoint, {PulseFeatures.name}, or {', '.join(f'{name}:<path>' for name in ADAPTERS)}"
+        f"checkpoint (file or folder of parts), {PulseFeatures.name}, or "
+        f"{', '.join(f'{name}:<path>' for name in ADAPTERS)}"
     )
 
 

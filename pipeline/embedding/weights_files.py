@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from models.encoders.part_names import first_part
 from pipeline.embedding.names import EncoderName
 
 WEIGHTS = Path(__file__).parents[2] / "models" / "encoders" / "weights"
@@ -9,7 +10,7 @@ WEIGHTS = Path(__file__).parents[2] / "models" / "encoders" / "weights"
 
 
 def file_of(name_or_path: str, shipped: Path = WEIGHTS) -> Path | None:
-    """Return the file of an encoder's weights; None where there is none, as for random weights.
+    """Return the file of an encoder's weights, of parts the first; None where there is none, as for random weights.
 
     Parameters
     ----------
@@ -18,5 +19,6 @@ def file_of(name_or_path: str, shipped: Path = WEIGHTS) -> Path | None:
     shipped : folder of the weights that come with the project
     """
     name = EncoderName.parse(name_or_path).weights
-    candidates = (shipped / f"{name}.safetensors", Path(name.partition(":")[2] or name))
-    return next((path for path in candidates if path.is_file()), None)
+    path = Path(name.partition(":")[2] or name)
+    candidates = (shipped / f"{name}.safetensors", path)
+    return next((path for path in candidates if path.is_file()), None) or first_part(path)

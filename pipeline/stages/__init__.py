@@ -38,6 +38,7 @@ __getattr__, __dir__, _modules = lazy_loader.attach(
         "embed",
         "emulation_check",
         "encoder_files",
+        "encoder_patients",
         "evaluate",
         "lineage",
         "pretraining",

@@ -1,7 +1,8 @@
 """How artefacts name an encoder that is given by path: its file's name and content, never a folder of the machine.
 
 ``/home/me/tuned.safetensors+mean`` becomes ``tuned.safetensors@<16 digits of the file's SHA-256>+mean``; names of
-shipped encoders stay as they are.
+shipped encoders stay as they are. A folder of parts goes by its own name and the first part's content, which names
+the weights of all.
 """
 
 import functools
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from models.encoders.part_names import first_part
 from pipeline.embedding.names import EncoderName
 from pipeline.experiments import ExperimentConfig
 from pipeline.foundation.provenance import to_plain
@@ -25,9 +27,10 @@ def shown_encoder(name: str) -> str:
         return f"{kind}:{shown_encoder(place)}"
     parsed = EncoderName.parse(place)
     path = Path(parsed.weights)
-    if path.is_file():
-        status = path.stat()
-        content = _sha256(parsed.weights, (status.st_ino, status.st_size, status.st_mtime_ns))
+    file = path if path.is_file() else first_part(path)
+    if file is not None:
+        status = file.stat()
+        content = _sha256(str(file), (status.st_ino, status.st_size, status.st_mtime_ns))
         return f"{kind}{colon}{path.name}@{content[:16]}{parsed.words}"
     return f"{kind}{colon}{path.name}{parsed.words}"
 

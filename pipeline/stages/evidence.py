@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from models.encoders.part_names import holds_parts
 from pipeline.cohort.splits import Splits
 from pipeline.embedding.names import WITHOUT_READOUTS
 from pipeline.experiments import ExperimentConfig
@@ -94,7 +95,8 @@ def _of_store(workspace: Workspace, experiment: ExperimentConfig) -> Iterator[Co
     )
     if chosen and wanted != "auto" and (others := sorted({key.precision for key in keys} - {wanted})):
         yield Contradiction("encoder_precision", others[0], wanted)
-    is_path = bool({"/", ":"} & set(experiment.encoder)) or Path(experiment.encoder).is_file()
+    path = Path(experiment.encoder)
+    is_path = bool({"/", ":"} & set(experiment.encoder)) or path.is_file() or holds_parts(path)
     others = sorted({_REDUCED.sub("", key.encoder_name) for key in keys} - {experiment.encoder})
     if others and not is_path:
         yield Contradiction("encoder", others[0], experiment.encoder)
