@@ -49,6 +49,11 @@ class ScanInputs(NamedTuple):
         """Number of sequences: batch rows, or members of the pack."""
         return self.u.shape[0] if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
 
+    @property
+    def groups(self) -> int:
+        """Number of groups of channels that B and C tell apart."""
+        return 1 if self.B.dim() == 3 else self.B.shape[1]
+
 
 class ScanOperands(NamedTuple):
     """Tensors of one selective scan, time before channels, and its one switch.

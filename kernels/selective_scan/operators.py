@@ -53,16 +53,16 @@ def scan(tensors: Sequence[Any], delta_softplus: bool, backend: str) -> tuple[Te
     backend = resolve_backend(backend, tensors[0].device)
     if backend != "reference":
         refuse_tangents(tensors, REMEDY)
-    x = scan_inputs(tensors, delta_softplus, made)
-    if backend not in ("cpu", "triton"):
-        return _in_pytorch(x, backend)
+    compiled = backend in ("cpu", "triton")
     graph = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors])
-    if is_traced(x.u):
-        y, last_state, _ = scan_forward(*x[:12], graph, backend)
-        return y, last_state
-    if graph:
+    if compiled and graph and not is_traced(tensors[0]):
         return Scan.apply(backend, delta_softplus, made, *tensors)  # pyright: ignore
-    y, last_state, _ = _forward(x, False, backend)
+    x = scan_inputs(tensors, delta_softplus, made)
+    if not compiled:
+        return _in_pytorch(x, backend)
+    y, last_state, _ = (
+        scan_forward(*x[:12], graph, backend) if is_traced(x.u) else _forward(x, False, backend)
+    )
     return y, last_state
 
 

@@ -58,12 +58,10 @@ def pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def entries_shape(inputs: ScanInputs) -> tuple[int, int, int]:
+def entries_shape(x: ScanInputs) -> tuple[int, int, int]:
     """Shape of the states saved at chunk entries: an upper bound that needs no look at the pack's bounds."""
-    x = time_major(inputs)
-    batch, length, channels = x.u.shape
-    groups = x.B.shape[2]
-    return batch * length // CHUNK + x.sequences, groups * _padded(channels // groups), x.A.shape[1]
+    batch, channels, length = x.u.shape
+    return batch * length // CHUNK + x.sequences, x.groups * _padded(channels // x.groups), x.A.shape[1]
 
 
 def forward(inputs: ScanInputs, y: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:

@@ -15,7 +15,7 @@ from .entry import kernel
 
 
 @triton.jit
-def tile_of(table, ends, counted, T: tl.constexpr):
+def tile_of(table, ends, counted):
     """Return where a tile lies (row, sequence, first step; from there, the sequence's start and end), and its end.
 
     Steps within a tile have 32 bits, counted from its first: as numbers of 64 they take twice the registers.
@@ -112,7 +112,7 @@ def convolve(
     counted = tl.program_id(0) // blocks
     d, here = channels_of(tl.program_id(0) % blocks, channels, BD)
     if counted < tiles:
-        where, stop = tile_of(table, ends, counted, T)
+        where, stop = tile_of(table, ends, counted)
         t = tl.arange(0, T)
         total = filtered(x, weight, bias, initial, where, t, d, here, channels, x_row, x_step, width, T, BD)
         if silu:
@@ -133,7 +133,7 @@ def differentiate_filter(
     blocks = tl.cdiv(channels, BD)
     counted = tl.program_id(0) // blocks
     d, here = channels_of(tl.program_id(0) % blocks, channels, BD)
-    where, stop = tile_of(table, ends, counted, T)
+    where, stop = tile_of(table, ends, counted)
     t = tl.arange(0, T)
     inside = (t < stop)[:, None] & here[None, :]
     wide: tl.constexpr = weight.dtype.element_ty
@@ -194,7 +194,7 @@ def spread(
     counted = tl.program_id(0) // blocks
     d, here = channels_of(tl.program_id(0) % blocks, channels, BD)
     if counted < tiles:
-        where, stop = tile_of(table, ends, counted, T)
+        where, stop = tile_of(table, ends, counted)
         t = tl.arange(0, T)
         total = spread_over(g, weight, d_last, where, t, d, here, length, channels, width, T, BD)
         place = dense_at(dx, where, t, d, length, channels)

@@ -70,7 +70,7 @@ class Plan:
 
     def __init__(self, x: ScanInputs) -> None:
         batch, channels, self.length = x.u.shape
-        groups, states = groups_of(x.B), x.A.shape[1]
+        groups, states = x.groups, x.A.shape[1]
         self.sequences, self.rows = x.sequences, batch * self.length
         self.device, self.dtype = x.u.device, x.u.dtype
         threads = threads_for(channels // groups)
@@ -122,10 +122,13 @@ class Plan:
         """
         key = dy_step, last
         if key not in self._backward:
-            of = partial(self._binary, replace(self.kind, dy_step=dy_step), (cut, last))
-            between = (of(backward.summarize_back), of(carry.carry, True)) if cut else ()
+            of, by_dy = (
+                partial(self._binary, kind, (cut, last))
+                for kind in (self.kind, replace(self.kind, dy_step=dy_step))
+            )
+            between = (by_dy(backward.summarize_back), of(carry.carry, True)) if cut else ()
             self._backward[key] = Kernels(
-                self.device, *between, of(backward.differentiate), of(finish.finish)
+                self.device, *between, by_dy(backward.differentiate), of(finish.finish)
             )
         return self._backward[key]
 
@@ -180,11 +183,6 @@ def _cut_pack(bounds: tuple[int, ...], device: torch.device, wanted: int, saved_
     return Chunks(0, 0, len(lines), len(lines), sent_to(device, table), sent_to(device, torch.tensor(firsts)))
 
 
-def groups_of(projection: Tensor) -> int:
-    """Return the groups of channels that B or C tells apart."""
-    return 1 if projection.dim() == 3 else projection.shape[1]
-
-
 def threads_for(per_group: int) -> int:
     """Return the threads of a program: as few without a channel as can be, and then as many as can be."""
     sizes = [32 << n for n in range((THREADS // 32).bit_length())]
@@ -194,7 +192,7 @@ def threads_for(per_group: int) -> int:
 def saved_shape(x: ScanInputs) -> tuple[int, int]:
     """Return the shape of the states saved for the backward pass: of a pack, a bound that needs no look at it."""
     batch, channels, length = x.u.shape
-    groups = groups_of(x.B)
+    groups = x.groups
     pack = x.cu_seqlens is not None
     every = segment_of(AT_ONCE)
     segments = length // every + x.sequences if pack else batch * ceil_div(length, every)
